@@ -1,0 +1,71 @@
+"""One process or many: `torchrun` says which in the environment; gloo carries CPU tensors, NCCL those of GPUs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+from us3l.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among all, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def add_up(self, tensor: Tensor) -> None:
+        """Replace `tensor` by its sum over all processes, in place."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; all of them get the same answer."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor(int(flag))  # a CPU tensor: gloo answers without waiting for the GPU
+        distributed.all_reduce(votes)
+        return bool(votes)
+
+    def shards(self, count: int) -> range:
+        """This process's shards of a batch of `count`. Raises UserError where the processes do not divide them."""
+        if count % self.size:
+            divisors = [n for n in range(1, count + 1) if count % n == 0]
+            raise UserError(f"{self.size} processes cannot share {count} shards equally; use one of {divisors} processes")
+        each = count // self.size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+
+@contextmanager
+def world(device: torch.device) -> Iterator[World]:
+    """Join the processes that `torchrun` started, or be the only one; GPUs are taken by local rank."""
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(distributed.get_rank(), size, device)
+    finally:
+        distributed.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU where there is one; `cpu` and `cuda` are meant. Raises UserError for a GPU that is not there."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no GPU on this machine; use --device cpu, or auto")
+    return torch.device("cuda")

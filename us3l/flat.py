@@ -1,0 +1,41 @@
+"""All parameters as views into one flat tensor, so that optimizer, decay, averaging and all-reduce are one operation."""
+
+import torch
+from torch import Tensor
+
+from us3l.slim import Slices
+
+
+class Flat:
+    """`values` and `gradients` are 1-D tensors; a parameter is a view of its own stretch, in the order given."""
+
+    def __init__(self, parameters: dict[str, Tensor], device: torch.device) -> None:
+        self.shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        self.values = torch.cat([parameter.detach().flatten() for parameter in parameters.values()]).to(device)
+        self.gradients = torch.zeros_like(self.values)
+        self.trainable = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        self.parameters = self.views(self.values)
+        self._gradients = self.views(self.gradients)
+
+    def views(self, buffer: Tensor) -> dict[str, Tensor]:
+        """Each parameter's stretch of a flat buffer, in its own shape; the buffer may end before the last of them."""
+        views, start = {}, 0
+        for name, shape in self.shapes.items():
+            end = start + shape.numel()
+            if end > buffer.numel():
+                break
+            views[name] = buffer[start:end].view(shape)
+            start = end
+        return views
+
+    def leaves(self, slices: dict[str, Slices]) -> dict[str, Tensor]:
+        """Weights cut by `slices`, contiguous, to be differentiated."""
+        cuts = {name: self.parameters[name][cut].detach().contiguous() for name, cut in slices.items()}
+        return {name: leaf.requires_grad_(name in self.trainable) for name, leaf in cuts.items()}
+
+    def collect(self, leaves: dict[str, Tensor], slices: dict[str, Slices]) -> None:
+        """Set `gradients` to the leaves' gradients, zero where a weight was cut away or took no part."""
+        self.gradients.zero_()
+        for name, leaf in leaves.items():
+            if leaf.grad is not None:
+                self._gradients[name][slices[name]] = leaf.grad

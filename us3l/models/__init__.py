@@ -1,0 +1,34 @@
+"""The backbones by name: plain networks that take a width."""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+from us3l.models.resnet import BasicBlock, Bottleneck, ResNet
+
+
+class Pixels(nn.Module):
+    """Images [B, C, H, W] to their pixels [B, C*H*W]: the floor under every learned feature."""
+
+    def __init__(self, width: float, in_channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+_PLANES = (64, 128, 256, 512)
+_RESNETS = {"18": (BasicBlock, (2, 2, 2, 2)), "34": (BasicBlock, (3, 4, 6, 3)), "50": (Bottleneck, (3, 4, 6, 3))}
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "pixels": Pixels,
+    "small-resnet": partial(ResNet, BasicBlock, (1, 1, 1), (32, 64, 128), "cifar"),
+    **{f"cifar-resnet{depth}": partial(ResNet, *kind, _PLANES, "cifar") for depth, kind in _RESNETS.items()},
+    **{f"resnet{depth}": partial(ResNet, *kind, _PLANES, "imagenet") for depth, kind in _RESNETS.items()},
+}
+
+
+def backbone(name: str, width: float, in_channels: int) -> nn.Module:
+    """A plain network for images [B, in_channels, H, W] in [0, 1], normalized; `name` as in params.yaml."""
+    return BACKBONES[name](width=width, in_channels=in_channels)
