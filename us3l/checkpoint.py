@@ -45,18 +45,35 @@ def _opened(path: Path) -> Any:
         raise UserError(f"{path}: not a whole safetensors file ({error}); make it again") from None
 
 
-def plain(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors under `prefix`, their names without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def fits(path: Path, tensors: dict[str, Tensor], network: torch.nn.Module, architecture: str) -> None:
-    """Raise UserError where the tensors are not those of `network`, naming the first that differs."""
-    expected = {name: tuple(value.shape) for name, value in network.named_parameters()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
+def require_shapes(
+    path: Path, found: dict[str, Tensor], expected: dict[str, Tensor], backbone: str, width: float
+) -> None:
+    """Raise UserError where the tensors are not those of the architecture, naming the first that differs."""
     for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise UserError(
-                f"{path}: {name} is {found.get(name, 'absent')} and should be {expected.get(name, 'absent')}: "
-                f"the checkpoint is not of a {architecture}"
-            )
+        shapes = [tuple(each[name].shape) if name in each else "absent" for each in (found, expected)]
+        if shapes[0] != shapes[1]:
+            what = f"{name} is {shapes[0]} here and {shapes[1]} in a {backbone} of width {width}"
+            raise UserError(f"{path}: {what}: the checkpoint is of another architecture")
+
+
+def require_recipe(path: Path, about: dict[str, Any], recipe: dict[str, Any], data: str) -> None:
+    """Raise UserError where a checkpoint was made by another recipe or from other data than params.yaml says now."""
+    if about.get("recipe") != recipe:
+        made, asked = flatten(about.get("recipe", {})), flatten(recipe)
+        key = next(key for key in sorted(made.keys() | asked.keys()) if made.get(key) != asked.get(key))
+        raise UserError(
+            f"{path}: made with {key} = {made.get(key)}, but params.yaml says {asked.get(key)}: pretrain again, or undo the edit"
+        )
+    if about.get("data") != data:
+        raise UserError(f"{path}: made from other images than those prepared now: pretrain again")
+
+
+def flatten(record: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested records as one, with dotted keys."""
+    if not isinstance(record, dict) or not record:
+        return {prefix: record}
+    return {
+        key: value
+        for name, inner in record.items()
+        for key, value in flatten(inner, f"{prefix}.{name}" if prefix else name).items()
+    }

@@ -1,6 +1,7 @@
 """One process or many: `torchrun` says which in the environment; gloo carries CPU tensors, NCCL those of GPUs."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,10 +63,35 @@ def world(device: torch.device) -> Iterator[World]:
         distributed.destroy_process_group()
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one; `cpu` and `cuda` are meant. Raises UserError for a GPU that is not there."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch sees no GPU on this machine; use --device cpu, or auto")
-    return torch.device("cuda")
+def choose_device(name: str, gpus: int) -> torch.device:
+    """`auto` takes a GPU where there is one and `gpus` allows it; `cpu` and `cuda` are meant.
+
+    Raises UserError where a GPU is meant and cannot be had.
+    """
+    there = torch.cuda.is_available()
+    if name == "cuda" and not (there and gpus):
+        why = "PyTorch sees no GPU on this machine" if gpus else "--gpus 0 allows none"
+        raise UserError(f"--device cuda: {why}; use --device cpu, or auto")
+    return torch.device("cuda" if there and gpus and name != "cpu" else "cpu")
+
+
+def processes(device: torch.device, gpus: int) -> int:
+    """How many processes this one should start: one for each GPU asked for that is there; 1 inside `torchrun`."""
+    if "WORLD_SIZE" in os.environ or device.type == "cpu":
+        return 1
+    there = torch.cuda.device_count()
+    if there < gpus:
+        print(f"us3l: {gpus} GPUs asked for, {there} there: using {there}; the result is the same", file=sys.stderr)
+    return min(gpus, there)
+
+
+def launch(count: int) -> None:
+    """Run this same command in `count` processes and exit with the code of the first that fails."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(1, 1, count, run_id=str(os.getpid()), rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
+    try:
+        elastic_launch(config, sys.executable)("-m", "us3l", *sys.argv[1:])
+    except ChildFailedError as failure:
+        sys.exit(failure.get_first_failure()[1].exitcode)

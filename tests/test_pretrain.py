@@ -1,0 +1,149 @@
+"""Pretraining as its user meets it: processes that are killed, resumed and multiplied."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import Project, params
+
+CHECKPOINT = Path("results/tiny/checkpoints/us3l/seed0.safetensors")
+PRETRAIN = ("us3l", "pretrain", "tiny", "us3l", "0")
+
+
+def project(folder: Path, **run: Any) -> Project:
+    made = Project(folder, params(**run))
+    made.must("us3l", "prepare", "digits")
+    return made
+
+
+def weights(made: Project) -> bytes:
+    """All of the tensors' bytes: a safetensors file less its header, which holds times."""
+    content = (made.folder / CHECKPOINT).read_bytes()
+    return content[8 + int.from_bytes(content[:8], "little") :]
+
+
+def history(made: Project) -> dict[str, Any]:
+    return json.loads((made.folder / CHECKPOINT.with_suffix(".json")).read_text())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = project(tmp_path_factory.mktemp("uninterrupted"))
+    made.must(*PRETRAIN)
+    return made
+
+
+def saved_states(made: Project) -> list[Path]:
+    return list((made.folder / "runs").glob("*/state.safetensors"))
+
+
+def wait_for_state(made: Project, process: Any) -> None:
+    while process.poll() is None and not saved_states(made):
+        time.sleep(0.01)
+
+
+def test_killed_ten_times_it_ends_bitwise_where_the_uninterrupted_training_ends(
+    tmp_path: Path, uninterrupted: Project
+) -> None:
+    made = project(tmp_path)
+    moments = random.Random(0)
+    for _ in range(10):
+        process = made.start(*PRETRAIN, "--save-every", "0")
+        wait_for_state(made, process)
+        time.sleep(moments.uniform(0, 0.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    made.must(*PRETRAIN)
+    assert weights(made) == weights(uninterrupted)
+    assert [e["loss"] for e in history(made)["epochs"]] == [e["loss"] for e in history(uninterrupted)["epochs"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_and_the_same_command_continues(
+    tmp_path: Path, uninterrupted: Project, number: signal.Signals
+) -> None:
+    made = project(tmp_path)
+    process = made.start(*PRETRAIN, "--save-every", "0")
+    wait_for_state(made, process)
+    process.send_signal(number)
+    output, _ = process.communicate()
+    assert process.returncode == 128 + number, output
+    assert saved_states(made) and not (made.folder / CHECKPOINT).exists()
+    made.must(*PRETRAIN)
+    assert weights(made) == weights(uninterrupted)
+    assert not list((made.folder / "runs").iterdir())
+
+
+def test_sigterm_to_the_launcher_saves_on_all_ranks(tmp_path: Path) -> None:
+    made = project(tmp_path)
+    process = made.start("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *PRETRAIN, "--save-every", "0")
+    wait_for_state(made, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode != 0
+    assert output.count("stopped by SIGTERM") == 2, output
+    made.must(*PRETRAIN)
+
+
+def test_one_two_and_four_processes_give_the_same_losses(tmp_path: Path) -> None:
+    """20 epochs of one step each: 20 steps; the last ones see three widths."""
+    losses = {}
+    for processes in (1, 2, 4):
+        made = project(tmp_path / str(processes), epochs=20, batch={"size": 1344, "shards": 4})
+        made.must("torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", *PRETRAIN)
+        assert history(made)["processes"] == processes
+        losses[processes] = [value for epoch in history(made)["epochs"] for value in epoch["loss"]]
+    assert len(losses[1]) == 5 + 15 * 3
+    assert losses[2] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[4] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_processes_that_do_not_divide_the_shards_are_refused(tmp_path: Path) -> None:
+    made = project(tmp_path, batch={"size": 128, "shards": 1})
+    code, output = made.run("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *PRETRAIN)
+    assert code != 0
+    assert "2 processes cannot share 1 shards equally" in output
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    made = project(tmp_path, optimizer={"lr": 1e38})
+    code, output = made.run(*PRETRAIN, "--save-every", "0")
+    assert code == 2
+    assert "no longer finite" in output and "Traceback" not in output
+    assert not (made.folder / CHECKPOINT).exists()
+
+
+def test_another_recipe_never_continues_from_this_ones_state(tmp_path: Path) -> None:
+    made = project(tmp_path)
+    process = made.start(*PRETRAIN, "--save-every", "0")
+    wait_for_state(made, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    made.write(params(optimizer={"lr": 0.04}))
+    made.must(*PRETRAIN)
+    assert history(made)["epochs"][0]["lr"] == 0.04
+    assert len(saved_states(made)) == 1, "the first recipe's state stays for the first recipe"
+
+
+def test_a_collapse_is_logged(tmp_path: Path) -> None:
+    """Without a momentum encoder, with a huge weight decay, every image gets the same embedding."""
+    simsiam = {"name": "simsiam", "base": "cosine", "momentum": None, "hidden": 16, "output": 8}
+    made = project(tmp_path, method=simsiam, regularizer=None, optimizer={"lr": 0.5, "weight_decay": 0.5}, epochs=8)
+    output = made.must(*PRETRAIN)
+    assert "the embeddings have collapsed" in output
+
+
+def test_a_gpu_asked_for_where_there_is_none_is_refused(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    made = project(tmp_path)
+    code, output = made.run(*PRETRAIN, "--device", "cuda")
+    assert code == 2
+    assert "sees no GPU" in output and "Traceback" not in output

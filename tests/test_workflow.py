@@ -1,0 +1,134 @@
+"""Snakemake and DVC over a small project: what they make, what an edit makes them make again, and that they agree."""
+
+import re
+import subprocess
+import sys
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+from project import ROOT, RUN, Project, params
+
+from us3l.params import load
+from us3l.plan import Plan
+
+SNAKEMAKE = ("snakemake", "--cores", "2", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def content() -> dict:
+    """Two runs that differ in their seed of nothing but the name: `us3l` and `other`."""
+    made = params(epochs=1)
+    study = made["studies"]["tiny"]
+    study["runs"]["other"] = deepcopy(RUN) | {"epochs": 1}
+    study["tables"]["main"]["rows"].append({"label": "Other", "runs": "other"})
+    return made
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, content: dict) -> Project:
+    made = Project(tmp_path_factory.mktemp("built"), content).with_workflow()
+    made.must(*SNAKEMAKE)
+    return made
+
+
+def pending(project: Project) -> set[str]:
+    """The outputs that a dry run would make, as `rule output-folder/run`."""
+    output = project.must("snakemake", "--cores", "2", "--dry-run")
+    return set(re.findall(r"^rule (\w+|[\w-]+):$", output, re.MULTILINE))
+
+
+def test_a_build_makes_the_table_and_leaves_nothing_to_do(built: Project) -> None:
+    assert "US3L" in (built.folder / "results/tiny/tables/main.md").read_text()
+    start = time.monotonic()
+    assert "Nothing to be done" in built.must("snakemake", "--cores", "2", "--dry-run")
+    assert time.monotonic() - start < 5
+
+
+def test_one_evaluation_a_width_with_what_it_came_from(built: Project) -> None:
+    import json
+
+    evaluation = json.loads((built.folder / "results/tiny/linear/us3l/seed0-w025.json").read_text())
+    assert evaluation["width"] == 0.25 and evaluation["n"] == 450
+    low, high = evaluation["interval"]
+    assert low < evaluation["top1"] < high and evaluation["top5"] > evaluation["top1"]
+    assert {"parameters", "macs", "seconds", "hardware", "versions", "fingerprint", "network", "checkpoint", "data"} <= set(
+        evaluation
+    )
+
+
+def test_an_edit_of_one_runs_temperature_re_runs_that_run_alone(built: Project, content: dict) -> None:
+    edited = deepcopy(content)
+    edited["studies"]["tiny"]["runs"]["other"]["method"]["temperature"] = 0.4
+    built.write(edited)
+    try:
+        assert pending(built) == {"all", "pretrain", "calibrate_tiny_other", "linear_tiny_other", "table"}
+        assert built.must("snakemake", "--cores", "2", "--dry-run").count("rule pretrain:") == 1
+    finally:
+        built.write(content)
+    assert pending(built) == set()
+
+
+def test_an_edit_of_the_protocol_trains_no_network_again(built: Project, content: dict) -> None:
+    edited = deepcopy(content)
+    edited["protocols"]["quick"]["epochs"] = 3
+    built.write(edited)
+    try:
+        assert pending(built) == {"all", "linear_tiny_us3l", "linear_tiny_other", "table"}
+    finally:
+        built.write(content)
+
+
+def test_resources_change_nothing(built: Project, content: dict) -> None:
+    edited = deepcopy(content)
+    edited["studies"]["tiny"]["runs"]["other"]["resources"] = {"gpus": 0, "threads": 2}
+    built.write(edited)
+    try:
+        assert pending(built) == set()
+    finally:
+        built.write(content)
+
+
+def test_a_wildcard_takes_only_what_params_yaml_names(built: Project) -> None:
+    code, output = built.run("snakemake", "--cores", "2", "--", "results/tiny/checkpoints/nobody/seed0.safetensors")
+    assert code != 0 and "MissingRuleException" in output
+
+
+def test_a_mistake_in_params_yaml_stops_snakemake_with_one_sentence(tmp_path: Path, content: dict) -> None:
+    project = Project(tmp_path, params(epohcs=1)).with_workflow()
+    code, output = project.run(*SNAKEMAKE)
+    assert code == 2
+    assert output.strip() == (
+        "us3l: params.yaml: studies.tiny.runs.us3l.epohcs: unknown key; did you mean 'epochs'?"
+    )
+
+
+def test_a_gpu_count_changes_nothing(built: Project) -> None:
+    output = built.must("snakemake", "--cores", "2", "--dry-run", "--resources", "gpu=8")
+    assert "Nothing to be done" in output
+
+
+def test_dvc_lists_the_stages_of_the_plan() -> None:
+    """Every file of the studies to build lies in the outputs of exactly one stage of dvc.yaml, and nothing else does."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--all"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    stages = {line.split()[0] for line in listed.splitlines() if line.strip()}
+    plan = Plan(load(ROOT / "params.yaml"))
+    runs = [run for run in plan.runs.values() if run.study in plan.build]
+    expected = {f"{stage}@{run.name}" for stage in ("pretrain", "calibrate", "linear") for run in runs}
+    expected |= {f"prepare@{run.data.name}" for run in runs} | {"table"}
+    assert stages == expected
+
+
+def test_dvc_tracks_every_file_of_the_plan() -> None:
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    plan = Plan(load(ROOT / "params.yaml"))
+    assert plan.build == ["digits"], "dvc.yaml names the studies to build: list the new one there, and here"
+    for run in (run for run in plan.runs.values() if run.study in plan.build):
+        for stage in ("pretrain", "calibrate", "linear"):
+            (out,) = graph[stage]["do"]["outs"]
+            folder = Path(next(iter(out)).replace("${key}", run.name))
+            assert {path.parent for path in run.files(stage)} == {folder}

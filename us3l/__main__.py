@@ -1,0 +1,5 @@
+"""`python -m us3l`."""
+
+from us3l.cli import main
+
+main()

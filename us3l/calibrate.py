@@ -1,0 +1,75 @@
+"""Per-width BatchNorm calibration: from the weights of the widest network to plain narrow networks.
+
+Official workers/linear.py: at the chosen width, in training mode, passes over the training images of the linear
+evaluation, running statistics as exponential averages. One process, so every image counts.
+"""
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from us3l import checkpoint
+from us3l.data.augment import augment
+from us3l.data.store import Store, open_store
+from us3l.models import backbone
+from us3l.networks import save_network
+from us3l.plan import RunPlan, code
+from us3l.provenance import record
+from us3l.random import Purpose, permutation
+from us3l.slim import narrow
+
+
+def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
+    """Write the narrow network of every width of the run. Raises UserError where the checkpoint is not this run's."""
+    store = open_store(plan.data.folder)
+    path, channels = plan.checkpoint(seed), store.train.images.shape[-1]
+    tensors, about = checkpoint.load(path)
+    checkpoint.require_recipe(path, about, plan.recipe("pretrain"), store.sha256)
+    weights = {name.removeprefix("backbone."): each for name, each in tensors.items() if name.startswith("backbone.")}
+    widest = dict(backbone(plan.run.backbone, plan.run.width_range[1], channels).named_parameters())
+    checkpoint.require_shapes(path, weights, widest, plan.run.backbone, plan.run.width_range[1])
+    start = time.monotonic()
+    networks = {
+        width: narrow(weights, backbone(plan.run.backbone, width, channels)).to(device) for width in plan.widths
+    }
+    settle_statistics(list(networks.values()), plan, store, seed, device)
+    seconds = (time.monotonic() - start) / len(networks)
+    for width, network in networks.items():
+        identity = {
+            "stage": "calibrate",
+            "recipe": plan.recipe("calibrate"),
+            "code": code("calibrate"),
+            "data": store.sha256,
+            "seed": seed,
+            "width": width,
+            "checkpoint": about["fingerprint"],
+        }
+        facts = record(identity, str(device), seconds)
+        save_network(plan.network(seed, width), network, plan.run.backbone, width, channels, facts)
+
+
+@torch.no_grad()
+def settle_statistics(
+    networks: list[nn.Module], plan: RunPlan, store: Store, seed: int, device: torch.device
+) -> None:
+    """Give each network the running statistics of its own activations; all of them see the same batches."""
+    norms = [module for network in networks for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
+    settings, views = plan.protocol.calibration, plan.data.dataset.views
+    for norm in norms:
+        norm.momentum = settings.momentum
+    images = torch.from_numpy(store.train.images).to(device)
+    for epoch in range(settings.passes):
+        for samples in batches(permutation(seed, Purpose.CALIBRATE, epoch, len(images), device), settings.batch_size):
+            where = {"seed": seed, "purpose": Purpose.CALIBRATE, "epoch": epoch, "samples": samples}
+            x = augment(images[samples], views.linear, views.normalize, **where)
+            for network in networks:
+                network.train()(x)
+
+
+def batches(order: Tensor, size: int) -> list[Tensor]:
+    """Whole batches only: a last batch of few images would weigh as much as the others. One batch if there is no whole."""
+    whole = len(order) // size * size
+    return list(order[: whole or len(order)].split(size))

@@ -1,0 +1,154 @@
+"""The command line: one command a stage. Mistakes of the user's end in one sentence and exit code 2."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from us3l.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from us3l.plan import Plan, RunPlan
+
+app = typer.Typer(
+    help="Universally slimmable self-supervised networks: one training without labels, every width.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The params file.")]
+StudyName = Annotated[str, typer.Argument(help="A study of the params file.")]
+RunName = Annotated[str, typer.Argument(help="A run of the study.")]
+Seed = Annotated[int, typer.Argument(help="One of the study's seeds.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")]
+Gpus = Annotated[int, typer.Option(help="GPUs to use at most; 0 is the CPU.", min=0)]
+Threads = Annotated[int, typer.Option(help="CPU threads of each process.", min=1)]
+
+PARAMS = Path("params.yaml")
+
+
+@app.command()
+def prepare(dataset: Annotated[str, typer.Argument(help="A data set of the params file.")], params: ParamsFile = PARAMS) -> None:
+    """Make a data set's arrays, data/<dataset>/, from its source."""
+    from us3l.data.sources import prepare
+
+    plan = _plan(params).dataset(dataset)
+    prepare(plan.dataset.source, plan.folder, Path("data", ".downloads"))
+
+
+@app.command()
+def pretrain(
+    study: StudyName,
+    run: RunName,
+    seed: Seed,
+    params: ParamsFile = PARAMS,
+    device: Device = "auto",
+    gpus: Gpus = 1,
+    threads: Threads = 1,
+    runs: Annotated[Path, typer.Option(help="Where unfinished trainings keep their state.")] = Path("runs"),
+    save_every: Annotated[float, typer.Option(help="Seconds between two saved states.", min=0)] = 60.0,
+) -> None:
+    """Train one run with one seed; continues where it was interrupted. Starts one process for each GPU."""
+    plan = _run(params, study, run, seed)
+    from us3l import distributed
+    from us3l.pretrain import pretrain
+
+    where = _device(device, gpus, threads)
+    processes = distributed.processes(where, gpus)
+    if processes > 1:
+        distributed.launch(processes)
+    else:
+        with distributed.world(where) as world:
+            pretrain(plan, seed, world, runs, save_every)
+
+
+@app.command()
+def calibrate(
+    study: StudyName,
+    run: RunName,
+    seed: Seed,
+    params: ParamsFile = PARAMS,
+    device: Device = "auto",
+    gpus: Gpus = 1,
+    threads: Threads = 1,
+) -> None:
+    """Cut a checkpoint to the study's widths and settle the BatchNorm statistics of each: plain narrow networks."""
+    plan = _run(params, study, run, seed)
+    from us3l.calibrate import calibrate
+
+    calibrate(plan, seed, _device(device, gpus, threads))
+
+
+@app.command()
+def linear(
+    study: StudyName,
+    run: RunName,
+    seed: Seed,
+    params: ParamsFile = PARAMS,
+    device: Device = "auto",
+    gpus: Gpus = 1,
+    threads: Threads = 1,
+) -> None:
+    """Train a linear classifier on each width's frozen features and test it."""
+    plan = _run(params, study, run, seed)
+    from us3l.linear import linear
+
+    linear(plan, seed, _device(device, gpus, threads))
+
+
+@app.command()
+def table(study: StudyName, name: Annotated[str, typer.Argument(help="A table of the study.")], params: ParamsFile = PARAMS) -> None:
+    """Write a table from the evaluations that are there."""
+    from us3l.tables import write_table
+
+    write_table(_plan(params).table(study, name))
+
+
+@app.command()
+def plan(params: ParamsFile = PARAMS, study: Annotated[str | None, typer.Option(help="This study, built or not.")] = None) -> None:
+    """Check the params file and list what it makes, and which of it is there."""
+    from us3l.listing import show
+
+    show(_plan(params), study)
+
+
+@app.command()
+def targets(stage: Literal["pretrain", "calibrate", "linear"], study: StudyName, run: RunName, params: ParamsFile = PARAMS) -> None:
+    """Print the files that a stage makes for a run, one a line."""
+    print(*_plan(params).run(study, run).files(stage), sep="\n")
+
+
+def main() -> None:
+    """Run a command; what the user can mend ends in one sentence, an interruption in a line."""
+    try:
+        app()
+    except UserError as error:
+        print(f"us3l: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _plan(path: Path) -> "Plan":
+    from us3l.params import load
+    from us3l.plan import Plan
+
+    return Plan(load(path))
+
+
+def _run(path: Path, study: str, name: str, seed: int) -> "RunPlan":
+    run = _plan(path).run(study, name)
+    if seed not in run.seeds:
+        raise UserError(f"{path}: the study {study} has the seeds {list(run.seeds)}, and no {seed}")
+    return run
+
+
+def _device(name: str, gpus: int, threads: int) -> "torch.device":
+    import torch
+
+    from us3l.distributed import choose_device
+
+    torch.set_num_threads(threads)
+    return choose_device(name, gpus)

@@ -1,0 +1,55 @@
+"""The code that a stage depends on: every module of this package that it imports, directly or not."""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
+
+def code_hash(module: str) -> str:
+    """SHA-256 over the syntax trees of `module` and all it imports from us3l; comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for name in sorted(closure(module)):
+        digest.update(f"{name}\n{_meaning(_file(name))}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def closure(module: str) -> frozenset[str]:
+    """The names of `module` and of every us3l module that it imports, imports inside functions included."""
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and _file(name) is not None:
+            found.add(name)
+            waiting += _imports(_file(name))
+    return frozenset(found)
+
+
+def _file(module: str) -> Path | None:
+    place = _PACKAGE.joinpath(*module.split(".")[1:])
+    candidates = (place.with_suffix(".py"), place / "__init__.py")
+    return next((path for path in candidates if module.split(".")[0] == "us3l" and path.is_file()), None)
+
+
+@cache
+def _imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+@cache
+def _meaning(path: Path) -> str:
+    """The syntax tree as text, docstrings left out."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return ast.dump(tree)

@@ -1,0 +1,101 @@
+"""Folders of class folders of images."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from us3l.data.store import Contents, Unwritten
+from us3l.errors import UserError
+from us3l.params import Folder
+
+_BLOCK = 256  # images decoded at a time
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The image files of each class."""
+
+    folder: Path
+    classes: dict[str, list[Path]]
+
+
+def read_folder(source: Folder) -> Contents:
+    """The squares of `source.image_size` that the images of the folders are cut to.
+
+    Raises UserError, also while the blocks are read, which is when an image may turn out to be unreadable.
+    """
+    train = _list(Path(source.train).absolute())
+    if source.test is None:
+        train, test = _hold_out(train, source.test_fraction)
+    else:
+        test = _list(Path(source.test).absolute())
+        _check_same_classes(train, test)
+    return Contents(
+        classes=tuple(train.classes),
+        shape=(source.image_size, source.image_size, 3),
+        train=_unwritten(train, source.image_size),
+        test=_unwritten(test, source.image_size),
+    )
+
+
+def _list(folder: Path) -> _Listing:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; correct its path in params.yaml")
+    classes = {path.name: _images(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    if len(classes) < 2:
+        found = f"is only the class folder {next(iter(classes))}" if classes else "are no class folders"
+        raise UserError(f"{folder}: there {found}; put the images of each class into a folder, two or more of them")
+    for name, images in classes.items():
+        if not images:
+            suffixes = " ".join(IMG_EXTENSIONS)
+            raise UserError(f"{folder / name}: the class has no images ({suffixes}); add some or remove the folder")
+    return _Listing(folder, classes)
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and not path.is_dir())
+
+
+def _check_same_classes(train: _Listing, test: _Listing) -> None:
+    if differing := sorted(train.classes.keys() ^ test.classes.keys()):
+        raise UserError(f"{train.folder} and {test.folder}: only one of them has the classes {', '.join(differing)}")
+
+
+def _hold_out(listing: _Listing, fraction: float) -> tuple[_Listing, _Listing]:
+    """Split every class alike, at least one image to either side; the choice depends on the class's own files only."""
+    train, test = {}, {}
+    for name, images in listing.classes.items():
+        if len(images) < 2:
+            raise UserError(f"{listing.folder / name}: one image cannot be split into training and test; add another")
+        held_out = min(max(round(fraction * len(images)), 1), len(images) - 1)
+        order = np.random.default_rng(0).permutation(len(images))
+        test[name] = [images[index] for index in sorted(order[:held_out])]
+        train[name] = [images[index] for index in sorted(order[held_out:])]
+    return _Listing(listing.folder, train), _Listing(listing.folder, test)
+
+
+def _unwritten(listing: _Listing, size: int) -> Unwritten:
+    counts = [len(images) for images in listing.classes.values()]
+    paths = [path for images in listing.classes.values() for path in images]
+    return Unwritten(np.repeat(np.arange(len(counts)), counts), _blocks(paths, size))
+
+
+def _blocks(paths: list[Path], size: int) -> Iterator[np.ndarray]:
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), _BLOCK):
+            yield np.stack(list(pool.map(partial(_read_square, size=size), paths[start : start + _BLOCK])))
+
+
+def _read_square(path: Path, size: int) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(center_crop(resize(image.convert("RGB"), [size]), [size]))
+    except Exception as error:  # each of Pillow's decoders has its own ways to fail
+        raise UserError(f"{path}: not a readable image ({error}); replace or remove it") from None

@@ -1,0 +1,50 @@
+"""From what params.yaml calls a data set's source to a store on disk."""
+
+from pathlib import Path
+
+import numpy as np
+
+from us3l.data.cifar import read_cifar
+from us3l.data.download import fetch
+from us3l.data.store import Contents, Unwritten, write_store
+from us3l.errors import UserError
+from us3l.params import Cifar, Digits, Folder
+
+
+def prepare(source: Digits | Cifar | Folder, folder: Path, downloads: Path) -> None:
+    """Write the store of `source` into `folder`; downloaded archives stay in `downloads`. Raises UserError."""
+    write_store(folder, _read(source, downloads))
+
+
+def _read(source: Digits | Cifar | Folder, downloads: Path) -> Contents:
+    match source:
+        case Digits():
+            return _read_digits(source)
+        case Cifar():
+            return read_cifar(fetch(source.url, source.md5, downloads), source.kind)
+        case Folder():
+            from us3l.data.folder import read_folder  # brings torchvision, which the other sources do without
+
+            return read_folder(source)
+
+
+def _read_digits(source: Digits) -> Contents:
+    """8x8 images whose values 0..16 become 0..255."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    everything = np.arange(len(images))
+    try:
+        train, test = train_test_split(
+            everything, test_size=source.test_fraction, stratify=digits.target, random_state=0
+        )
+    except ValueError as error:
+        raise UserError(f"test_fraction {source.test_fraction} of {len(images)} digits: {error}") from None
+    return Contents(
+        classes=tuple(str(name) for name in digits.target_names),
+        shape=(8, 8, 1),
+        train=Unwritten(digits.target[train], [images[train]]),
+        test=Unwritten(digits.target[test], [images[test]]),
+    )

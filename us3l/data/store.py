@@ -1,0 +1,128 @@
+"""A prepared data set on disk: images as uint8 arrays that are mapped, not read, and a record of what they are."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from us3l.errors import UserError
+from us3l.files import replacing
+
+FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "meta.json")
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: [N, H, W, C] uint8; labels: [N] int64, each an index into the store's classes."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Store:
+    """A data set in read-only, memory-mapped arrays; `sha256` names its pixels, labels and classes."""
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Unwritten:
+    """A split that need not fit into memory. labels: [N]; blocks: its images in order, each [n, H, W, C] uint8."""
+
+    labels: np.ndarray
+    blocks: Iterable[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a store is made of; shape: (H, W, C) of every image."""
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    train: Unwritten
+    test: Unwritten
+
+
+def write_store(folder: Path, contents: Contents) -> None:
+    """Write the five files of a store; they appear together once all are whole, meta.json last.
+
+    Raises UserError when the disk is full, and whatever the blocks raise; nothing new then stays in `folder`.
+    """
+    splits = {"train": contents.train, "test": contents.test}
+    meta: dict[str, Any] = {
+        "classes": contents.classes,
+        "shape": contents.shape,
+        "sizes": {name: len(split.labels) for name, split in splits.items()},
+    }
+    digest = hashlib.sha256(json.dumps(meta).encode())
+    with ExitStack() as stack:
+        # The stack unwinds backwards: files in the reverse of FILES, renamed in the order of FILES.
+        temporary = {name: stack.enter_context(replacing(folder / name)) for name in reversed(FILES)}
+        for name, split in splits.items():
+            with temporary[f"{name}_images.npy"].open("wb") as file:
+                _write_array(file, split.blocks, "|u1", (len(split.labels), *contents.shape), digest)
+            with temporary[f"{name}_labels.npy"].open("wb") as file:
+                _write_array(file, [split.labels.astype("<i8")], "<i8", split.labels.shape, digest)
+        temporary["meta.json"].write_text(json.dumps({**meta, "sha256": digest.hexdigest()}, indent=2) + "\n")
+        # Until the new one is in place the arrays may be old and new: without a meta.json they are no store.
+        (folder / "meta.json").unlink(missing_ok=True)
+
+
+def _write_array(
+    file: BinaryIO, blocks: Iterable[np.ndarray], dtype: str, shape: tuple[int, ...], digest: "hashlib._Hash"
+) -> None:
+    """Write a .npy file block by block. A mapped file would end the process, by SIGBUS, where the disk is full."""
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    rows = 0
+    for block in blocks:
+        if block.dtype != dtype or block.shape[1:] != shape[1:]:
+            raise ValueError(f"a block of {block.dtype} {block.shape} in an array of {dtype} {shape}")
+        data = np.ascontiguousarray(block).data
+        digest.update(data)
+        file.write(data)
+        rows += len(block)
+    if rows != shape[0]:
+        raise ValueError(f"{rows} rows in an array of {shape}")
+    file.flush()
+    os.fsync(file.fileno())  # a disk may turn out to be full only here, and no file may have been renamed by then
+
+
+def open_store(folder: Path) -> Store:
+    """Map the data set in `folder`. Raises UserError when it is missing, half there or inconsistent."""
+    remedy = f"run `us3l prepare {folder.name}`"
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if len(missing) == len(FILES):
+        raise UserError(f"{folder}: there is no prepared data set; {remedy}")
+    if missing:
+        raise UserError(f"{folder}: {', '.join(missing)} missing from the prepared data set; {remedy} again")
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        train, test = (
+            _open_split(folder, name, (meta["sizes"][name], *meta["shape"]), len(meta["classes"]))
+            for name in ("train", "test")
+        )
+        return Store(train, test, tuple(meta["classes"]), meta["sha256"])
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise UserError(f"{folder}: the prepared data set is damaged ({error}); {remedy} again") from None
+
+
+def _open_split(folder: Path, name: str, shape: tuple[int, ...], classes: int) -> Split:
+    images = np.load(folder / f"{name}_images.npy", mmap_mode="r")
+    labels = np.load(folder / f"{name}_labels.npy", mmap_mode="r")
+    if images.dtype != np.uint8 or images.shape != shape:
+        raise ValueError(f"{name}_images.npy holds {images.dtype} {images.shape}, meta.json says uint8 {shape}")
+    if labels.dtype != np.int64 or labels.shape != shape[:1]:
+        raise ValueError(f"{name}_labels.npy holds {labels.dtype} {labels.shape}, meta.json says int64 {shape[:1]}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"{name}_labels.npy holds labels outside 0..{classes - 1}")
+    return Split(images, labels)

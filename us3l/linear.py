@@ -1,0 +1,128 @@
+"""Linear evaluation: a linear classifier on the frozen features of each width, under one protocol.
+
+Official workers/linear.py: evaluation mode while training, SGD, cross-entropy, the result after the last epoch. All
+widths see the same batches, so that the images are augmented once.
+"""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from us3l import checkpoint
+from us3l.data.augment import augment, plain_view
+from us3l.data.store import open_store
+from us3l.files import write_json
+from us3l.models import backbone
+from us3l.networks import load_network
+from us3l.params import Augmentation, Optimizer, Protocol, Views
+from us3l.plan import RunPlan, code
+from us3l.provenance import record
+from us3l.random import Purpose, permutation
+from us3l.schedule import learning_rate
+
+CHUNK = 1024  # images in a forward pass without gradients
+
+
+class Probe:
+    """One frozen network, and the linear classifier on its features."""
+
+    def __init__(self, network: nn.Module, example: Tensor, classes: int, optimizer: Optimizer, seed: int) -> None:
+        self.network = network
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.head = nn.Linear(self.features(example).shape[1], classes).to(example.device)
+        self.optimizer = torch.optim.SGD(
+            self.head.parameters(), optimizer.lr, optimizer.momentum, weight_decay=optimizer.weight_decay
+        )
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        return torch.cat([self.network(chunk) for chunk in x.split(CHUNK)])
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+    def learn(self, features: Tensor, labels: Tensor, lr: float) -> None:
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.zero_grad()
+        F.cross_entropy(self.head(features), labels).backward()
+        self.optimizer.step()
+
+
+def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
+    """Write one JSON for each width of the run. Raises UserError where a network or the data set is not as expected."""
+    store, views, protocol = open_store(plan.data.folder), plan.data.dataset.views, plan.protocol
+    start = time.monotonic()
+    networks = [load_network(path).to(device) for path in plan.networks(seed)]
+    images, labels = (torch.from_numpy(each).to(device) for each in (store.train.images, store.train.labels))
+    test = plain_view(torch.from_numpy(store.test.images).to(device), views.test, views.normalize)
+    probes = [Probe(network, test[:1], len(store.classes), protocol.optimizer, seed) for network in networks]
+    train(probes, images, labels, views, protocol, seed)
+    seconds = (time.monotonic() - start) / len(probes)
+    answers = torch.from_numpy(store.test.labels)
+    for width, probe, path in zip(plan.widths, probes, plan.networks(seed), strict=True):
+        about = checkpoint.read_about(path)
+        identity = {
+            "stage": "linear",
+            "recipe": plan.recipe("linear"),
+            "code": code("linear"),
+            "data": store.sha256,
+            "seed": seed,
+            "width": width,
+            "network": about["fingerprint"],
+            "checkpoint": about["checkpoint"],
+        }
+        result = score(probe.logits(test).cpu(), answers)
+        size = cost(plan.run.backbone, width, tuple(test.shape[1:]), len(store.classes))
+        where = {"study": plan.study, "run": plan.name, "protocol": "linear", "dataset": plan.data.name}
+        write_json(plan.evaluation(seed, width), {**where, **result, **size, **record(identity, str(device), seconds)})
+
+
+def train(
+    probes: list[Probe], images: Tensor, labels: Tensor, views: Views, protocol: Protocol, seed: int
+) -> None:
+    """Train every probe's classifier, all on the same batches.
+
+    Images that are not augmented have the same features in every epoch, so these are computed once.
+    """
+
+    def view(samples: Tensor, epoch: int) -> Tensor:
+        where = {"seed": seed, "purpose": Purpose.LINEAR_AUGMENT, "epoch": epoch, "samples": samples}
+        return augment(images[samples], views.linear, views.normalize, **where)
+
+    everything = torch.arange(len(images), device=images.device)
+    constant = views.linear == Augmentation()
+    known = [probe.features(view(everything, 0)) for probe in probes] if constant else None
+    for epoch in range(protocol.epochs):
+        lr = learning_rate(protocol.optimizer, epoch, protocol.epochs)
+        order = permutation(seed, Purpose.LINEAR_ORDER, epoch, len(images), images.device)
+        for samples in order.split(protocol.batch_size):
+            x = None if known else view(samples, epoch)
+            for index, probe in enumerate(probes):
+                probe.learn(known[index][samples] if known else probe.features(x), labels[samples], lr)
+
+
+def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Top-1 and top-5 accuracy in percent of logits [N, classes]; `interval` is Wilson's 95% interval of top-1."""
+    from scipy.stats import binomtest
+
+    ranks = (logits.argsort(1, descending=True) == labels[:, None]).int().argmax(1)
+    correct, n = int((ranks == 0).sum()), len(labels)
+    interval = binomtest(correct, n).proportion_ci(0.95, "wilson")
+    top5 = 100 * int((ranks < 5).sum()) / n if logits.shape[1] > 5 else None
+    return {"top1": 100 * correct / n, "interval": [100 * bound for bound in interval], "top5": top5, "n": n}
+
+
+def cost(name: str, width: float, image: tuple[int, ...], classes: int) -> dict[str, int]:
+    """Parameters of the backbone, and multiply-accumulates of an image [C, H, W] through backbone and classifier."""
+    with torch.device("meta"):
+        network, x = backbone(name, width, image[0]).eval(), torch.empty(1, *image)
+        with FlopCounterMode(display=False) as counter:
+            features = network(x)
+            nn.Linear(features.shape[1], classes)(features)
+    return {"parameters": sum(p.numel() for p in network.parameters()), "macs": counter.get_total_flops() // 2}

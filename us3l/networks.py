@@ -1,0 +1,31 @@
+"""Plain narrow networks on disk: what is evaluated and what is shipped. They load without the slimmable network."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from us3l import checkpoint
+from us3l.errors import UserError
+from us3l.models import backbone
+
+
+def save_network(path: Path, network: nn.Module, name: str, width: float, in_channels: int, about: dict[str, Any]) -> None:
+    """Write weights and BatchNorm statistics, with backbone name, width and channels in the metadata."""
+    architecture = {"backbone": name, "width": width, "in_channels": in_channels}
+    checkpoint.save(path, network.state_dict(), {**about, "architecture": architecture})
+
+
+def load_network(path: Path) -> nn.Module:
+    """The backbone in evaluation mode: normalized images [B, C, H, W] to features [B, F].
+
+    Raises UserError where the file is not a whole network of ours.
+    """
+    tensors, about = checkpoint.load(path)
+    if "architecture" not in about:
+        raise UserError(f"{path}: not a narrow network; `us3l calibrate` writes those")
+    architecture = about["architecture"]
+    network = backbone(architecture["backbone"], architecture["width"], architecture["in_channels"])
+    checkpoint.require_shapes(path, tensors, network.state_dict(), architecture["backbone"], architecture["width"])
+    network.load_state_dict(tensors)
+    return network.eval()

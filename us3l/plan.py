@@ -1,0 +1,203 @@
+"""What params.yaml asks for: runs, the files they make, and the share of the params that each stage depends on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from us3l.closure import code_hash
+from us3l.data.store import FILES
+from us3l.errors import UserError
+from us3l.params import Dataset, Params, Protocol, Run, Study, Table
+
+STAGES = {
+    "prepare": "us3l.data.sources",
+    "pretrain": "us3l.pretrain",
+    "calibrate": "us3l.calibrate",
+    "linear": "us3l.linear",
+    "table": "us3l.tables",
+}
+TABLE_FORMATS = ("md", "csv", "tex", "json")
+
+Seed = int | str  # a number, or "{seed}" in a Snakemake pattern
+
+
+def code(stage: str) -> str:
+    """The hash of all code that a stage runs."""
+    return code_hash(STAGES[stage])
+
+
+def width_label(width: float) -> str:
+    """1.0 is w100, 0.25 is w025, 0.275 is w0275: no dot, no two widths alike."""
+    return "w" + (f"{width:.2f}" if round(width, 2) == width else f"{width:.4f}".rstrip("0")).replace(".", "")
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """A data set and where it lies once prepared."""
+
+    name: str
+    dataset: Dataset
+
+    @property
+    def folder(self) -> Path:
+        return Path("data", self.name)
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / name for name in FILES]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return self.dataset.source.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run of a study: its params, and its files for each seed and width."""
+
+    study: str
+    name: str
+    run: Run
+    data: DatasetPlan
+    protocol: Protocol
+    seeds: tuple[int, ...]
+    widths: tuple[float, ...]
+
+    def checkpoint(self, seed: Seed) -> Path:
+        return self._file("checkpoints", f"seed{seed}.safetensors")
+
+    def history(self, seed: Seed) -> Path:
+        return self._file("checkpoints", f"seed{seed}.json")
+
+    def network(self, seed: Seed, width: float) -> Path:
+        return self._file("networks", f"seed{seed}-{width_label(width)}.safetensors")
+
+    def networks(self, seed: Seed) -> list[Path]:
+        return [self.network(seed, width) for width in self.widths]
+
+    def evaluation(self, seed: Seed, width: float) -> Path:
+        return self._file("linear", f"seed{seed}-{width_label(width)}.json")
+
+    def evaluations(self, seed: Seed) -> list[Path]:
+        return [self.evaluation(seed, width) for width in self.widths]
+
+    def files(self, stage: str) -> list[Path]:
+        """Everything that a stage makes for this run, over its seeds."""
+        made = {
+            "pretrain": lambda seed: [self.checkpoint(seed), self.history(seed)],
+            "calibrate": self.networks,
+            "linear": self.evaluations,
+        }
+        return [path for seed in self.seeds for path in made[stage](seed)]
+
+    def recipe(self, stage: str) -> dict[str, Any]:
+        """The params that determine what a stage computes from its inputs, as plain values."""
+        views = self.data.dataset.views.model_dump(mode="json")
+        protocol = self.protocol.model_dump(mode="json")
+        calibration = protocol.pop("calibration")
+        return {
+            "pretrain": {
+                "run": self.run.model_dump(mode="json", exclude={"resources", "dataset"}),
+                "views": {key: views[key] for key in ("normalize", "pretrain")},
+            },
+            "calibrate": {
+                "calibration": calibration,
+                "widths": self.widths,
+                "views": {key: views[key] for key in ("normalize", "linear")},
+            },
+            "linear": {
+                "protocol": protocol,
+                "widths": self.widths,
+                "views": {key: views[key] for key in ("normalize", "linear", "test")},
+            },
+        }[stage]
+
+    def _file(self, folder: str, name: str) -> Path:
+        return Path("results", self.study, folder, self.name, name)
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """One table of a study and the evaluations it is made from."""
+
+    study: str
+    name: str
+    table: Table
+    widths: tuple[float, ...]
+    runs: dict[str, RunPlan]
+
+    def file(self, suffix: str) -> Path:
+        return Path("results", self.study, "tables", f"{self.name}.{suffix}")
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.file(suffix) for suffix in TABLE_FORMATS]
+
+    @property
+    def evaluations(self) -> list[Path]:
+        return sorted({path for _, _, paths in self.cells() for path in paths})
+
+    def cells(self) -> list[tuple[int, float, list[Path]]]:
+        """For each cell its row, its width and its evaluations, one a seed; none where no run of the row has the width."""
+        cells = []
+        for index, row in enumerate(self.table.rows):
+            for width in self.widths:
+                run = self.runs.get(row.run_at(width) or "")
+                has_it = run is not None and width in run.widths
+                cells.append((index, width, [run.evaluation(seed, width) for seed in run.seeds] if has_it else []))
+        return cells
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return {"table": self.table.model_dump(mode="json"), "widths": self.widths}
+
+
+class Plan:
+    """All of params.yaml, expanded."""
+
+    def __init__(self, params: Params) -> None:
+        self.build = params.build
+        self.datasets = {name: DatasetPlan(name, dataset) for name, dataset in params.datasets.items()}
+        self.runs = {
+            (study_name, name): self._run(params, study_name, study, name, run)
+            for study_name, study in params.studies.items()
+            for name, run in study.runs.items()
+        }
+        self.tables = {
+            (study_name, name): self._table(study_name, study, name, table)
+            for study_name, study in params.studies.items()
+            for name, table in study.tables.items()
+        }
+
+    def targets(self) -> list[Path]:
+        """The tables of the studies to build."""
+        return [path for (study, _), table in self.tables.items() if study in self.build for path in table.files]
+
+    def dataset(self, name: str) -> DatasetPlan:
+        """Raises UserError where params.yaml has no such data set."""
+        return _get(self.datasets, name, "dataset", name)
+
+    def run(self, study: str, name: str) -> RunPlan:
+        """Raises UserError where params.yaml has no such run."""
+        return _get(self.runs, (study, name), "run", f"{study} {name}")
+
+    def table(self, study: str, name: str) -> TablePlan:
+        """Raises UserError where params.yaml has no such table."""
+        return _get(self.tables, (study, name), "table", f"{study} {name}")
+
+    def _run(self, params: Params, study_name: str, study: Study, name: str, run: Run) -> RunPlan:
+        low, high = run.width_range
+        widths = tuple(width for width in study.widths if low <= width <= high)
+        data, protocol = self.datasets[run.dataset], params.protocols[study.protocol]
+        return RunPlan(study_name, name, run, data, protocol, tuple(study.seeds), widths)
+
+    def _table(self, study_name: str, study: Study, name: str, table: Table) -> TablePlan:
+        runs = {run.name: run for run in self.runs.values() if run.study == study_name}
+        return TablePlan(study_name, name, table, tuple(study.widths), runs)
+
+
+def _get(known: dict[Any, Any], key: Any, kind: str, asked: str) -> Any:
+    if key not in known:
+        names = ", ".join(" ".join(each) if isinstance(each, tuple) else each for each in known)
+        raise UserError(f"params.yaml has no {kind} {asked!r}; it has: {names}")
+    return known[key]

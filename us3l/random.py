@@ -1,0 +1,62 @@
+"""Randomness by address, not by history: a number depends on what it is for, never on how many were drawn before.
+
+Philox4x32-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011) turns a counter of four 32-bit words
+and a key of two into four random words. The key is the seed. The counter is the address: the block of numbers, the item
+(such as an image), the epoch, and the purpose with its part. Distinct addresses never share a number. All is integer
+arithmetic, so that every device computes the same bits.
+"""
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+WORD = 0xFFFFFFFF
+ORDER_PART = 0xFFFF  # the part that belongs to permutations, so that a purpose can have both an order and draws
+
+
+class Purpose(IntEnum):
+    """What random numbers are for; a value never changes its meaning, or seeds would give other results."""
+
+    ORDER = 0
+    WIDTHS = 1
+    AUGMENT = 2
+    CALIBRATE = 3
+    LINEAR_ORDER = 4
+    LINEAR_AUGMENT = 5
+    INIT = 6
+
+
+def uniform(seed: int, purpose: Purpose, epoch: int, address: Tensor, part: int = 0, count: int = 1) -> Tensor:
+    """Numbers [B, count] float64 in [0, 1), 53 random bits each, on the device of address: [B] int64 in [0, 2**32).
+
+    epoch is in [0, 2**32), part (such as the view) in [0, 2**16 - 1); seeds that are equal modulo 2**64 are the same.
+    """
+    block = torch.arange((count + 1) // 2, device=address.device)
+    counter = (block, address[:, None], epoch, purpose << 16 | part)
+    a, b, c, d = philox(counter, (seed & WORD, seed >> 32 & WORD))
+    return torch.stack([_fraction(a, b), _fraction(c, d)], dim=2).flatten(1)[:, :count]
+
+
+def permutation(seed: int, purpose: Purpose, epoch: int, n: int, device: torch.device) -> Tensor:
+    """0 ... n - 1 in random order, [n] int64."""
+    return uniform(seed, purpose, epoch, torch.arange(n, device=device), ORDER_PART).flatten().argsort(stable=True)
+
+
+def philox(
+    counter: tuple[Tensor | int, Tensor | int, Tensor | int, Tensor | int], key: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four random 32-bit words in int64, of the shape that the words of the counter broadcast to."""
+    a, b, c, d = counter
+    key_a, key_b = key
+    for _ in range(10):
+        # A product of 64 bits may wrap to a negative int64; the shift copies the sign, and the mask cuts it off again.
+        product_a, product_c = a * 0xD2511F53, c * 0xCD9E8D57
+        a, b = product_c >> 32 & WORD ^ b ^ key_a, product_c & WORD
+        c, d = product_a >> 32 & WORD ^ d ^ key_b, product_a & WORD
+        key_a, key_b = (key_a + 0x9E3779B9) & WORD, (key_b + 0xBB67AE85) & WORD
+    return a, b, c, d
+
+
+def _fraction(high: Tensor, low: Tensor) -> Tensor:
+    return ((high >> 5 << 26) + (low >> 6)).double() * 2.0**-53
