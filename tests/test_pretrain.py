@@ -81,7 +81,9 @@ def test_a_signal_saves_and_exits_and_the_same_command_continues(
 
 def test_sigterm_to_the_launcher_saves_on_all_ranks(tmp_path: Path) -> None:
     made = project(tmp_path)
-    process = made.start("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *PRETRAIN, "--save-every", "0")
+    process = made.start(
+        "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *PRETRAIN, "--save-every", "0"
+    )
     wait_for_state(made, process)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()

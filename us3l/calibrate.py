@@ -50,9 +50,7 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def settle_statistics(
-    networks: list[nn.Module], plan: RunPlan, store: Store, seed: int, device: torch.device
-) -> None:
+def settle_statistics(networks: list[nn.Module], plan: RunPlan, store: Store, seed: int, device: torch.device) -> None:
     """Give each network the running statistics of its own activations; all of them see the same batches."""
     norms = [module for network in networks for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
@@ -70,6 +68,6 @@ def settle_statistics(
 
 
 def batches(order: Tensor, size: int) -> list[Tensor]:
-    """Whole batches only: a last batch of few images would weigh as much as the others. One batch if there is no whole."""
+    """Whole batches only, since one of few images would weigh as much as the others; all images where none is whole."""
     whole = len(order) // size * size
     return list(order[: whole or len(order)].split(size))

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -62,7 +61,8 @@ def require_recipe(path: Path, about: dict[str, Any], recipe: dict[str, Any], da
         made, asked = flatten(about.get("recipe", {})), flatten(recipe)
         key = next(key for key in sorted(made.keys() | asked.keys()) if made.get(key) != asked.get(key))
         raise UserError(
-            f"{path}: made with {key} = {made.get(key)}, but params.yaml says {asked.get(key)}: pretrain again, or undo the edit"
+            f"{path}: made with {key} = {made.get(key)}, but params.yaml says {asked.get(key)}: "
+            "pretrain again, or undo the edit"
         )
     if about.get("data") != data:
         raise UserError(f"{path}: made from other images than those prepared now: pretrain again")

@@ -32,7 +32,9 @@ PARAMS = Path("params.yaml")
 
 
 @app.command()
-def prepare(dataset: Annotated[str, typer.Argument(help="A data set of the params file.")], params: ParamsFile = PARAMS) -> None:
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="A data set of the params file.")], params: ParamsFile = PARAMS
+) -> None:
     """Make a data set's arrays, data/<dataset>/, from its source."""
     from us3l.data.sources import prepare
 
@@ -101,7 +103,9 @@ def linear(
 
 
 @app.command()
-def table(study: StudyName, name: Annotated[str, typer.Argument(help="A table of the study.")], params: ParamsFile = PARAMS) -> None:
+def table(
+    study: StudyName, name: Annotated[str, typer.Argument(help="A table of the study.")], params: ParamsFile = PARAMS
+) -> None:
     """Write a table from the evaluations that are there."""
     from us3l.tables import write_table
 
@@ -109,7 +113,9 @@ def table(study: StudyName, name: Annotated[str, typer.Argument(help="A table of
 
 
 @app.command()
-def plan(params: ParamsFile = PARAMS, study: Annotated[str | None, typer.Option(help="This study, built or not.")] = None) -> None:
+def plan(
+    params: ParamsFile = PARAMS, study: Annotated[str | None, typer.Option(help="This study, built or not.")] = None
+) -> None:
     """Check the params file and list what it makes, and which of it is there."""
     from us3l.listing import show
 
@@ -117,7 +123,9 @@ def plan(params: ParamsFile = PARAMS, study: Annotated[str | None, typer.Option(
 
 
 @app.command()
-def targets(stage: Literal["pretrain", "calibrate", "linear"], study: StudyName, run: RunName, params: ParamsFile = PARAMS) -> None:
+def targets(
+    stage: Literal["pretrain", "calibrate", "linear"], study: StudyName, run: RunName, params: ParamsFile = PARAMS
+) -> None:
     """Print the files that a stage makes for a run, one a line."""
     print(*_plan(params).run(study, run).files(stage), sep="\n")
 

@@ -9,7 +9,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def code_hash(module: str) -> str:
-    """SHA-256 over the syntax trees of `module` and all it imports from us3l; comments, docstrings and layout do not count."""
+    """SHA-256 of the syntax trees of `module` and all it imports from us3l, without comments, docstrings and layout."""
     digest = hashlib.sha256()
     for name in sorted(closure(module)):
         digest.update(f"{name}\n{_meaning(_file(name))}\n".encode())
@@ -50,6 +50,8 @@ def _meaning(path: Path) -> str:
     """The syntax tree as text, docstrings left out."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
             node.body = node.body[1:]
     return ast.dump(tree)

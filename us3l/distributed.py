@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
@@ -29,6 +30,10 @@ class World:
         if self.size > 1:
             distributed.all_reduce(tensor)
 
+    def wait(self) -> None:
+        """Return once all processes are here."""
+        self.any(False)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all of them get the same answer."""
         if self.size == 1:
@@ -41,7 +46,9 @@ class World:
         """This process's shards of a batch of `count`. Raises UserError where the processes do not divide them."""
         if count % self.size:
             divisors = [n for n in range(1, count + 1) if count % n == 0]
-            raise UserError(f"{self.size} processes cannot share {count} shards equally; use one of {divisors} processes")
+            raise UserError(
+                f"{self.size} processes cannot share {count} shards equally; use one of {divisors} processes"
+            )
         each = count // self.size
         return range(self.rank * each, (self.rank + 1) * each)
 
@@ -56,7 +63,9 @@ def world(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    # The first process may have to wait until another training of the same recipe is done.
+    distributed.init_process_group(backend, timeout=timedelta(days=7))
     try:
         yield World(distributed.get_rank(), size, device)
     finally:
@@ -90,7 +99,9 @@ def launch(count: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(1, 1, count, run_id=str(os.getpid()), rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
+    config = LaunchConfig(
+        1, 1, count, run_id=str(os.getpid()), rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
+    )
     try:
         elastic_launch(config, sys.executable)("-m", "us3l", *sys.argv[1:])
     except ChildFailedError as failure:

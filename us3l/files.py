@@ -13,7 +13,7 @@ from us3l.errors import UserError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` once the block has ended well and the bytes are on disk.
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well and the bytes are on disk.
 
     Raises UserError when the disk is full. Whatever goes wrong, `path` keeps its old content and no temporary stays.
     """

@@ -1,4 +1,4 @@
-"""All parameters as views into one flat tensor, so that optimizer, decay, averaging and all-reduce are one operation."""
+"""All parameters as views into one flat tensor: optimizer, decay, averaging and all-reduce are one operation each."""
 
 import torch
 from torch import Tensor

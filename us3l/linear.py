@@ -83,9 +83,7 @@ def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
         write_json(plan.evaluation(seed, width), {**where, **result, **size, **record(identity, str(device), seconds)})
 
 
-def train(
-    probes: list[Probe], images: Tensor, labels: Tensor, views: Views, protocol: Protocol, seed: int
-) -> None:
+def train(probes: list[Probe], images: Tensor, labels: Tensor, views: Views, protocol: Protocol, seed: int) -> None:
     """Train every probe's classifier, all on the same batches.
 
     Images that are not augmented have the same features in every epoch, so these are computed once.

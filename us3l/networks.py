@@ -10,7 +10,9 @@ from us3l.errors import UserError
 from us3l.models import backbone
 
 
-def save_network(path: Path, network: nn.Module, name: str, width: float, in_channels: int, about: dict[str, Any]) -> None:
+def save_network(
+    path: Path, network: nn.Module, name: str, width: float, in_channels: int, about: dict[str, Any]
+) -> None:
     """Write weights and BatchNorm statistics, with backbone name, width and channels in the metadata."""
     architecture = {"backbone": name, "width": width, "in_channels": in_channels}
     checkpoint.save(path, network.state_dict(), {**about, "architecture": architecture})

@@ -168,7 +168,9 @@ class Sampling(Closed):
         if self.range[0] > self.range[1]:
             raise ValueError("range must be [narrowest, widest]")
         if self.rule == "sandwich" and self.samples == 1 and self.range[0] < self.range[1]:
-            raise ValueError("the sandwich rule takes the widest and the narrowest network, so samples must be 2 or more")
+            raise ValueError(
+                "the sandwich rule takes the widest and the narrowest network, so samples must be 2 or more"
+            )
         return self
 
 
@@ -200,7 +202,9 @@ class Method(Closed):
         if self.momentum is None and self.momentum_update == "every-width":
             raise ValueError("momentum_update says how often a momentum encoder moves, and there is none")
         if self.momentum is not None and self.distillation is None and self.momentum_update == "widest":
-            raise ValueError("without distillation every width needs its own target: set momentum_update to every-width")
+            raise ValueError(
+                "without distillation every width needs its own target: set momentum_update to every-width"
+            )
         return self
 
 
@@ -402,7 +406,9 @@ def _check_row(row: Row, study: Study, where: str) -> None:
 
 def _defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:
     if name not in known:
-        raise ValueError(f"{where}: no {kind} is called {name!r}{_suggestion(name, known) or f'; there is {list(known)}'}")
+        raise ValueError(
+            f"{where}: no {kind} is called {name!r}{_suggestion(name, known) or f'; there is {list(known)}'}"
+        )
 
 
 def _distinct(values: list[Any], where: str) -> None:

@@ -138,7 +138,7 @@ class TablePlan:
         return sorted({path for _, _, paths in self.cells() for path in paths})
 
     def cells(self) -> list[tuple[int, float, list[Path]]]:
-        """For each cell its row, its width and its evaluations, one a seed; none where no run of the row has the width."""
+        """For each cell its row, width and evaluations, one a seed; none where no run of the row has the width."""
         cells = []
         for index, row in enumerate(self.table.rows):
             for width in self.widths:

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from us3l.errors import Interrupted, UserError
 from us3l.files import write_json
 from us3l.learner import Learner
 from us3l.models import backbone
-from us3l.params import Pretrained
+from us3l.params import Pretrained, Untrained
 from us3l.plan import RunPlan, code
 from us3l.progress import Progress
 from us3l.provenance import fingerprint, record
+from us3l.rundir import run_directory
 from us3l.schedule import learning_rate
 from us3l.widths import sample
 
@@ -31,8 +32,8 @@ COLLAPSED = 0.1  # a spread below this: the embeddings of different images are a
 def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: float) -> None:
     """Train one run with one seed and write its checkpoint and its history (JSON).
 
-    Progress is kept in `runs`/<fingerprint>/ at the end of an epoch and within it, `save_every` seconds apart, until the
-    results are written. Raises UserError for what the user can mend, Interrupted after SIGTERM or SIGINT.
+    Progress is kept in `runs`/<fingerprint>/, saved every `save_every` seconds, until the results are written.
+    Raises UserError for what the user can mend, Interrupted after SIGTERM or SIGINT.
     """
     store = open_store(plan.data.folder)
     identity = {
@@ -42,23 +43,28 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
         "data": store.sha256,
         "seed": seed,
     }
-    if isinstance(plan.run, Pretrained):
-        state = runs / fingerprint(identity) / "state.safetensors"
-        training = Training(plan.run, store, plan, seed, world, state, save_every)
-        training.run_to_the_end()
-        weights, history, seconds = training.learner.weights(), training.history, training.seconds
-    else:
-        torch.manual_seed(seed)
-        network = backbone(plan.run.backbone, 1.0, store.train.images.shape[-1])
-        weights = {f"backbone.{name}": value for name, value in network.named_parameters()}
-        state, history, seconds = None, [], 0.0
-    if world.leads:
+
+    def write(weights: dict[str, Tensor], history: list[dict[str, Any]], seconds: float) -> None:
         about = record(identity, str(world.device), seconds)
         checkpoint.save(plan.checkpoint(seed), weights, about)
         write_json(plan.history(seed), {**about, "processes": world.size, "epochs": history})
-        if state:
-            state.unlink(missing_ok=True)
-            state.parent.rmdir()
+
+    if isinstance(plan.run, Untrained):
+        write(_initial_weights(plan.run, store, seed), [], 0.0)
+        return
+    folder = runs / fingerprint(identity)
+    with run_directory(folder) if world.leads else nullcontext():
+        world.wait()
+        training = Training(plan.run, store, plan, seed, world, folder / "state.safetensors", save_every)
+        training.run_to_the_end()
+        if world.leads:
+            write(training.learner.flat.parameters, training.history, training.seconds)
+
+
+def _initial_weights(run: Untrained, store: Store, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    network = backbone(run.backbone, 1.0, store.train.images.shape[-1])
+    return {f"backbone.{name}": value for name, value in network.named_parameters()}
 
 
 class Training:
@@ -81,7 +87,10 @@ class Training:
 
     def run_to_the_end(self) -> None:
         """Train what is left of the epochs."""
-        with Progress(self.label, self.run.epochs * self.stream.steps, self.world.leads) as progress, _signals() as caught:
+        with (
+            Progress(self.label, self.run.epochs * self.stream.steps, self.world.leads) as progress,
+            _signals() as caught,
+        ):
             progress.advance(self.epoch * self.stream.steps + self.step)
             saved = self.clock = time.monotonic()
             while self.epoch < self.run.epochs:
@@ -121,7 +130,7 @@ class Training:
         self.epoch, self.step = self.epoch + 1, 0
 
     def save(self) -> None:
-        """Write the state, in the leading process alone: it is the same in all. Raises UserError if it is not finite."""
+        """Write the state in the leading process: it is the same in all. Raises UserError if it is not finite."""
         if self.world.leads:
             self._require_finite()
             self._count_seconds()

@@ -69,7 +69,10 @@ def read_rows(plan: TablePlan) -> Rows:
     for index, width, paths in plan.cells():
         found = {path: _read(path, width) for path in paths if path.is_file()}
         sources = [
-            {"file": str(path), **{key: each[key] for key in ("run", "seed", "fingerprint", "checkpoint", "network", "data", "git")}}
+            {
+                "file": str(path),
+                **{key: each[key] for key in ("run", "seed", "fingerprint", "checkpoint", "network", "data", "git")},
+            }
             for path, each in found.items()
         ]
         rows[index].append(Cell([each["top1"] for each in found.values()], len(paths), sources))
@@ -106,7 +109,10 @@ def comma_separated(plan: TablePlan, rows: Rows) -> str:
 
 def latex(plan: TablePlan, rows: Rows) -> str:
     """A booktabs table."""
-    body = [" & ".join([_escape(row.label), *_texts(cells, r"$\pm$")]) for row, cells in zip(plan.table.rows, rows, strict=True)]
+    body = [
+        " & ".join([_escape(row.label), *_texts(cells, r"$\pm$")])
+        for row, cells in zip(plan.table.rows, rows, strict=True)
+    ]
     lines = [
         r"\begin{table}",
         rf"\caption{{{_escape(plan.table.title)}. {_escape(_caption(rows))}}}",

@@ -11,25 +11,26 @@ for run in PLAN.runs.values():
             run.checkpoint("{seed}"),
         output:
             run.networks("{seed}"),
-        wildcard_constraints:
-            seed="|".join(map(str, run.seeds)),
-        params:
-            recipe=run.recipe("calibrate"),
-            code=code("calibrate"),
-            run=f"{run.study} {run.name}",
         log:
             f"logs/calibrate/{run.study}/{run.name}/seed{{seed}}.log",
         benchmark:
             f"logs/calibrate/{run.study}/{run.name}/seed{{seed}}.jsonl"
+        wildcard_constraints:
+            seed="|".join(map(str, run.seeds)),
+        conda:
+            "../envs/us3l.yaml"
         threads: run.run.resources.threads
         resources:
             gpu=min(1, run.run.resources.gpus),
             mem_mb=run.run.resources.memory_mb,
+        params:
+            recipe=run.recipe("calibrate"),
+            code=code("calibrate"),
+            run=f"{run.study} {run.name}",
         message:
             f"Calibrating {run.study} {run.name}, seed {{wildcards.seed}}"
         shell:
-            "us3l calibrate {params.run} {wildcards.seed} --params {PARAMS}"
-            " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
+            "us3l calibrate {params.run} {wildcards.seed}" " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
 
     rule:
         name:
@@ -39,22 +40,23 @@ for run in PLAN.runs.values():
             run.networks("{seed}"),
         output:
             run.evaluations("{seed}"),
-        wildcard_constraints:
-            seed="|".join(map(str, run.seeds)),
-        params:
-            recipe=run.recipe("linear"),
-            code=code("linear"),
-            run=f"{run.study} {run.name}",
         log:
             f"logs/linear/{run.study}/{run.name}/seed{{seed}}.log",
         benchmark:
             f"logs/linear/{run.study}/{run.name}/seed{{seed}}.jsonl"
+        wildcard_constraints:
+            seed="|".join(map(str, run.seeds)),
+        conda:
+            "../envs/us3l.yaml"
         threads: run.run.resources.threads
         resources:
             gpu=min(1, run.run.resources.gpus),
             mem_mb=run.run.resources.memory_mb,
+        params:
+            recipe=run.recipe("linear"),
+            code=code("linear"),
+            run=f"{run.study} {run.name}",
         message:
             f"Linear evaluation of {run.study} {run.name}, seed {{wildcards.seed}}"
         shell:
-            "us3l linear {params.run} {wildcards.seed} --params {PARAMS}"
-            " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
+            "us3l linear {params.run} {wildcards.seed}" " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"

@@ -3,20 +3,22 @@
 
 rule prepare:
     output:
-        [f"data/{{dataset}}/{file.name}" for file in next(iter(PLAN.datasets.values())).files],
-    wildcard_constraints:
-        dataset="|".join(PLAN.datasets),
-    params:
-        recipe=lambda wildcards: PLAN.dataset(wildcards.dataset).recipe,
-        code=code("prepare"),
+        [f"data/{{dataset}}/{name}" for name in FILES],
     log:
         "logs/prepare/{dataset}.log",
     benchmark:
         "logs/prepare/{dataset}.jsonl"
+    wildcard_constraints:
+        dataset="|".join(PLAN.datasets),
+    conda:
+        "../envs/us3l.yaml"
     threads: 1
     resources:
         mem_mb=1500,
+    params:
+        recipe=lambda w: PLAN.dataset(w.dataset).recipe,
+        code=code("prepare"),
     message:
         "Preparing {wildcards.dataset}"
     shell:
-        "us3l prepare {wildcards.dataset} --params {PARAMS} > {log} 2>&1"
+        "us3l prepare {wildcards.dataset} > {log} 2>&1"

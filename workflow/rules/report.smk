@@ -3,22 +3,24 @@
 
 rule table:
     input:
-        lambda wildcards: PLAN.table(wildcards.study, wildcards.table).evaluations,
+        lambda w: PLAN.table(w.study, w.table).evaluations,
     output:
         [f"results/{{study}}/tables/{{table}}.{suffix}" for suffix in TABLE_FORMATS],
-    wildcard_constraints:
-        study="|".join({study for study, _ in PLAN.tables}),
-        table="|".join({table for _, table in PLAN.tables}),
-    params:
-        recipe=lambda wildcards: PLAN.table(wildcards.study, wildcards.table).recipe,
-        code=code("table"),
     log:
         "logs/table/{study}/{table}.log",
     benchmark:
         "logs/table/{study}/{table}.jsonl"
+    wildcard_constraints:
+        study="|".join({study for study, _ in PLAN.tables}),
+        table="|".join({table for _, table in PLAN.tables}),
     localrule: True
+    conda:
+        "../envs/us3l.yaml"
     threads: 1
+    params:
+        recipe=lambda w: PLAN.table(w.study, w.table).recipe,
+        code=code("table"),
     message:
         "Writing the table {wildcards.study} {wildcards.table}"
     shell:
-        "us3l table {wildcards.study} {wildcards.table} --params {PARAMS} > {log} 2>&1"
+        "us3l table {wildcards.study} {wildcards.table} > {log} 2>&1"

@@ -1,0 +1,43 @@
+"""The directory where an unfinished training keeps its state: held by one training at a time, gone once it is done."""
+
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def run_directory(folder: Path) -> Iterator[Path]:
+    """Hold `folder` alone, waiting while another process holds it; remove it when the block ends without an error."""
+    lock = _lock(folder)
+    try:
+        yield folder
+        shutil.rmtree(folder)
+    finally:
+        lock.close()
+
+
+def _lock(folder: Path) -> TextIO:
+    """The kernel frees the lock when its process dies, however it dies."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = (folder / "lock").open("w")
+        except FileNotFoundError:  # the training that held it is done and has removed it
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"us3l: {folder} is in use by another training of the same recipe; waiting for it", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_still(lock, folder / "lock"):
+            return lock
+        lock.close()
+
+
+def _is_still(file: TextIO, path: Path) -> bool:
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())

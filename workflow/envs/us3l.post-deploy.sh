@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Snakemake runs this at the top of the project, in the environment that us3l.yaml describes.
+set -euo pipefail
+pip install --requirement requirements.lock
+pip install --no-deps --editable .
