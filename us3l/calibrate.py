@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from us3l import checkpoint
 from us3l.data.augment import augment
+from us3l.data.resident import resident
 from us3l.data.store import Store, open_store
 from us3l.models import backbone
 from us3l.networks import save_network
@@ -58,7 +59,7 @@ def settle_statistics(networks: list[nn.Module], plan: RunPlan, store: Store, se
     settings, views = plan.protocol.calibration, plan.data.dataset.views
     for norm in norms:
         norm.momentum = settings.momentum
-    images = torch.from_numpy(store.train.images).to(device)
+    images = resident(store.train.images, device)
     for epoch in range(settings.passes):
         for samples in batches(permutation(seed, Purpose.CALIBRATE, epoch, len(images), device), settings.batch_size):
             where = {"seed": seed, "purpose": Purpose.CALIBRATE, "epoch": epoch, "samples": samples}

@@ -29,9 +29,9 @@ class Flat:
         return views
 
     def leaves(self, slices: dict[str, Slices]) -> dict[str, Tensor]:
-        """Weights cut by `slices`, contiguous, to be differentiated."""
-        cuts = {name: self.parameters[name][cut].detach().contiguous() for name, cut in slices.items()}
-        return {name: leaf.requires_grad_(name in self.trainable) for name, leaf in cuts.items()}
+        """Weights cut by `slices`, to be differentiated."""
+        leaves = cut(self.parameters, slices)
+        return {name: leaf.requires_grad_(name in self.trainable) for name, leaf in leaves.items()}
 
     def collect(self, leaves: dict[str, Tensor], slices: dict[str, Slices]) -> None:
         """Set `gradients` to the leaves' gradients, zero where a weight was cut away or took no part."""
@@ -39,3 +39,12 @@ class Flat:
         for name, leaf in leaves.items():
             if leaf.grad is not None:
                 self._gradients[name][slices[name]] = leaf.grad
+
+
+def cut(weights: dict[str, Tensor], slices: dict[str, Slices]) -> dict[str, Tensor]:
+    """The slices, without gradient; convolutions get theirs with the channels last, as the images come."""
+    return {name: _laid_out(weights[name].detach()[piece]) for name, piece in slices.items()}
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=torch.channels_last if weight.dim() == 4 else torch.contiguous_format)

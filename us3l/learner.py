@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from us3l.flat import Flat
+from us3l.flat import Flat, cut
 from us3l.losses import Views, loss
 from us3l.models import backbone
 from us3l.models.heads import HEADS, Head, Network
@@ -108,9 +108,8 @@ class Learner:
             return projections[0].detach(), projections[1].detach()
         teacher_width = self.widest if self.method.distillation else width
         encoder = self.flat.views(self.momentum_encoder)
-        slices = self.network.slices(teacher_width)
-        weights = {name: values[slices[name]] for name, values in encoder.items()}
-        return self._both(weights, teacher_width, views, None)[0]
+        slices = {name: piece for name, piece in self.network.slices(teacher_width).items() if name in encoder}
+        return self._both(cut(encoder, slices), teacher_width, views, None)[0]
 
     def _move_momentum_encoder(self, momentum: float) -> None:
         self.momentum_encoder.lerp_(self.flat.values[: len(self.momentum_encoder)], 1 - momentum)

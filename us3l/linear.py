@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from us3l import checkpoint
 from us3l.data.augment import augment, plain_view
+from us3l.data.resident import resident
 from us3l.data.store import open_store
 from us3l.files import write_json
 from us3l.models import backbone
@@ -59,12 +60,12 @@ def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
     store, views, protocol = open_store(plan.data.folder), plan.data.dataset.views, plan.protocol
     start = time.monotonic()
     networks = [load_network(path).to(device) for path in plan.networks(seed)]
-    images, labels = (torch.from_numpy(each).to(device) for each in (store.train.images, store.train.labels))
-    test = plain_view(torch.from_numpy(store.test.images).to(device), views.test, views.normalize)
+    images, labels = resident(store.train.images, device), resident(store.train.labels, device)
+    test = plain_view(resident(store.test.images, device), views.test, views.normalize)
     probes = [Probe(network, test[:1], len(store.classes), protocol.optimizer, seed) for network in networks]
     train(probes, images, labels, views, protocol, seed)
     seconds = (time.monotonic() - start) / len(probes)
-    answers = torch.from_numpy(store.test.labels)
+    answers = resident(store.test.labels, torch.device("cpu"))
     for width, probe, path in zip(plan.widths, probes, plan.networks(seed), strict=True):
         about = checkpoint.read_about(path)
         identity = {

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from us3l.data.augment import augment
+from us3l.data.resident import resident
 from us3l.data.store import Split
 from us3l.distributed import World
 from us3l.errors import UserError
@@ -21,7 +22,7 @@ class Stream:
     def __init__(
         self, split: Split, batch: Batch, recipes: list[Augmentation], normalize: Normalize, seed: int, world: World
     ) -> None:
-        self.images = torch.from_numpy(split.images).to(world.device)
+        self.images = resident(split.images, world.device)
         self.batch, self.recipes, self.normalize, self.seed, self.world = batch, recipes, normalize, seed, world
         self.steps = len(split.images) // batch.size
         if self.steps == 0:
@@ -38,8 +39,6 @@ class Stream:
         samples = batch[mine.start : mine.stop].flatten()
         images = self.images[samples]
         where = {"seed": self.seed, "purpose": Purpose.AUGMENT, "epoch": epoch, "samples": samples}
-        views = [
-            augment(images, recipe, self.normalize, **where, view=view).chunk(len(mine))
-            for view, recipe in enumerate(self.recipes)
-        ]
-        return list(zip(*views, strict=True))
+        views = [augment(images, recipe, self.normalize, **where, view=i) for i, recipe in enumerate(self.recipes)]
+        shards = [view.to(memory_format=torch.channels_last).chunk(len(mine)) for view in views]
+        return list(zip(*shards, strict=True))
