@@ -2,8 +2,10 @@
 
     python tests/golden.py FILE...
 
-prints, for each file, the largest relative error of any loss, regularizer value, parameter norm or logit; the exit code
-is 1 when one is above 1e-8. Networks, heads, methods and regularizers are taken by the official names in the file.
+prints, for each file, the largest relative error of any loss, regularizer value, parameter norm or logit, or what it
+cannot compare and why. Networks, heads, methods and regularizers are taken by the official names in the file.
+
+The exit code is 1 when an error is above 1e-8; otherwise 2 when nothing of some file was compared.
 """
 
 import json
@@ -15,19 +17,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from us3l.learner import Learner
 from us3l.models import BACKBONES, backbone
-from us3l.params import Batch, Method, Optimizer, Pretrained, Regularizer, Sampling
+from us3l.params import Batch, Method, Optimizer, Pretrained, Regularizer
 from us3l.regularize import coefficients
 from us3l.slim import narrow
 
 TOLERANCE = 1e-8
 
-METHODS = {"SimCLR": "simclr", "SimCLR_Momentum": "simclr", "BYOL": "byol", "SimSiam": "simsiam", "SimSiam_Momentum": "byol"}
-LOSSES = {"CosineSimilarity": "cosine", "InfoNCEv2": "nt-xent", "InfoNCEv2_distill": "infonce"}
+NETWORKS = {f"{prefix}{name.replace('-', '_')}": name for name in BACKBONES for prefix in ("", "us_")}
+METHODS = {
+    "SimCLR": "simclr",
+    "SimCLR_Momentum": "simclr",
+    "BYOL": "byol",
+    "SimSiam": "simsiam",
+    "SimSiam_Momentum": "byol",
+}
 WITHOUT_TEACHER = {"SimCLR", "SimSiam"}
+LOSSES = {"CosineSimilarity": "cosine", "InfoNCEv2": "nt-xent", "InfoNCEv2_distill": "infonce"}
+REGULARIZERS = {"GroupReg": "group", "L2Reg": "l2"}
+DECAYS = {"linear": "linear", "exp": "exponential"}
+
+
+class Unsupported(Exception):
+    """Why something cannot be compared, in one sentence."""
+
+
+class Case(dict):
+    """An object of a golden file, which says what it lacks."""
+
+    def __missing__(self, key: str) -> Any:
+        raise Unsupported(f"there is no {key!r} in it")
+
+
+def cases(path: Path) -> list[Case]:
+    """The cases of a golden file: it holds one, or a list of them."""
+    try:
+        content = json.loads(path.read_text(), object_hook=Case)
+    except OSError as error:
+        raise Unsupported(f"it cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise Unsupported(f"it is not JSON ({error})") from None
+    found = content if isinstance(content, list) else [content]
+    if not found or not all(isinstance(case, Case) for case in found):
+        raise Unsupported("it holds no golden case")
+    return found
 
 
 def normal(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -51,76 +88,104 @@ def official_name(name: str, simclr: bool) -> str:
     return name.replace("distillation_predictor", "predictor" if simclr else "predictor_new")
 
 
-def ours(known: dict[str, str], official: str) -> str:
+def ours(known: dict[str, str], official: str, what: str) -> str:
     """Our name of what the official code calls `official`."""
     if official not in known:
-        raise Unsupported(official)
+        raise Unsupported(f"the {what} {official} is not supported")
     return known[official]
 
 
-def our_backbone(arch: str) -> str:
-    name = arch.removeprefix("us_").replace("_", "-")
-    return ours({name: name for name in BACKBONES}, name)
-
-
-def our_regularizer(penalty: dict[str, Any]) -> Regularizer:
+def our_regularizer(penalty: Case) -> Regularizer:
     return Regularizer(
-        kind=ours({"GroupReg": "group", "L2Reg": "l2"}, penalty["name"]),
+        kind=ours(REGULARIZERS, penalty["name"], "regularizer"),
         strength=penalty["lambda"],
         alpha=penalty.get("alpha", 0.0),
-        decay={"linear": "linear", "exp": "exponential"}[penalty.get("decay", "linear")],
+        decay=ours(DECAYS, penalty.get("decay", "linear"), "decay of the regularizer"),
         groups=penalty.get("groups", 8),
         warmup_epochs=penalty.get("warmup_epochs", 0),
     )
 
 
-def our_run(case: dict[str, Any]) -> Pretrained:
+def has_own_head(case: Case) -> bool:
+    """Whether distillation has a predictor of its own; one that is shared may be listed under both its names."""
+    norms = case["final_param_norms"]
+    if METHODS[case["ssl"]] == "simclr":
+        return "predictor.0.weight" in norms
+    return "predictor_new.0.weight" in norms and norms["predictor_new.0.weight"] != norms["predictor.0.weight"]
+
+
+def our_run(case: Case) -> Pretrained:
     """The run of params.yaml that a training case stands for."""
-    ssl = case["ssl"]
-    has_teacher = ssl not in ("SimCLR", "SimSiam")
+    backbone_name = ours(NETWORKS, case["arch"], "architecture")
+    method_name = ours(METHODS, case["ssl"], "method")
+    if case["distill_feature"]:
+        raise Unsupported("feature distillation is not supported")
+    has_teacher = case["ssl"] not in WITHOUT_TEACHER
     every_width = case["momentum_update_students"]
-    own_head = "predictor" if ours(METHODS, ssl) == "simclr" else "predictor_new"
-    own = f"{own_head}.0.weight" in case["param_shapes"] and (has_teacher or not every_width)
-    return Pretrained(
-        dataset="golden",
-        backbone=our_backbone(case["arch"]),
-        method=Method(
-            name=ours(METHODS, ssl),
-            base=ours(LOSSES, case["criterion"]),
-            distillation=ours(LOSSES, case["distill_criterion"]) if case["distill"] else None,
-            distillation_head="own" if own else "shared",
-            momentum=case["ema_momentum"] if has_teacher else None,
-            momentum_update="every-width" if has_teacher and every_width else "widest",
-            temperature=case["temperature"],
-            hidden=case["hidden_dim"],
-            output=case["dim"],
-        ),
-        epochs=case["epochs"],
-        batch=Batch(size=case["batch_size"]),
-        optimizer=Optimizer(lr=case["lr"], momentum=case["sgd_momentum"], weight_decay=case["weight_decay"]),
-        regularizer=case["regularizer"] and our_regularizer(case["regularizer"]),
-    )
-
-
-class Unsupported(Exception):
-    """The file is about a network, method or loss that is not built."""
+    own = has_own_head(case) and (has_teacher or not every_width)
+    if own and not case["distill"] and not every_width:
+        raise Unsupported("a distillation head without distillation is not supported")
+    try:
+        return Pretrained(
+            dataset="golden",
+            backbone=backbone_name,
+            method=Method(
+                name=method_name,
+                base=ours(LOSSES, case["criterion"], "loss"),
+                distillation=ours(LOSSES, case["distill_criterion"], "loss") if case["distill"] else None,
+                distillation_head="own" if own else "shared",
+                momentum=case["ema_momentum"] if has_teacher else None,
+                momentum_update="every-width" if has_teacher and every_width else "widest",
+                temperature=case["temperature"],
+                hidden=case["hidden_dim"],
+                output=case["dim"],
+            ),
+            epochs=case["epochs"],
+            batch=Batch(size=case["batch_size"]),
+            optimizer=Optimizer(lr=case["lr"], momentum=case["sgd_momentum"], weight_decay=case["weight_decay"]),
+            regularizer=case["regularizer"] and our_regularizer(case["regularizer"]),
+        )
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise Unsupported(f"params.yaml cannot say it ({message})") from None
 
 
 class Replay:
     """One training case: the learner with the file's weights, and what its steps gave."""
 
-    def __init__(self, case: dict[str, Any]) -> None:
+    def __init__(self, case: Case) -> None:
         self.case, self.run = case, our_run(case)
         self.penalties: list[float] = []
         self.learner = Learner(self.run, 3, seed=0, device=torch.device("cpu"), reduce=self._note_penalty)
-        simclr = METHODS[case["ssl"]] == "simclr"
-        self.names = {name: official_name(name, simclr) for name in self.learner.flat.parameters}
-        for name, values in self.learner.flat.parameters.items():
-            values.copy_(self._filled(self.names[name]))
-        self.learner.momentum_encoder.copy_(self.learner.flat.values[: len(self.learner.momentum_encoder)])
+        self.parameters = self._by_official_name()
+        for name, values in self.parameters.items():
+            if list(values.shape) != case["param_shapes"][name]:
+                raise Unsupported(f"{name} of the shape {case['param_shapes'][name]} is not supported")
+            values.copy_(fill(name.replace("encoder_k.", "encoder_q.", 1), tuple(values.shape)))
+        self._add_unused()
 
-    def _filled(self, official: str) -> Tensor:
-        return fill(official, tuple(self.case["param_shapes"][official]))
+    def _by_official_name(self) -> dict[str, Tensor]:
+        """The values of the online network and of the momentum encoder; later steps change them in place."""
+        flat, simclr = self.learner.flat, METHODS[self.case["ssl"]] == "simclr"
+        teacher = flat.views(self.learner.momentum_encoder) if self.run.method.momentum is not None else {}
+        names = {name: official_name(name, simclr) for name in flat.parameters}
+        return {
+            **{names[name]: values for name, values in flat.parameters.items()},
+            **{names[name].replace("encoder_q.", "encoder_k.", 1): values for name, values in teacher.items()},
+        }
+
+    def _add_unused(self) -> None:
+        """Predictors of the file that are ours under a second name, or that no width uses: those stay as they are."""
+        for name in [name for name in self.case["param_shapes"] if name not in self.parameters]:
+            if not name.startswith("predictor"):
+                raise Unsupported(f"a network with {name} is not supported")
+            twin = name.replace("predictor_new.", "predictor.")
+            if twin in self.parameters and not has_own_head(self.case):
+                self.parameters[name] = self.parameters[twin]
+            elif self.run.regularizer:
+                raise Unsupported("a regularizer on a predictor that no width uses is not supported")
+            else:
+                self.parameters[name] = fill(name, tuple(self.case["param_shapes"][name]))
 
     def _note_penalty(self, gradients: Tensor) -> None:
         """The learner calls this between the backward pass and the update of each width."""
@@ -142,21 +207,14 @@ class Replay:
             yield from zip(results[:, 0].tolist(), expected["loss"], strict=True)
         official = [value for step in case["steps"] for value in step["regularizer"] or []]
         yield from zip(self.penalties, official, strict=True)
-        norms = self._norms()
         for name, expected in case["final_param_norms"].items():
-            yield norms[name], expected
-
-    def _norms(self) -> dict[str, float]:
-        """The norm of every official parameter; one that no step of ours uses keeps the value it was filled with."""
-        teacher = self.learner.flat.views(self.learner.momentum_encoder)
-        norms = {self.names[name]: p for name, p in self.learner.flat.parameters.items()}
-        norms |= {self.names[name].replace("encoder_q.", "encoder_k."): p for name, p in teacher.items()}
-        return {name: float((norms[name] if name in norms else self._filled(name)).norm()) for name in self.case["param_shapes"]}
+            yield float(self.parameters[name].norm()), expected
 
 
-def calibrated_pairs(case: dict[str, Any]) -> Iterator[tuple[float, float]]:
+def calibrated_pairs(case: Case) -> Iterator[tuple[float, float]]:
     """(ours, official) for the logits of a narrow network after its calibration on three batches."""
-    name, arch, size = our_backbone(case["arch"]), case["arch"], case["image_size"]
+    arch, size = case["arch"], case["image_size"]
+    name = ours(NETWORKS, arch, "architecture")
     widest = backbone(name, 1.0, 3)
     weights = {key: fill(f"encoder_q.{key}", tuple(p.shape)) for key, p in widest.named_parameters()}
     network = narrow(weights, backbone(name, case["width"], 3)).train()
@@ -171,35 +229,44 @@ def calibrated_pairs(case: dict[str, Any]) -> Iterator[tuple[float, float]]:
     yield float(logits.norm()), case["logits_norm"]
 
 
-def json_rows(case: dict[str, Any]) -> list[list[float]]:
+def json_rows(case: Case) -> list[list[float]]:
     """The file holds these numbers as a list, or as the text of one."""
     rows = case["logits_first5"]
     return json.loads(rows) if isinstance(rows, str) else rows
 
 
 def replay(path: Path) -> float | None:
-    """Print and return the largest relative error in a file; None when the file holds nothing that is supported."""
-    content = json.loads(path.read_text())
-    errors = []
-    for case in content if isinstance(content, list) else [content]:
+    """Print and return the largest relative error in a file; None when nothing of it could be compared."""
+    errors, reasons = [], []
+    try:
+        found = cases(path)
+    except Unsupported as reason:
+        found, reasons = [], [str(reason)]
+    for case in found:
         try:
-            pairs = list(calibrated_pairs(case) if isinstance(content, list) else Replay(case).pairs())
-        except Unsupported as unknown:
-            print(f"{path.name}: skipped, {unknown} is not supported")
+            pairs = list(calibrated_pairs(case) if "logits_first5" in case else Replay(case).pairs())
+        except Unsupported as reason:
+            reasons.append(str(reason))
             continue
         errors += [abs(own - official) / max(abs(official), 1e-12) for own, official in pairs]
-    if errors:
-        print(f"{path.name}: largest relative error {max(errors):.2e} of {len(errors)} numbers")
-    return max(errors, default=None)
+    for reason in dict.fromkeys(reasons):
+        print(f"{path}: skipped: {reason}")
+    if not errors:
+        return None
+    largest = float(torch.tensor(errors).max())
+    print(f"{path.name}: largest relative error {largest:.2e} of {len(errors)} numbers")
+    return largest
 
 
 def main(paths: list[str]) -> int:
     torch.set_default_dtype(torch.float64)
-    errors = [replay(Path(path)) for path in paths]
-    if any(error is None for error in errors) or not errors:
-        print("nothing was compared: give golden files about supported networks and methods", file=sys.stderr)
+    if not paths:
+        print("give the golden files to replay: python tests/golden.py FILE...", file=sys.stderr)
         return 2
-    return int(any(not error <= TOLERANCE for error in errors))
+    errors = [replay(Path(path)) for path in paths]
+    if any(error is not None and not error <= TOLERANCE for error in errors):
+        return 1
+    return 2 if None in errors else 0
 
 
 if __name__ == "__main__":

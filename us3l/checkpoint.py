@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from us3l.errors import UserError
@@ -13,10 +13,10 @@ from us3l.files import replacing
 
 
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write tensors by name and a JSON record about them, atomically."""
+    """Write tensors by name and a JSON record about them, atomically. Raises UserError when the disk is full."""
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, {"us3l": json.dumps(about)})
+        temporary.write_bytes(serialize(contiguous, {"us3l": json.dumps(about)}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -58,22 +58,19 @@ def require_shapes(
 def require_recipe(path: Path, about: dict[str, Any], recipe: dict[str, Any], data: str) -> None:
     """Raise UserError where a checkpoint was made by another recipe or from other data than params.yaml says now."""
     if about.get("recipe") != recipe:
-        made, asked = flatten(about.get("recipe", {})), flatten(recipe)
-        key = next(key for key in sorted(made.keys() | asked.keys()) if made.get(key) != asked.get(key))
+        key, made, asked = _first_difference(about.get("recipe", {}), recipe)
         raise UserError(
-            f"{path}: made with {key} = {made.get(key)}, but params.yaml says {asked.get(key)}: "
-            "pretrain again, or undo the edit"
+            f"{path}: made with {key} = {made}, but params.yaml says {asked}: pretrain again, or undo the edit"
         )
     if about.get("data") != data:
         raise UserError(f"{path}: made from other images than those prepared now: pretrain again")
 
 
-def flatten(record: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested records as one, with dotted keys."""
-    if not isinstance(record, dict) or not record:
-        return {prefix: record}
-    return {
-        key: value
-        for name, inner in record.items()
-        for key, value in flatten(inner, f"{prefix}.{name}" if prefix else name).items()
-    }
+def _first_difference(made: Any, asked: Any, key: str = "") -> tuple[str, Any, Any]:
+    """The dotted key of the first entry that differs between two nested records, and its two values."""
+    if isinstance(made, dict) and isinstance(asked, dict):
+        for name in sorted(made.keys() | asked.keys()):
+            values = made.get(name, "absent"), asked.get(name, "absent")
+            if values[0] != values[1]:
+                return _first_difference(*values, f"{key}.{name}" if key else name)
+    return key, made, asked

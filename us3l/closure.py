@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
@@ -18,13 +19,13 @@ def code_hash(module: str) -> str:
 
 @cache
 def closure(module: str) -> frozenset[str]:
-    """The names of `module` and of every us3l module that it imports, imports inside functions included."""
+    """The names of `module`, of every us3l module that it imports, inside functions too, and of their packages."""
     found, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
         if name not in found and _file(name) is not None:
             found.add(name)
-            waiting += _imports(_file(name))
+            waiting += [_package(name), *_imports(name)]
     return frozenset(found)
 
 
@@ -34,14 +35,20 @@ def _file(module: str) -> Path | None:
     return next((path for path in candidates if module.split(".")[0] == "us3l" and path.is_file()), None)
 
 
+def _package(module: str) -> str:
+    return module.rpartition(".")[0]
+
+
 @cache
-def _imports(path: Path) -> list[str]:
-    names = []
+def _imports(module: str) -> list[str]:
+    path, names = _file(module), []
+    package = module if path.name == "__init__.py" else _package(module)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            source = resolve_name("." * node.level + (node.module or ""), package)
+            names += [source, *(f"{source}.{alias.name}" for alias in node.names)]
     return names
 
 

@@ -53,9 +53,10 @@ class Learner:
         """
         targets: list[Views] = []
         shares = []
-        for position, width in enumerate(widths):
-            own_target = position == 0 or self.method.distillation is None
-            teacher_moves = position == 0 or self.method.momentum_update == "every-width"
+        for width in widths:
+            widest = width == widths[0]
+            own_target = widest or self.method.distillation is None
+            teacher_moves = widest or self.method.momentum_update == "every-width"
             if teacher_moves and self.method.momentum is not None:
                 self._move_momentum_encoder(self.method.momentum)
             head: Head = "predictor" if teacher_moves else "distillation_predictor"

@@ -107,10 +107,14 @@ def train(probes: list[Probe], images: Tensor, labels: Tensor, views: Views, pro
 
 
 def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Top-1 and top-5 accuracy in percent of logits [N, classes]; `interval` is Wilson's 95% interval of top-1."""
+    """Top-1 and top-5 accuracy in percent of logits [N, classes]; `interval` is Wilson's 95% interval of top-1.
+
+    Of classes with equal logits the first is the answer; logits that are not numbers are a wrong one.
+    """
     from scipy.stats import binomtest
 
-    ranks = (logits.argsort(1, descending=True) == labels[:, None]).int().argmax(1)
+    ranks = (logits.argsort(dim=1, descending=True, stable=True) == labels[:, None]).int().argmax(1)
+    ranks[logits.isnan().any(1)] = logits.shape[1]
     correct, n = int((ranks == 0).sum()), len(labels)
     interval = binomtest(correct, n).proportion_ci(0.95, "wilson")
     top5 = 100 * int((ranks < 5).sum()) / n if logits.shape[1] > 5 else None

@@ -9,6 +9,7 @@ from us3l.errors import UserError
 from us3l.plan import Plan
 
 STAGES = ("pretrain", "calibrate", "linear")
+UNLIMITED = 10_000  # columns: a terminal wraps long lines, and nothing is cut off
 
 
 def show(plan: Plan, study: str | None) -> None:
@@ -20,12 +21,15 @@ def show(plan: Plan, study: str | None) -> None:
     table = Table(box=None, header_style="bold")
     for title in ("study", "run", "dataset", "backbone", "widths", "seeds", *STAGES):
         table.add_column(title, no_wrap=True)
-    for run in (run for run in plan.runs.values() if run.study in shown):
+    runs = [run for run in plan.runs.values() if run.study in shown]
+    for run in runs:
         widths = " ".join(f"{width:g}" for width in run.widths)
         done = [_done(run.files(stage)) for stage in STAGES]
         table.add_row(run.study, run.name, run.data.name, run.run.backbone, widths, str(len(run.seeds)), *done)
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table, crop=False)
+    console = Console(width=UNLIMITED, highlight=False)
+    console.print(table)
+    for data in {run.data.name: run.data for run in runs}.values():
+        console.print(f"data {data.folder}: {_done(data.files)} files")
     for each in (each for each in plan.tables.values() if each.study in shown):
         console.print(f"table {each.file('md')}: {_done(each.files)} files, {_done(each.evaluations)} evaluations")
 

@@ -1,27 +1,93 @@
 """The schema of params.yaml: typed, closed, checked across fields before anything runs."""
 
 import difflib
-import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from us3l.errors import UserError
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Width = Annotated[float, Field(ge=0.25, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Range = tuple[Positive, Positive]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+
+def _text(pattern: str, what: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {what}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("must be [low, high]")
+    return ends
+
+
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        raise ValueError("must be odd")
+    return number
+
+
+Number = Annotated[float, Strict()]
+Share = Annotated[Number, Field(gt=0, le=1)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
+Probability = Annotated[Number, Field(ge=0, le=1)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Whole = Annotated[int, Strict(), Field(ge=0)]
+Count = Annotated[int, Strict(), Field(ge=1)]
+Several = Annotated[int, Strict(), Field(ge=2)]
+Seed = Annotated[Whole, Field(lt=2**64)]
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
+WidthInText = Annotated[float, Field(ge=0.25, le=1)]
+Width = Annotated[WidthInText, Strict()]
+Name = Annotated[str, _text(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case letters and digits, with single hyphens between")]
+Line = Annotated[str, _text(r".*\S.*", "one line of text")]
+
+
+def _at(key: str, said: str) -> PydanticCustomError:
+    """What is wrong with a key inside the record that is checked."""
+    return PydanticCustomError("at_key", "{said}", {"key": key, "said": said})
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there is {', '.join(known) or 'none'}"
 
 
 class Closed(BaseModel):
     """A record that refuses keys it does not know and values of another type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        known = list(cls.model_fields)
+        if isinstance(given, dict):
+            for key in given:
+                if key not in known:
+                    raise _at(str(key), f"unknown key; {_suggestion(str(key), known)}")
+        elif not isinstance(given, cls):
+            raise ValueError(f"must be a mapping with the keys {', '.join(known)}")
+        return given
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -31,15 +97,15 @@ class Digits(Closed):
     """The 1,797 handwritten digits (8x8, grey) that ship with scikit-learn, split by class."""
 
     kind: Literal["digits"]
-    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    test_fraction: Fraction
 
 
 class Cifar(Closed):
     """The official python archive of CIFAR-10 or CIFAR-100, from an https:// or file:// address."""
 
     kind: Literal["cifar10", "cifar100"]
-    url: Annotated[str, Field(pattern=r"^(https?|file)://")]
-    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    url: Annotated[str, _text(r"(https?|file)://\S+", "an https:// or file:// address")]
+    md5: Annotated[str, _text(r"[0-9a-f]{32}", "32 hexadecimal digits, in lower case")]
 
 
 class Folder(Closed):
@@ -51,7 +117,7 @@ class Folder(Closed):
     kind: Literal["folder"]
     train: str
     test: str | None = None
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    test_fraction: Fraction | None = None
     image_size: Count
 
     @model_validator(mode="after")
@@ -65,7 +131,7 @@ class ResizedCrop(Closed):
     """torchvision's RandomResizedCrop: a box of this share of the area and aspect ratio, resized to size x size."""
 
     size: Count
-    scale: Range = (0.08, 1.0)
+    scale: Annotated[tuple[Share, Share], AfterValidator(_rising)] = (0.08, 1.0)
     ratio: Range = (3 / 4, 4 / 3)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
@@ -73,7 +139,7 @@ class ResizedCrop(Closed):
 class Affine(Closed):
     """torchvision's RandomAffine without shear: rotation in degrees, shift as a share of the side, zoom."""
 
-    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    degrees: Annotated[Number, Field(ge=0, le=180)] = 0.0
     translate: Probability = 0.0
     scale: Range = (1.0, 1.0)
 
@@ -81,25 +147,19 @@ class Affine(Closed):
 class ColorJitter(Closed):
     """torchvision's ColorJitter, its four operations in random order, applied with a probability."""
 
-    brightness: Annotated[float, Field(ge=0)] = 0.0
-    contrast: Annotated[float, Field(ge=0)] = 0.0
-    saturation: Annotated[float, Field(ge=0)] = 0.0
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    brightness: NotNegative = 0.0
+    contrast: NotNegative = 0.0
+    saturation: NotNegative = 0.0
+    hue: Annotated[Number, Field(ge=0, le=0.5)] = 0.0
     probability: Probability = 1.0
 
 
 class Blur(Closed):
     """torchvision's GaussianBlur with sigma in pixels, applied with a probability."""
 
-    kernel_size: Annotated[int, Field(ge=1, multiple_of=1)]
+    kernel_size: Annotated[Count, AfterValidator(_odd)]
     sigma: Range = (0.1, 2.0)
     probability: Probability = 0.5
-
-    @model_validator(mode="after")
-    def _odd_kernel(self) -> "Blur":
-        if self.kernel_size % 2 == 0:
-            raise ValueError("kernel_size must be odd")
-        return self
 
 
 class Solarize(Closed):
@@ -128,12 +188,18 @@ class TestView(Closed):
     center_crop: Count | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "TestView":
+        if self.resize and self.center_crop and self.center_crop > self.resize:
+            raise _at("center_crop", f"must be at most resize, {self.resize}, not {self.center_crop}")
+        return self
+
 
 class Normalize(Closed):
     """Per-channel mean and standard deviation of pixels in [0, 1]."""
 
-    mean: list[float]
-    std: list[Positive]
+    mean: list[Probability]
+    std: list[Share]
 
 
 class Views(Closed):
@@ -151,6 +217,15 @@ class Dataset(Closed):
     source: Annotated[Digits | Cifar | Folder, Field(discriminator="kind")]
     views: Views
 
+    @model_validator(mode="after")
+    def _normalizes_each_channel(self) -> "Dataset":
+        channels = 1 if self.source.kind == "digits" else 3
+        for key, values in self.views.normalize:
+            if len(values) != channels:
+                what = f"must have one entry for each channel of the images, {channels}, not {values}"
+                raise _at(f"views.normalize.{key}", what)
+        return self
+
 
 # --- pretraining ----------------------------------------------------------------------------------------------------
 
@@ -158,19 +233,15 @@ class Dataset(Closed):
 class Sampling(Closed):
     """Which widths a training step sees, widest first; see us3l/widths.py."""
 
-    range: tuple[Width, Width] = (0.25, 1.0)
+    range: Annotated[tuple[Width, Width], AfterValidator(_rising)] = (0.25, 1.0)
     samples: Count = 3
     rule: Literal["sandwich", "uniform"] = "sandwich"
     schedule: Literal["dynamic", "constant"] = "dynamic"
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Sampling":
-        if self.range[0] > self.range[1]:
-            raise ValueError("range must be [narrowest, widest]")
+    def _both_ends(self) -> "Sampling":
         if self.rule == "sandwich" and self.samples == 1 and self.range[0] < self.range[1]:
-            raise ValueError(
-                "the sandwich rule takes the widest and the narrowest network, so samples must be 2 or more"
-            )
+            raise _at("samples", "must be at least 2, not 1: the sandwich rule takes the widest and narrowest network")
         return self
 
 
@@ -188,8 +259,8 @@ class Method(Closed):
     momentum: Probability | None = 0.99
     momentum_update: Literal["widest", "every-width"] = "widest"
     temperature: Positive = 0.5
-    hidden: Annotated[int, Field(ge=2)] = 2048
-    output: Annotated[int, Field(ge=2)] = 256
+    hidden: Several = 2048
+    output: Several = 256
 
     @model_validator(mode="after")
     def _meaningful(self) -> "Method":
@@ -219,7 +290,8 @@ class Batch(Closed):
         if self.size % self.shards:
             raise ValueError(f"{self.shards} shards do not divide a batch of {self.size}")
         if self.size < 2 * self.shards:
-            raise ValueError("a shard needs at least 2 images for its batch statistics")
+            what = f"must be at least {2 * self.shards}, 2 images for the batch statistics of each shard"
+            raise _at("size", f"{what}, not {self.size}")
         return self
 
 
@@ -227,17 +299,27 @@ class Optimizer(Closed):
     """SGD, its learning rate constant within an epoch; see us3l/schedule.py."""
 
     lr: Positive
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative = 0.0
     schedule: Literal["cosine", "multistep", "constant"] = "cosine"
     milestones: list[Count] = []
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Whole = 0
 
     @model_validator(mode="after")
     def _milestones(self) -> "Optimizer":
         if (self.schedule == "multistep") != bool(self.milestones):
-            raise ValueError("milestones belong to the multistep schedule, and it needs them")
+            what = "milestones belong to the multistep schedule, and it needs them"
+            raise ValueError(f"{what}; {self.schedule} has {self.milestones}")
+        if self.milestones != sorted(set(self.milestones)):
+            raise _at("milestones", f"must rise, not {self.milestones}")
         return self
+
+    def check_epochs(self, epochs: int) -> None:
+        """Raise an error where a training of so many epochs would end before the schedule has run its course."""
+        if self.milestones and self.milestones[-1] >= epochs:
+            raise _at("optimizer.milestones", f"must be below the {epochs} epochs, not {self.milestones}")
+        if self.warmup_epochs >= epochs:
+            raise _at("optimizer.warmup_epochs", f"must be below the {epochs} epochs, not {self.warmup_epochs}")
 
 
 class Regularizer(Closed):
@@ -245,22 +327,28 @@ class Regularizer(Closed):
 
     kind: Literal["group", "l2"]
     strength: Positive
-    alpha: Annotated[float, Field(ge=0)] = 0.05
+    alpha: Probability = 0.05
     decay: Literal["linear", "exponential"] = "linear"
     groups: Count = 8
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Whole = 0
+
+    @model_validator(mode="after")
+    def _never_negative(self) -> "Regularizer":
+        if self.decay == "linear" and self.alpha * (self.groups - 1) > 1:
+            what = f"must be at most {1 / (self.groups - 1):.3g}, or the last of {self.groups} groups would grow"
+            raise _at("alpha", f"{what}, not {self.alpha}")
+        return self
 
 
 class Resources(Closed):
     """What one training asks of the machine; it changes the speed, never the result, so no fingerprint holds it."""
 
-    gpus: Annotated[int, Field(ge=0)] = 1
+    gpus: Whole = 1
     threads: Count = 1
     memory_mb: Count = 2000
 
 
 Backbone = Literal[
-    "pixels",
     "small-resnet",
     "cifar-resnet18",
     "cifar-resnet34",
@@ -276,7 +364,7 @@ class Untrained(Closed):
 
     method: Literal["none"]
     dataset: Name
-    backbone: Backbone
+    backbone: Literal[Backbone, "pixels"]
     resources: Resources = Resources()
 
     @property
@@ -303,9 +391,16 @@ class Pretrained(Closed):
         return self.sampling.range
 
     @model_validator(mode="after")
-    def _one_decay(self) -> "Pretrained":
-        if self.regularizer and self.optimizer.weight_decay:
-            raise ValueError("optimizer.weight_decay must be 0 where a regularizer takes its place")
+    def _fits_together(self) -> "Pretrained":
+        self.optimizer.check_epochs(self.epochs)
+        decay, gpus, shards = self.optimizer.weight_decay, self.resources.gpus, self.batch.shards
+        if self.regularizer and decay:
+            raise _at("optimizer.weight_decay", f"must be 0 where a regularizer takes its place, not {decay}")
+        if self.regularizer and self.regularizer.warmup_epochs > self.epochs // 2:
+            what = f"must be at most half of the {self.epochs} epochs, not {self.regularizer.warmup_epochs}"
+            raise _at("regularizer.warmup_epochs", what)
+        if gpus and shards % gpus:
+            raise _at("resources.gpus", f"must divide the batch's shards, {shards}, not {gpus}")
         return self
 
 
@@ -326,8 +421,8 @@ class Calibration(Closed):
     """BatchNorm statistics of one width: passes over the training images, exponential average with this momentum."""
 
     passes: Count = 3
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    batch_size: Several = 128
+    momentum: Share = 0.1
 
 
 class Protocol(Closed):
@@ -338,12 +433,35 @@ class Protocol(Closed):
     batch_size: Count
     optimizer: Optimizer
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Protocol":
+        self.optimizer.check_epochs(self.epochs)
+        return self
+
+
+def _each_width_once(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    runs = check(given)
+    if len(runs) < len(given):
+        raise ValueError("names a width twice; name each once")
+    return runs
+
+
+RunOfEachWidth = Annotated[dict[WidthInText, Name], Field(min_length=1), WrapValidator(_each_width_once)]
+RunOrRuns = Annotated[
+    Annotated[Name, Tag("run")] | Annotated[RunOfEachWidth, Tag("runs")],
+    Discriminator(
+        lambda given: {str: "run", dict: "runs"}.get(type(given)),
+        custom_error_type="run_or_runs",
+        custom_error_message="must be a run, or a mapping of widths to runs",
+    ),
+]
+
 
 class Row(Closed):
     """One line of a table: a run, or for each width the run that stands for it."""
 
-    label: str
-    runs: Name | dict[Width, Name]
+    label: Line
+    runs: RunOrRuns
 
     def run_at(self, width: float) -> str | None:
         """The run whose result stands in the column of `width`; None where the row names none."""
@@ -353,14 +471,14 @@ class Row(Closed):
 class Table(Closed):
     """Rows are runs, columns are the study's widths, cells are top-1 accuracies."""
 
-    title: str
+    title: Line
     rows: Annotated[list[Row], Field(min_length=1)]
 
 
 class Study(Closed):
     """Runs that are evaluated alike, and the tables that compare them."""
 
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     widths: Annotated[list[Width], Field(min_length=1)]
     protocol: Name
     runs: dict[Name, Run]
@@ -377,6 +495,7 @@ class Params(Closed):
 
     @model_validator(mode="after")
     def _names_are_defined(self) -> "Params":
+        _distinct(self.build, "build")
         for index, study in enumerate(self.build):
             _defined(study, self.studies, f"build.{index}", "study")
         for name, study in self.studies.items():
@@ -386,6 +505,10 @@ class Params(Closed):
             _defined(study.protocol, self.protocols, f"{where}.protocol", "protocol")
             for run_name, run in study.runs.items():
                 _defined(run.dataset, self.datasets, f"{where}.runs.{run_name}.dataset", "dataset")
+                low, high = run.width_range
+                if not any(low <= width <= high for width in study.widths):
+                    what = f"has the widths {low} to {high}, but the study evaluates none of them, only {study.widths}"
+                    raise _at(f"{where}.runs.{run_name}", what)
             for table_name, table in study.tables.items():
                 for index, row in enumerate(table.rows):
                     _check_row(row, study, f"{where}.tables.{table_name}.rows.{index}.runs")
@@ -393,71 +516,111 @@ class Params(Closed):
 
 
 def _check_row(row: Row, study: Study, where: str) -> None:
-    for run in [row.runs] if isinstance(row.runs, str) else row.runs.values():
-        _defined(run, study.runs, where, "run")
-    if isinstance(row.runs, dict):
-        for width, run in row.runs.items():
-            low, high = study.runs[run].width_range
-            if width not in study.widths:
-                raise ValueError(f"{where}: {width} is not one of the study's widths {study.widths}")
-            if not low <= width <= high:
-                raise ValueError(f"{where}: the run {run} has no width {width}; its range is [{low}, {high}]")
+    if isinstance(row.runs, str):
+        _defined(row.runs, study.runs, where, "run")
+        return
+    for width, run in row.runs.items():
+        _defined(run, study.runs, f"{where}.{width}", "run")
+        low, high = study.runs[run].width_range
+        if width not in study.widths:
+            raise _at(f"{where}.{width}", f"must be one of the study's widths, {study.widths}")
+        if not low <= width <= high:
+            raise _at(f"{where}.{width}", f"the run {run!r} has the widths {low} to {high}")
 
 
 def _defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:
     if name not in known:
-        raise ValueError(
-            f"{where}: no {kind} is called {name!r}{_suggestion(name, known) or f'; there is {list(known)}'}"
-        )
+        raise _at(where, f"no {kind} is called {name!r}; {_suggestion(name, list(known))}")
 
 
 def _distinct(values: list[Any], where: str) -> None:
     if len(set(values)) < len(values):
-        raise ValueError(f"{where}: {values} names a value twice; name each once")
-
-
-def _suggestion(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+        raise _at(where, f"{values} names a value twice; name each once")
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose keys are text, as written, each once in a mapping, and whose numbers may be 5e-5, as in YAML 1.2."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = []
+        for key, _ in node.value:
+            if key.value in seen:
+                what = f"the key {key.value!r} is there twice in one mapping; keep one"
+                raise yaml.MarkedYAMLError(problem=what, problem_mark=key.start_mark)
+            seen.append(key.value)
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        return node
+
+
+_FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, [*"-+.0123456789"])
+
+
 def load(path: Path) -> Params:
     """Read and check a params file. Raises UserError: file, key, value and what would be right, in one sentence."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the command where params.yaml lies, or give --params") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: not readable: {error.strerror}; give a YAML file") from None
+    except yaml.MarkedYAMLError as error:
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
+        raise UserError(f"{path}: not readable as YAML: line {line}, column {column}: {what}") from None
+    except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    as_json = json.dumps(content, default=str)
     try:
-        return Params.model_validate_json(as_json, strict=True)
+        return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {_sentence(error, json.loads(as_json))}") from None
+        raise UserError(f"{path}: {_sentence(error, content)}") from None
+
+
+_SAID = {
+    "missing": "is missing",
+    "union_tag_not_found": "is missing",
+    "union_tag_invalid": "must be one of {expected_tags}, not {tag!r}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+}
 
 
 def _sentence(error: ValidationError, content: Any) -> str:
     """One thing that is wrong: its key, what is wrong, the value given."""
-    wrong = max(error.errors(), key=lambda each: len(each["loc"]))
-    place = _place(wrong, content)
-    if wrong["type"] == "extra_forbidden":
-        known = [field for record in Closed.__subclasses__() for field in record.model_fields]
-        return f"{place}: unknown key{_suggestion(str(wrong['loc'][-1]), known)}"
-    message = wrong["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(wrong["input"], dict) else f", not {wrong['input']!r}"
-    return f"{place}: {message[0].lower()}{message[1:]}{given}" if place else message
+    wrong = error.errors()[0]
+    kind, value, context = wrong["type"], wrong["input"], wrong.get("ctx", {})
+    said = _SAID.get(kind, "").format(**context) or wrong["msg"].removeprefix("Value error, ")
+    said = re.sub("^Input should be", "must be", said)
+    has_value = not isinstance(value, dict) and kind not in ("missing", "at_key")
+    shown = "null" if value is None else repr(value)
+    return f"{_place(wrong, content) or 'the file'}: {said}{f', not {shown}' if has_value else ''}"
 
 
 def _place(wrong: Any, content: Any) -> str:
     """The dotted key of an error; parts that stand for a type and not for a key of the file are left out."""
     keys = []
     for part in wrong["loc"]:
-        if (isinstance(content, dict) and part in content) or (isinstance(content, list) and isinstance(part, int)):
+        try:
             content = content[part]
-            keys.append(str(part))
+        except (KeyError, IndexError, TypeError):
+            continue
+        keys.append(str(part))
+    context = wrong.get("ctx", {})
     if wrong["type"] == "missing":
         keys.append(str(wrong["loc"][-1]))
-    return ".".join(keys)
+    return ".".join([*keys, *(context[name].strip("'") for name in ("key", "discriminator") if name in context)])

@@ -28,7 +28,8 @@ def code(stage: str) -> str:
 
 def width_label(width: float) -> str:
     """1.0 is w100, 0.25 is w025, 0.275 is w0275: no dot, no two widths alike."""
-    return "w" + (f"{width:.2f}" if round(width, 2) == width else f"{width:.4f}".rstrip("0")).replace(".", "")
+    whole, decimals = str(float(width)).split(".")
+    return f"w{whole}{decimals:0<2}"
 
 
 @dataclass(frozen=True)

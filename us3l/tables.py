@@ -18,6 +18,7 @@ from us3l.plan import TablePlan, code
 from us3l.provenance import fingerprint
 
 MISSING = "—"
+SOURCE = ("run", "seed", "fingerprint", "checkpoint", "network", "data", "git")
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,7 @@ def read_rows(plan: TablePlan) -> Rows:
     rows: Rows = [[] for _ in plan.table.rows]
     for index, width, paths in plan.cells():
         found = {path: _read(path, width) for path in paths if path.is_file()}
-        sources = [
-            {
-                "file": str(path),
-                **{key: each[key] for key in ("run", "seed", "fingerprint", "checkpoint", "network", "data", "git")},
-            }
-            for path, each in found.items()
-        ]
+        sources = [{"file": str(path), **{key: each[key] for key in SOURCE}} for path, each in found.items()]
         rows[index].append(Cell([each["top1"] for each in found.values()], len(paths), sources))
     return rows
 
@@ -82,16 +77,18 @@ def read_rows(plan: TablePlan) -> Rows:
 def _read(path: Path, width: float) -> dict[str, Any]:
     try:
         evaluation = json.loads(path.read_text())
-        if evaluation["width"] == width and isinstance(evaluation["top1"], float):
+        if evaluation["width"] == width and 0 <= evaluation["top1"] <= 100 and evaluation.keys() >= {*SOURCE}:
             return evaluation
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise UserError(f"{path}: not an evaluation at width {width}; delete it and run `us3l linear` again")
 
 
 def markdown(plan: TablePlan, rows: Rows) -> str:
     lines = [["", *_columns(plan)], ["---", *["---:"] * len(plan.widths)]]
-    lines += [[row.label, *_texts(cells, "±")] for row, cells in zip(plan.table.rows, rows, strict=True)]
+    lines += [
+        [row.label.replace("|", r"\|"), *_texts(cells, "±")] for row, cells in zip(plan.table.rows, rows, strict=True)
+    ]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return f"{plan.table.title}\n\n{table}\n\n{_caption(rows)}\n"
 
@@ -165,5 +162,7 @@ def _caption(rows: Rows) -> str:
 
 def _escape(text: str) -> str:
     escaped = {character: f"\\{character}" for character in "&%$#_{}"}
-    symbols = {"\\": r"\textbackslash{}", "±": r"$\pm$", MISSING: "---"}
+    names = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "|": "bar", "<": "less", ">": "greater"}
+    symbols = {character: rf"\text{name}{{}}" for character, name in names.items()}
+    symbols |= {"±": r"$\pm$", MISSING: "---", "[": "{[}"}  # a line that begins with [ would be an option of the last
     return text.translate(str.maketrans(escaped | symbols))

@@ -1,0 +1,38 @@
+"""The group penalty as its text has it, for autograd: groups of channels, each with a strength of its own."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from us3l.params import Regularizer
+
+
+def penalty(
+    parameters: Iterable[tuple[str, Tensor]], regularizer: Regularizer, epoch: int, epochs: int, width: float
+) -> Tensor:
+    total = torch.zeros(())
+    for name, p in parameters:
+        if regularizer.kind == "l2":
+            total = total + regularizer.strength * (p**2).sum()
+        elif width < 1 or "predictor" not in name:
+            for index, group in enumerate(groups(p, regularizer.groups)):
+                total = total + strength(regularizer, epoch, epochs, index) * (group**2).sum()
+    return total
+
+
+def groups(p: Tensor, count: int) -> list[Tensor]:
+    """BatchNorms, biases and convolutions in groups of output channels, the last with the rest; linear ones whole."""
+    if p.dim() == 2:
+        return [p]
+    size = len(p) // count
+    return [p[index * size : (index + 1) * size] for index in range(count - 1)] + [p[(count - 1) * size :]]
+
+
+def strength(regularizer: Regularizer, epoch: int, epochs: int, index: int) -> float:
+    warmup, half, alpha = regularizer.warmup_epochs, epochs // 2, regularizer.alpha
+    if epoch < warmup:
+        return regularizer.strength
+    if epoch < half:
+        alpha = alpha * (epoch - warmup) / (half - warmup)
+    return regularizer.strength * (alpha**index if regularizer.decay == "exponential" else 1 - alpha * index)

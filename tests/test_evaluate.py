@@ -1,0 +1,250 @@
+"""Calibration and linear evaluation, in memory, against loops written by hand."""
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from project import params
+from sklearn.metrics import top_k_accuracy_score
+from torch import Tensor, nn
+
+from us3l.calibrate import batches, settle_statistics
+from us3l.data.store import Split, Store
+from us3l.linear import Probe, score, train
+from us3l.models import backbone
+from us3l.params import Params, Protocol, Views
+from us3l.plan import Plan, RunPlan
+from us3l.random import Purpose, permutation
+
+CPU = torch.device("cpu")
+MEAN, STD = 0.3, 0.4
+
+
+# --- calibration ----------------------------------------------------------------------------------------------------
+
+
+def plan(**calibration: Any) -> RunPlan:
+    content = params()
+    content["protocols"]["quick"]["calibration"] = {"batch_size": 8} | calibration
+    return Plan(Params.model_validate(content)).run("tiny", "us3l")
+
+
+def store(count: int = 20) -> Store:
+    """Noise; the first pixel of image i is i."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(count)
+    split = Split(images, np.zeros(count, np.int64))
+    return Store(split, split, ("noise",), "0")
+
+
+class Listener(nn.Module):
+    """Keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.clone())
+        return self.norm(x)
+
+
+def network(width: float) -> nn.Module:
+    torch.manual_seed(0)
+    return backbone("small-resnet", width, 1)
+
+
+def seen_in_calibration(**settings: Any) -> tuple[Listener, list[list[int]]]:
+    """A calibrated listener, and the numbers of the images in each batch that it saw."""
+    listener = Listener()
+    settle_statistics([listener], plan(**settings), store(), 0, CPU)
+    first_pixels = [(x[:, 0, 0, 0] * STD + MEAN) * 255 for x in listener.seen]
+    return listener, [pixels.round().int().tolist() for pixels in first_pixels]
+
+
+def test_each_of_three_passes_shows_whole_batches_of_different_images_in_an_order_of_its_own() -> None:
+    _, numbers = seen_in_calibration()
+    assert [len(batch) for batch in numbers] == [8] * 6
+    passes = [numbers[index] + numbers[index + 1] for index in (0, 2, 4)]
+    assert all(len(set(each)) == 16 for each in passes)
+    assert len({tuple(each) for each in passes}) == 3
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.5])
+def test_running_statistics_are_exponential_averages_over_the_batches(momentum: float) -> None:
+    listener, _ = seen_in_calibration(momentum=momentum)
+    mean, variance = 0.0, 1.0
+    for x in listener.seen:
+        values = x.double().flatten()
+        mean += momentum * (values.mean() - mean)
+        variance += momentum * (((values - values.mean()) ** 2).sum() / (len(values) - 1) - variance)
+    assert listener.norm.running_mean.item() == pytest.approx(mean.item(), rel=1e-5)
+    assert listener.norm.running_var.item() == pytest.approx(variance.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.37])
+def test_a_width_gets_the_statistics_of_an_ordinary_network_in_training_mode(width: float) -> None:
+    ours, listener, ordinary = network(width), Listener(), network(width).train()
+    settle_statistics([ours, listener], plan(), store(), 0, CPU)
+    for x in listener.seen:
+        ordinary(x)
+    for name, expected in ordinary.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], expected, msg=name)
+
+
+def test_widths_that_are_calibrated_together_do_not_disturb_one_another() -> None:
+    together, alone = [network(width) for width in (1.0, 0.5, 0.25)], network(0.5)
+    settle_statistics(together, plan(), store(), 0, CPU)
+    settle_statistics([alone], plan(), store(), 0, CPU)
+    for name, expected in alone.state_dict().items():
+        assert torch.equal(together[1].state_dict()[name], expected), name
+
+
+def test_fewer_images_than_a_batch_are_one_batch() -> None:
+    assert [len(batch) for batch in batches(torch.arange(5), 8)] == [5]
+    assert [len(batch) for batch in batches(torch.arange(8), 8)] == [8]
+    assert [len(batch) for batch in batches(torch.arange(23), 8)] == [8, 8]
+
+
+# --- the linear classifier ------------------------------------------------------------------------------------------
+
+
+def views(**linear: Any) -> Views:
+    record = {"normalize": {"mean": [MEAN], "std": [STD]}, "pretrain": [{}, {}], "linear": linear}
+    return Views.model_validate(record)
+
+
+def protocol(epochs: int = 2, lr: float = 0.5) -> Protocol:
+    optimizer = {"lr": lr, "momentum": 0.9, "weight_decay": 0.01, "schedule": "multistep", "milestones": [1]}
+    return Protocol.model_validate({"epochs": epochs, "batch_size": 16, "optimizer": optimizer})
+
+
+def pictures(count: int = 90) -> tuple[Tensor, Tensor]:
+    """Noise, and on it a bright row for each of three classes, at a height of its own."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 100, (count, 8, 8, 1), generator=generator).to(torch.uint8)
+    labels = torch.arange(count) % 3
+    images[torch.arange(count), 2 * labels] += 100
+    return images, labels
+
+
+def pixels(images: Tensor) -> Tensor:
+    return (images.permute(0, 3, 1, 2) / 255 - MEAN) / STD
+
+
+def probe(frozen: nn.Module | None = None, seed: int = 0) -> Probe:
+    frozen = backbone("pixels", 1.0, 1) if frozen is None else frozen.eval()
+    return Probe(frozen, torch.zeros(1, 1, 8, 8), 3, protocol().optimizer, seed)
+
+
+def weights(of: Probe) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in of.head.parameters()])
+
+
+def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
+    (images, labels), ours, seed = pictures(), probe(), 5
+    features = torch.cat([pixels(images).flatten(1), torch.ones(len(images), 1)], 1).double()
+    weight = torch.cat([ours.head.weight, ours.head.bias[:, None]], 1).detach().double()
+    velocity = torch.zeros_like(weight)
+    train([ours], images, labels, views(), protocol(), seed)
+    for epoch, lr in enumerate((0.5, 0.05)):
+        order = permutation(seed, Purpose.LINEAR_ORDER, epoch, 90, CPU).tolist()
+        for start in range(0, 90, 16):
+            batch = order[start : start + 16]
+            error = (features[batch] @ weight.T).softmax(1) - torch.eye(3)[labels[batch]]
+            velocity = 0.9 * velocity + error.T @ features[batch] / len(batch) + 0.01 * weight
+            weight = weight - lr * velocity
+    torch.testing.assert_close(
+        weights(ours).double(), torch.cat([weight[:, :-1].flatten(), weight[:, -1]]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_classes_that_a_plane_separates_are_told_apart_without_a_mistake() -> None:
+    (images, labels), ours = pictures(), probe()
+    train([ours], images[:60], labels[:60], views(), protocol(epochs=10), 0)
+    assert score(ours.logits(pixels(images[60:])), labels[60:])["top1"] == 100
+
+
+def test_features_that_are_kept_give_what_features_of_every_epoch_give() -> None:
+    images, labels = pictures()
+    kept, anew = probe(network(0.5)), probe(network(0.5))
+    train([kept], images, labels, views(), protocol(), 0)
+    train([anew], images, labels, views(color_jitter={}), protocol(), 0)  # a jitter by nothing
+    torch.testing.assert_close(weights(kept), weights(anew), rtol=1e-4, atol=1e-5)
+
+
+def test_augmented_images_are_seen_anew_in_every_epoch() -> None:
+    (images, labels), ours = pictures(), probe()
+    seen = []
+    ours.learn = lambda features, labels, lr: seen.append(features)  # type: ignore[method-assign]
+    train([ours], images, labels, views(affine={"degrees": 90.0}), protocol(), 0)
+    first, second = torch.cat(seen).split(90)
+    of_image_0 = [
+        each[permutation(0, Purpose.LINEAR_ORDER, epoch, 90, CPU) == 0] for epoch, each in enumerate((first, second))
+    ]
+    assert not torch.equal(*of_image_0)
+
+
+@pytest.mark.parametrize("linear", [{}, {"flip": 0.5}])
+def test_training_leaves_the_network_alone_and_classifiers_do_not_disturb_one_another(linear: dict[str, Any]) -> None:
+    images, labels = pictures()
+    together, alone = [probe(network(width)) for width in (1.0, 0.25)], probe(network(0.25))
+    before = deepcopy(together[1].network.state_dict())
+    train(together, images, labels, views(**linear), protocol(), 0)
+    train([alone], images, labels, views(**linear), protocol(), 0)
+    assert torch.equal(weights(together[1]), weights(alone))
+    for name, value in together[1].network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(p.grad is None for p in together[1].network.parameters())
+
+
+# --- the score ------------------------------------------------------------------------------------------------------
+
+
+def guesses(classes: int, count: int = 500) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(classes)
+    labels = torch.randint(classes, (count,), generator=generator)
+    return torch.randn(count, classes, generator=generator) + nn.functional.one_hot(labels, classes), labels
+
+
+@pytest.mark.parametrize("classes", [6, 10, 100])
+def test_accuracies_are_those_of_scikit_learn(classes: int) -> None:
+    logits, labels = guesses(classes)
+    result = score(logits, labels)
+    for key, k in (("top1", 1), ("top5", 5)):
+        expected = top_k_accuracy_score(labels, logits, k=k, labels=range(classes))
+        assert result[key] == pytest.approx(100 * expected)
+    assert result["n"] == 500
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 7), (7, 7), (431, 1000)])
+def test_the_interval_is_wilsons(correct: int, n: int) -> None:
+    logits = nn.functional.one_hot((torch.arange(n) >= correct).long(), 2).float()
+    result = score(logits, torch.zeros(n, dtype=torch.long))
+    z, p = 1.959963984540054, correct / n
+    center, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    bounds = [100 * (center + sign * half) / (1 + z**2 / n) for sign in (-1, 1)]
+    assert result["top1"] == pytest.approx(100 * p)
+    assert result["interval"] == pytest.approx(bounds, abs=1e-9)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_top5_is_left_out_where_it_would_always_be_right(classes: int) -> None:
+    assert score(*guesses(classes))["top5"] is None
+
+
+def test_of_equal_logits_the_first_is_the_answer() -> None:
+    result = score(torch.zeros(100, 50), torch.arange(100) % 50)
+    assert (result["top1"], result["top5"]) == (2, 10)
+    assert score(torch.zeros(100, 50), torch.zeros(100, dtype=torch.long))["top1"] == 100
+
+
+@pytest.mark.parametrize("broken", [slice(None), 0, 3])
+def test_logits_that_are_not_numbers_are_wrong_answers(broken: slice | int) -> None:
+    logits, labels = nn.functional.one_hot(torch.arange(10), 10).float(), torch.arange(10)
+    logits[:4, broken] = float("nan")
+    result = score(logits, labels)
+    assert (result["top1"], result["top5"]) == (60, 60)

@@ -1,0 +1,74 @@
+"""What a GPU computes, against the same on the CPU. Skipped where there is no GPU."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from project import RUN, Project, params
+from torch import Tensor
+
+from us3l.data.augment import augment
+from us3l.learner import Learner
+from us3l.params import Affine, Augmentation, Blur, ColorJitter, Normalize, Pretrained, ResizedCrop, Solarize
+from us3l.random import Purpose, permutation, uniform
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]
+
+GPU = torch.device("cuda")
+CPU = torch.device("cpu")
+EVERYTHING = Augmentation(
+    resized_crop=ResizedCrop(size=24, scale=(0.2, 1.0), interpolation="bicubic"),
+    affine=Affine(degrees=20.0, translate=0.1, scale=(0.8, 1.2)),
+    color_jitter=ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.8),
+    grayscale=0.2,
+    blur=Blur(kernel_size=5),
+    flip=0.5,
+    solarize=Solarize(),
+)
+
+
+def test_random_numbers_are_the_same_bits() -> None:
+    samples = torch.arange(1000)
+    ours = uniform(3, Purpose.AUGMENT, 1, samples.to(GPU), 1, 9)
+    assert torch.equal(ours.cpu(), uniform(3, Purpose.AUGMENT, 1, samples, 1, 9))
+    assert torch.equal(permutation(0, Purpose.ORDER, 2, 999, GPU).cpu(), permutation(0, Purpose.ORDER, 2, 999, CPU))
+
+
+def test_views_are_the_cpus_within_rounding() -> None:
+    images = torch.randint(0, 256, (64, 32, 32, 3), generator=torch.manual_seed(0)).byte()
+
+    def view(device: torch.device) -> Tensor:
+        where = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0, "samples": torch.arange(64, device=device)}
+        return augment(images.to(device), EVERYTHING, Normalize(mean=[0.5] * 3, std=[0.25] * 3), **where).cpu()
+
+    difference = (view(GPU) - view(CPU)).abs()
+    assert difference.quantile(0.999) < 1e-4  # rounding may put a pixel on the other side of solarize's threshold
+
+
+def losses(device: torch.device, precision: str) -> Tensor:
+    """[20 steps, 3 widths]"""
+    run = Pretrained.model_validate(RUN | {"precision": precision}, strict=False)
+    learner = Learner(run, 1, seed=0, device=device, reduce=lambda tensor: None)
+    views = torch.randn(20, 2, 2, 64, 1, 8, 8, generator=torch.manual_seed(0)).to(device)
+    steps = [learner.step([tuple(shard) for shard in step], [1.0, 0.6, 0.25], 3, 0.05)[:, 0] for step in views]
+    return torch.stack(steps).cpu()
+
+
+def test_losses_are_the_cpus_within_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.testing.assert_close(losses(GPU, "float32"), losses(CPU, "float32"), rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_stays_close_to_float32() -> None:
+    torch.testing.assert_close(losses(GPU, "bfloat16"), losses(GPU, "float32"), rtol=0.05, atol=0.05)
+
+
+def test_a_run_goes_through_all_stages(tmp_path: Path) -> None:
+    made = Project(tmp_path, params(precision="bfloat16", resources={"gpus": 1}))
+    made.must("us3l", "prepare", "digits")
+    for stage in ("pretrain", "calibrate", "linear"):
+        made.must("us3l", stage, "tiny", "us3l", "0", "--device", "cuda")
+    evaluation = json.loads((tmp_path / "results/tiny/linear/us3l/seed0-w100.json").read_text())
+    assert evaluation["hardware"]["device"].startswith("cuda") and evaluation["hardware"]["gpu"]
+    assert evaluation["top1"] > 50

@@ -1,0 +1,264 @@
+"""The plan: paths, the recipe of every stage, and the code that a stage depends on."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import ROOT, RUN, params
+
+from us3l import closure
+from us3l.errors import UserError
+from us3l.params import Params
+from us3l.plan import STAGES, Plan, width_label
+
+RUN_STAGES = ("pretrain", "calibrate", "linear")
+
+
+def content() -> dict[str, Any]:
+    """Two runs of the same recipe on two data sets, and two tables; nothing is shared, so an edit changes one place."""
+    made = params()
+    made["datasets"]["more"] = made["datasets"]["digits"]
+    study = made["studies"]["tiny"]
+    study["runs"]["other"] = RUN | {"dataset": "more"}
+    study["tables"]["second"] = {"title": "Second", "rows": [{"label": "Other", "runs": "other"}]}
+    return json.loads(json.dumps(made))
+
+
+def plan(made: dict[str, Any]) -> Plan:
+    return Plan(Params.model_validate(made))
+
+
+def recipes(made: dict[str, Any]) -> dict[str, Any]:
+    """All recipes as JSON, by stage and name."""
+    plan_ = plan(made)
+    found = {f"{stage} {run.name}": run.recipe(stage) for run in plan_.runs.values() for stage in RUN_STAGES}
+    found |= {f"prepare {data.name}": data.recipe for data in plan_.datasets.values()}
+    found |= {f"table {table.name}": table.recipe for table in plan_.tables.values()}
+    return {name: json.dumps(recipe) for name, recipe in found.items()}
+
+
+OF_ALL_RUNS = {stage: {f"{stage} us3l", f"{stage} other"} for stage in RUN_STAGES}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "changed"),
+    [
+        ("studies.tiny.runs.us3l.method.temperature", 0.2, {"pretrain us3l"}),
+        ("studies.tiny.runs.us3l.epochs", 8, {"pretrain us3l"}),
+        ("studies.tiny.runs.us3l.sampling", {"samples": 4}, {"pretrain us3l"}),
+        ("studies.tiny.runs.us3l.resources", {"gpus": 2, "threads": 4, "memory_mb": 9}, set()),
+        ("studies.tiny.runs.us3l.dataset", "more", set()),
+        ("studies.tiny.seeds", [0, 1], set()),
+        (
+            "studies.tiny.widths",
+            [1.0, 0.5, 0.25],
+            {*OF_ALL_RUNS["calibrate"], *OF_ALL_RUNS["linear"], "table main", "table second"},
+        ),
+        ("studies.tiny.tables.main.title", "Another", {"table main"}),
+        ("studies.tiny.tables.second.rows.0.label", "Another", {"table second"}),
+        ("datasets.more.source.test_fraction", 0.5, {"prepare more"}),
+        ("datasets.more.views.pretrain.1.flip", 0.5, {"pretrain other"}),
+        ("datasets.more.views.linear", {"flip": 0.5}, {"calibrate other", "linear other"}),
+        ("datasets.more.views.test", {"resize": 9}, {"linear other"}),
+        ("datasets.more.views.normalize.mean.0", 0.4, {"pretrain other", "calibrate other", "linear other"}),
+        ("protocols.quick.calibration", {"passes": 1}, OF_ALL_RUNS["calibrate"]),
+        ("protocols.quick.epochs", 3, OF_ALL_RUNS["linear"]),
+        ("build", [], set()),
+    ],
+)
+def test_an_edit_changes_the_recipes_that_depend_on_it_and_no_other(key: str, value: Any, changed: set[str]) -> None:
+    made = content()
+    before = recipes(made)
+    *parents, last = (int(part) if part.isdigit() else part for part in key.split("."))
+    place: Any = made
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    after = recipes(made)
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_a_key_left_out_and_its_default_are_the_same_recipe() -> None:
+    spelt = content()
+    spelt["studies"]["tiny"]["runs"]["us3l"]["method"]["temperature"] = 0.5
+    assert recipes(spelt) == recipes(content())
+
+
+def test_no_two_widths_have_the_same_label() -> None:
+    draw = random.Random(0)
+    widths = {round(0.25 + 0.025 * step, 3) for step in range(31)} | {0.25 + 0.025 * step for step in range(31)}
+    widths |= {round(draw.uniform(0.25, 1), digits) for digits in (2, 3, 4, 5, 8, 17) for _ in range(500)}
+    labels = {width_label(width) for width in widths}
+    assert len(labels) == len(widths)
+    assert all(label.isalnum() for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("width", "label"),
+    [(1.0, "w100"), (1, "w100"), (0.25, "w025"), (0.5, "w050"), (0.275, "w0275"), (0.25001, "w025001")],
+)
+def test_a_width_has_two_decimals_or_as_many_as_it_needs(width: float, label: str) -> None:
+    assert width_label(width) == label
+
+
+def test_a_run_makes_its_files_for_every_seed_and_for_the_widths_it_has() -> None:
+    made = content()
+    made["studies"]["tiny"]["seeds"] = [0, 7]
+    made["studies"]["tiny"]["runs"]["us3l"]["sampling"] = {"range": [0.25, 0.5]}
+    run = plan(made).run("tiny", "us3l")
+    results = "results/tiny/{}/us3l/{}".format
+    assert run.widths == (0.25,)
+    assert [str(path) for path in run.files("pretrain")] == [
+        results("checkpoints", f"seed{seed}.{suffix}") for seed in (0, 7) for suffix in ("safetensors", "json")
+    ]
+    assert [str(path) for path in run.files("calibrate")] == [
+        results("networks", f"seed{seed}-w025.safetensors") for seed in (0, 7)
+    ]
+    assert [str(path) for path in run.files("linear")] == [
+        results("linear", f"seed{seed}-w025.json") for seed in (0, 7)
+    ]
+
+
+def test_no_two_stages_write_the_same_file() -> None:
+    made = plan(content())
+    paths = [path for run in made.runs.values() for stage in RUN_STAGES for path in run.files(stage)]
+    paths += [path for each in (*made.tables.values(), *made.datasets.values()) for path in each.files]
+    assert len(set(paths)) == len(paths)
+
+
+def test_the_targets_are_the_tables_of_the_studies_to_build() -> None:
+    made = content()
+    made["studies"]["later"] = deepcopy(made["studies"]["tiny"])
+    targets = plan(made).targets()
+    assert {path.parent for path in targets} == {Path("results/tiny/tables")}
+    assert {path.name for path in targets} == {
+        f"{n}.{s}" for n in ("main", "second") for s in ("md", "csv", "tex", "json")
+    }
+
+
+def test_a_table_needs_the_evaluations_of_its_rows_and_no_other() -> None:
+    needed = plan(content()).table("tiny", "second").evaluations
+    assert [str(path) for path in needed] == [f"results/tiny/linear/other/seed0-w{w}.json" for w in ("025", "100")]
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda plan: plan.dataset("x"), "params.yaml has no dataset 'x'; it has: digits, more"),
+        (lambda plan: plan.run("tiny", "x"), "params.yaml has no run 'tiny x'; it has: tiny us3l, tiny other"),
+        (lambda plan: plan.table("x", "main"), "params.yaml has no table 'x main'; it has: tiny main, tiny second"),
+    ],
+)
+def test_what_there_is_not_is_refused_with_what_there_is(ask: Callable[[Plan], Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        ask(plan(content()))
+    assert str(caught.value) == said
+
+
+# --- the code that a stage depends on ---------------------------------------------------------------------------------
+
+STAGE = """'''What it does.'''
+from us3l import direct
+from us3l.inner.deep import function
+
+def run():
+    '''Nothing.'''
+    import us3l.late
+    return function(1)  # one
+"""
+PACKAGE = {
+    "__init__.py": "",
+    "stage.py": STAGE,
+    "direct.py": "import json\nVALUE = 1\n",
+    "late.py": "from . import relative\n",
+    "relative.py": "from .inner import deep\n",
+    "unused.py": "",
+    "inner/__init__.py": "",
+    "inner/deep.py": "from .. import below\nfrom .beside import function\n",
+    "inner/beside.py": "def function(x):\n    return x\n",
+    "below.py": "",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """A made-up us3l whose files the tests write; the hashes forget what they have read."""
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        forget()
+
+    def forget() -> None:
+        for function in (closure.closure, closure._imports, closure._meaning):
+            function.cache_clear()
+
+    monkeypatch.setattr(closure, "_PACKAGE", tmp_path)
+    for name, text in PACKAGE.items():
+        write(name, text)
+    yield write
+    forget()
+
+
+def test_a_stage_depends_on_all_that_it_imports_in_whatever_way(package: Callable[[str, str], None]) -> None:
+    expected = {"us3l", "us3l.inner"} | {
+        f"us3l.{name}" for name in ("stage", "direct", "late", "relative", "below", "inner.deep", "inner.beside")
+    }
+    assert closure.closure("us3l.stage") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("stage.py", STAGE.replace("  # one", "  # another")),
+        ("stage.py", STAGE.replace("'''Nothing.'''", "'''Something.'''")),
+        ("stage.py", STAGE.replace("'''Nothing.'''", "")),
+        ("stage.py", STAGE.replace("'''What it does.'''", "\n\n")),
+        ("stage.py", STAGE.replace("function(1)", "function(\n        1\n    )")),
+        ("unused.py", "VALUE = 2\n"),
+    ],
+)
+def test_comments_docstrings_layout_and_other_modules_keep_the_hash(
+    package: Callable[[str, str], None], name: str, text: str
+) -> None:
+    before = closure.code_hash("us3l.stage")
+    package(name, text)
+    assert closure.code_hash("us3l.stage") == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("stage.py", STAGE.replace("function(1)", "function(2)")),
+        ("stage.py", STAGE.replace("return function(1)", "return 'function(1)'")),
+        ("direct.py", "import json\nVALUE = 2\n"),
+        ("inner/beside.py", "def function(x):\n    return -x\n"),
+        ("inner/__init__.py", "VALUE = 1\n"),
+        ("below.py", "VALUE = 1\n"),
+    ],
+)
+def test_other_code_has_another_hash(package: Callable[[str, str], None], name: str, text: str) -> None:
+    before = closure.code_hash("us3l.stage")
+    package(name, text)
+    assert closure.code_hash("us3l.stage") != before
+
+
+def test_every_module_that_a_stage_imports_is_in_its_closure() -> None:
+    """In one process, which imports PyTorch once and us3l anew for each stage."""
+    watch = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    print(json.dumps([sys.modules.pop(each) and each for each in [*sys.modules] if each.split(".")[0] == "us3l"]))
+"""
+    command = [sys.executable, "-c", watch, *STAGES.values()]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for module, line in zip(STAGES.values(), printed.splitlines(), strict=True):
+        assert module in json.loads(line)
+        assert set(json.loads(line)) <= closure.closure(module)

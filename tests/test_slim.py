@@ -1,0 +1,132 @@
+"""A slimmable network at a width against a plain network of that width that holds the leading slices."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from us3l.flat import Flat
+from us3l.models import BACKBONES, backbone
+from us3l.slim import Slimmable, narrow
+
+pytestmark = pytest.mark.usefixtures("float64")
+CPU = torch.device("cpu")
+ODD_WIDTHS = [0.61, 0.37]
+TRAINED = [name for name in BACKBONES if name != "pixels"]
+
+
+def widest(name: str, in_channels: int = 3) -> Flat:
+    """Noise for the weights of a widest network, BatchNorm's too."""
+    with torch.device("meta"):
+        network = backbone(name, 1.0, in_channels)
+    generator = torch.Generator().manual_seed(0)
+    noise = {key: 0.1 * torch.randn(p.shape, generator=generator) for key, p in network.named_parameters()}
+    return Flat({key: p.requires_grad_() for key, p in noise.items()}, CPU)
+
+
+def plain(name: str, width: float, weights: dict[str, Tensor], in_channels: int = 3) -> nn.Module:
+    """The ordinary network of a width, filled by hand."""
+    with torch.device("meta"):
+        network = backbone(name, width, in_channels)
+    network.to_empty(device="cpu")
+    for key, p in network.named_parameters():
+        leading = weights[key]
+        for axis, size in enumerate(p.shape):
+            leading = leading.narrow(axis, 0, size)
+        p.data = leading.clone()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+    return network.train()
+
+
+def images(channels: int = 3, size: int = 16) -> Tensor:
+    return torch.randn(3, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("width", ODD_WIDTHS)
+@pytest.mark.parametrize("name", TRAINED)
+def test_outputs_and_gradients_are_those_of_a_plain_network_of_the_leading_slices(name: str, width: float) -> None:
+    flat, slimmable = widest(name), Slimmable(lambda w: backbone(name, w, 3))
+    flat.gradients.fill_(7.0)  # as if a wider network had left them
+    slices = slimmable.slices(width)
+    leaves = flat.leaves(slices)
+    x = images(size=64 if name.startswith("resnet") else 16)
+    features, expected = slimmable(leaves, width, x), plain(name, width, flat.parameters)
+    expected_features = expected(x)
+    torch.testing.assert_close(features, expected_features, rtol=0, atol=1e-10)
+
+    direction = torch.randn(features.shape, generator=torch.Generator().manual_seed(2))
+    (features * direction).sum().backward()
+    (expected_features * direction).sum().backward()
+    flat.collect(leaves, slices)
+    for key, gradient in flat.views(flat.gradients).items():
+        leading = expected.get_parameter(key).grad
+        padding = [pad for here, all in zip(leading.shape, gradient.shape, strict=True) for pad in (all - here, 0)]
+        torch.testing.assert_close(gradient, F.pad(leading, padding[::-1]), rtol=1e-9, atol=1e-9, msg=key)
+
+
+def test_every_width_sees_the_weights_as_they_are_now() -> None:
+    flat, slimmable = widest("small-resnet", 1), Slimmable(lambda w: backbone("small-resnet", w, 1))
+    for width in (1.0, 0.37, 1.0, 0.61):
+        flat.values += 0.01
+        features = slimmable(flat.leaves(slimmable.slices(width)), width, images(1))
+        expected = plain("small-resnet", width, flat.parameters, 1)(images(1))
+        torch.testing.assert_close(features, expected, rtol=0, atol=1e-12)
+
+
+class Rectangle(nn.Module):
+    """A user's network of linear layers only, whose hidden units follow the width."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        hidden = round(10 * width)
+        self.enter, self.norm, self.leave = nn.Linear(4, hidden), nn.BatchNorm1d(hidden), nn.Linear(hidden, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(self.norm(self.enter(x)).relu())
+
+
+def test_a_users_own_network_becomes_slimmable() -> None:
+    wide, slimmable = Rectangle(1.0), Slimmable(Rectangle)
+    weights = {name: p.detach() for name, p in wide.named_parameters()}
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
+    for width, k in ((1.0, 10), (0.7, 7), (0.31, 3)):
+        cut = {name: weights[name][piece] for name, piece in slimmable.slices(width).items()}
+        hidden = x @ weights["enter.weight"][:k].T + weights["enter.bias"][:k]
+        hidden = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()
+        expected = hidden.clamp(min=0) @ weights["leave.weight"][:, :k].T + weights["leave.bias"]
+        torch.testing.assert_close(slimmable(cut, width, x), expected, rtol=0, atol=1e-12)
+
+
+def test_the_slimmable_network_leaves_no_trace_of_a_forward_pass() -> None:
+    """Batch statistics only: nothing is tracked, so that widths and teacher cannot disturb one another."""
+    flat, slimmable = widest("small-resnet"), Slimmable(lambda w: backbone("small-resnet", w, 3))
+    leaves = flat.leaves(slimmable.slices(0.5))
+    first = slimmable(leaves, 0.5, images())
+    slimmable(leaves, 0.5, images() * 100 + 3)
+    assert torch.equal(slimmable(leaves, 0.5, images()), first)
+    assert not dict(slimmable.skeleton(0.5).named_buffers())
+
+
+def test_a_slimmable_network_runs_in_training_mode() -> None:
+    dropped = Slimmable(lambda width: nn.Dropout(0.5))({}, 1.0, torch.ones(1000))
+    assert 0.3 < (dropped == 0).double().mean() < 0.7
+
+
+def test_a_narrowed_network_keeps_its_weights_when_the_wide_ones_change() -> None:
+    flat = widest("small-resnet")
+    network = narrow(flat.parameters, backbone("small-resnet", 0.37, 3))
+    expected = plain("small-resnet", 0.37, flat.parameters)(images())
+    flat.values.zero_()
+    torch.testing.assert_close(network.train()(images()), expected, rtol=0, atol=1e-12)
+
+
+def test_narrowing_leaves_the_wide_weights_as_they_are() -> None:
+    flat = widest("small-resnet")
+    before = flat.values.clone()
+    network = narrow(flat.parameters, backbone("small-resnet", 1.0, 3))
+    with torch.no_grad():
+        for p in network.parameters():
+            p.zero_()
+    assert torch.equal(flat.values, before)

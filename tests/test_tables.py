@@ -1,0 +1,184 @@
+"""Tables from evaluations that are written by hand: what a cell says, and what an absent result looks like."""
+
+import json
+import shutil
+import subprocess
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from project import RUN, params
+from scipy import stats
+
+from us3l.params import Params
+from us3l.plan import Plan, TablePlan
+from us3l.tables import MISSING, SOURCE, write_table
+
+FORMATS = ("md", "csv", "tex", "json")
+
+
+def plan(rows: list[dict[str, Any]], title: str = "Title", seeds: tuple[int, ...] = (0, 1, 2)) -> TablePlan:
+    """A table over the widths 1.0 and 0.25 of two runs, of which `narrow` has the width 0.25 alone."""
+    content = params()
+    study = content["studies"]["tiny"]
+    study["runs"]["narrow"] = RUN | {"sampling": {"range": [0.25, 0.25], "samples": 1}}
+    study["seeds"] = list(seeds)
+    study["tables"]["main"] = {"title": title, "rows": rows}
+    return Plan(Params.model_validate(content)).table("tiny", "main")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def evaluate(run: str, width: float, accuracies: list[float]) -> None:
+    """Write one evaluation a seed."""
+    for seed, top1 in enumerate(accuracies):
+        path = Path(f"results/tiny/linear/{run}/seed{seed}-w{width * 100:03.0f}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        facts = {key: f"{key} of {run} {width:g} {seed}" for key in SOURCE}
+        path.write_text(json.dumps({"width": width, "top1": top1, **facts}))
+
+
+def written(table: TablePlan) -> dict[str, str]:
+    """The table in every format."""
+    write_table(table)
+    return {suffix: table.file(suffix).read_text() for suffix in FORMATS}
+
+
+def cells(table: TablePlan) -> list[dict[str, Any]]:
+    return json.loads(written(table)["json"])["cells"]
+
+
+def markdown_rows(table: TablePlan) -> list[list[str]]:
+    lines = [line for line in written(table)["md"].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+US3L = [{"label": "US3L", "runs": "us3l"}]
+
+
+@pytest.mark.parametrize("accuracies", [[50.0, 60.0], [91.25, 92.5, 90.75], [10.0, 10.0, 10.0]])
+def test_a_cell_is_the_mean_with_half_of_students_interval(accuracies: list[float]) -> None:
+    evaluate("us3l", 1.0, accuracies)
+    cell = cells(plan(US3L))[0]
+    assert cell["values"] == accuracies
+    assert cell["mean"] == pytest.approx(np.mean(accuracies))
+    error = np.std(accuracies, ddof=1) / len(accuracies) ** 0.5
+    low, high = stats.t.interval(0.95, len(accuracies) - 1, np.mean(accuracies), error) if error else (0, 0)
+    assert cell["half_width"] == pytest.approx((high - low) / 2)
+
+
+def test_every_format_shows_the_same_cell() -> None:
+    evaluate("us3l", 1.0, [91.0, 92.0, 93.0])
+    evaluate("us3l", 0.25, [81.0, 82.0, 83.0])
+    texts = written(plan(US3L))
+    assert "| US3L | 92.0 ± 2.5 | 82.0 ± 2.5 |\n" in texts["md"]
+    assert "US3L & 92.0 $\\pm$ 2.5 & 82.0 $\\pm$ 2.5 \\\\\n" in texts["tex"]
+    frame = pd.read_csv(StringIO(texts["csv"]))
+    assert frame[["row", "width", "mean", "n", "planned"]].values.tolist() == [
+        ["US3L", 1.0, 92.0, 3, 3],
+        ["US3L", 0.25, 82.0, 3, 3],
+    ]
+    assert frame["half_width"].tolist() == pytest.approx([cell["half_width"] for cell in cells(plan(US3L))])
+    assert "n = 3." in texts["md"] and "n = 3." in texts["tex"]
+
+
+def test_one_seed_has_no_interval() -> None:
+    evaluate("us3l", 1.0, [92.0])
+    table = plan(US3L, seeds=(0,))
+    assert markdown_rows(table)[-1] == ["US3L", "92.0", MISSING]
+    assert cells(table)[0]["half_width"] is None
+    assert pd.read_csv(StringIO(written(table)["csv"]))["half_width"].isna().all()
+
+
+def test_a_cell_without_results_is_a_mark_and_never_a_number() -> None:
+    evaluate("us3l", 0.25, [82.0])
+    table = plan(US3L, seeds=(0,))
+    texts = written(table)
+    assert markdown_rows(table)[-1] == ["US3L", MISSING, "82.0"]
+    assert "US3L & — & 82.0 " in texts["tex"]
+    assert f"{MISSING}: no result" in texts["md"] and "---: no result" in texts["tex"]
+    assert texts["csv"].splitlines()[1] == "US3L,1.0,,,0,1"
+    missing = cells(table)[0]
+    assert (missing["mean"], missing["half_width"], missing["n"], missing["values"]) == (None, None, 0, [])
+
+
+def test_a_table_without_any_results_is_all_marks() -> None:
+    table = plan(US3L)
+    assert markdown_rows(table)[-1] == ["US3L", MISSING, MISSING]
+    assert "n = 0;" in written(table)["md"]
+
+
+def test_a_cell_with_some_of_its_seeds_says_so() -> None:
+    evaluate("us3l", 1.0, [91.0, 93.0])
+    evaluate("us3l", 0.25, [82.0])
+    table = plan(US3L)
+    assert markdown_rows(table)[-1] == ["US3L", "92.0 ± 12.7 (n=2 of 3)", "82.0 (n=1 of 3)"]
+    assert "n = 1 to 2." in written(table)["md"]
+
+
+def test_a_row_may_take_each_width_from_another_run() -> None:
+    evaluate("us3l", 1.0, [92.0])
+    evaluate("us3l", 0.25, [82.0])
+    evaluate("narrow", 0.25, [80.0])
+    rows = [{"label": "Apart", "runs": {1.0: "us3l", 0.25: "narrow"}}, {"label": "Narrow", "runs": "narrow"}]
+    table = plan(rows, seeds=(0,))
+    assert markdown_rows(table)[2:] == [["Apart", "92.0", "80.0"], ["Narrow", MISSING, "80.0"]]
+    assert [cell["planned"] for cell in cells(table)] == [1, 1, 0, 1]
+
+
+def test_a_row_may_leave_a_width_out() -> None:
+    evaluate("us3l", 1.0, [92.0])
+    evaluate("us3l", 0.25, [82.0])
+    table = plan([{"label": "Wide", "runs": {1.0: "us3l"}}], seeds=(0,))
+    assert markdown_rows(table)[-1] == ["Wide", "92.0", MISSING]
+
+
+def test_the_json_names_what_each_cell_came_from() -> None:
+    evaluate("us3l", 1.0, [91.0, 93.0])
+    table = plan(US3L)
+    first, second = cells(table)
+    for seed, source in enumerate(first["sources"]):
+        facts = {key: f"{key} of us3l 1 {seed}" for key in SOURCE}
+        assert source == {"file": f"results/tiny/linear/us3l/seed{seed}-w100.json", **facts}
+    assert len(first["sources"]) == 2 and second["sources"] == []
+    assert {"title", "fingerprint", "recipe", "code"} <= json.loads(written(table)["json"]).keys()
+
+
+AWKWARD = r"a|b & 50% _x_ #1 $y$ {z} \w ~ ^ < >"
+
+
+def test_a_bar_in_a_label_stays_in_its_markdown_cell() -> None:
+    table = plan([{"label": "a|b", "runs": "us3l"}])
+    assert rf"| a\|b | {MISSING} | {MISSING} |" in written(table)["md"]
+
+
+def test_a_label_survives_the_csv() -> None:
+    label = f'{AWKWARD}, "quoted"'
+    assert (
+        pd.read_csv(StringIO(written(plan([{"label": label, "runs": "us3l"}]))["csv"]))["row"].tolist() == [label] * 2
+    )
+
+
+def test_latex_prints_every_character_of_a_label() -> None:
+    tex = written(plan([{"label": AWKWARD, "runs": "us3l"}], title="100% ± [x]"))["tex"]
+    assert (
+        r"a\textbar{}b \& 50\% \_x\_ \#1 \$y\$ \{z\} \textbackslash{}w \textasciitilde{} \textasciicircum{} "
+        r"\textless{} \textgreater{} & "
+    ) in tex
+    assert r"\caption{100\% $\pm$ {[}x]. " in tex
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(folder: Path) -> None:
+    rows = [{"label": label, "runs": "us3l"} for label in (AWKWARD, "[1] first", "plain")]
+    table = written(plan(rows, title=AWKWARD))["tex"]
+    document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{table}\end{{document}}"
+    (folder / "table.tex").write_text(document)
+    subprocess.run(["pdflatex", "-halt-on-error", "table.tex"], cwd=folder, check=True, capture_output=True)
