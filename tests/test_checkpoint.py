@@ -70,7 +70,8 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_an_absent_checkpoint_is_named(tmp_path: Path) -> None:
-    assert refusal(load, tmp_path / "seed0.safetensors") == f"{tmp_path}/seed0.safetensors: no such file"
+    said = "no such file; the stage before this one makes it, as `us3l plan` shows"
+    assert refusal(load, tmp_path / "seed0.safetensors") == f"{tmp_path}/seed0.safetensors: {said}"
     assert str(tmp_path) in refusal(load, tmp_path)
 
 

@@ -38,7 +38,6 @@ def relative(channels: int, epoch: int, epochs: int = 400, **changes: Any) -> li
 
 
 @pytest.mark.parametrize("width", [1.0, 0.5])
-@pytest.mark.parametrize("epoch", [0, 1, 2, 4, 5, 9])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -50,14 +49,15 @@ def relative(channels: int, epoch: int, epochs: int = 400, **changes: Any) -> li
         {"kind": "l2"},
     ],
 )
-def test_decay_is_the_gradient_of_the_penalty(changes: dict[str, Any], epoch: int, width: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    p = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in SHAPES.items()}
-    penalty(p.items(), regularizer(**changes), epoch, 10, width).backward()
-    made = coefficients({name: each.shape for name, each in p.items()}, regularizer(**changes), epoch, 10, width == 1.0)
-    for name, each in p.items():
-        expected = torch.zeros_like(each) if each.grad is None else each.grad
-        torch.testing.assert_close(2 * made[name] * each.detach(), expected, rtol=1e-13, atol=0, msg=name)
+def test_decay_is_the_gradient_of_the_penalty_in_every_epoch(changes: dict[str, Any], width: float) -> None:
+    generator, made = torch.Generator().manual_seed(0), regularizer(**changes)
+    for epoch in range(10):
+        p = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in SHAPES.items()}
+        penalty(p.items(), made, epoch, 10, width).backward()
+        strengths = coefficients({name: each.shape for name, each in p.items()}, made, epoch, 10, width == 1.0)
+        for name, each in p.items():
+            expected = torch.zeros_like(each) if each.grad is None else each.grad
+            torch.testing.assert_close(2 * strengths[name] * each.detach(), expected, rtol=1e-13, atol=0, msg=name)
 
 
 @pytest.mark.parametrize(

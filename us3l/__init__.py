@@ -1,3 +1,1 @@
 """Universally slimmable self-supervised networks: one training without labels, any width from 0.25x to 1.0x."""
-
-__version__ = "0.1.0"

@@ -37,7 +37,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def _opened(path: Path) -> Any:
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file; the stage before this one makes it, as `us3l plan` shows")
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as error:

@@ -5,8 +5,10 @@ import hashlib
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = Path(__file__).parent
+_WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def code_hash(module: str) -> str:
@@ -54,11 +56,17 @@ def _imports(module: str) -> list[str]:
 
 @cache
 def _meaning(path: Path) -> str:
-    """The syntax tree as text, docstrings left out."""
+    """What the source says without docstrings, comments and layout, the same in every version of Python."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
+        if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node):
             node.body = node.body[1:]
-    return ast.dump(tree)
+    return repr(_plain(tree))
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as tuples. Fields that are empty are left out: newer Pythons have more of them."""
+    if isinstance(node, ast.AST):
+        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return type(node).__name__, fields
+    return [_plain(each) for each in node] if isinstance(node, list) else node

@@ -246,7 +246,7 @@ class Sampling(Closed):
 
 
 class Method(Closed):
-    """Heads, losses and teacher; see us3l/methods.py.
+    """Heads, losses and teacher; see us3l/learner.py.
 
     `name` fixes the heads; `base` is the loss of the widest network, `distillation` that of the others (null: they take
     the base loss too). `momentum` is the momentum encoder's; null means that the widest network itself is the teacher.
