@@ -6,7 +6,6 @@ encoder moves in the widest network's turn, before that turn's optimizer step, a
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,7 +42,7 @@ class Learner:
         self.momentum_encoder = self.flat.values[:encoder_size].clone()
         self.optimizer = torch.optim.SGD([self.flat.values], lr=0.0, momentum=run.optimizer.momentum)
         self.used_heads: set[Head] = set()
-        self._decay = lru_cache(maxsize=4)(self._decay_of)
+        self._decays: dict[tuple[int, bool, frozenset[Head]], Tensor] = {}
 
     def step(self, shards: Sequence[Views], widths: Sequence[float], epoch: int, lr: float) -> Tensor:
         """Train on this process's shards, each two views [B, C, H, W].
@@ -118,9 +117,17 @@ class Learner:
     def _update(self, width: float, epoch: int, lr: float) -> None:
         """One SGD step on the whole of the weights, whatever the width."""
         self.reduce(self.flat.gradients)
-        self.flat.gradients.addcmul_(self._decay(epoch, width == 1.0, frozenset(self.used_heads)), self.flat.values)
+        self.flat.gradients.addcmul_(self._decay(epoch, width == 1.0), self.flat.values)
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
+
+    def _decay(self, epoch: int, full_width: bool) -> Tensor:
+        """The decay of each element [P], made once an epoch."""
+        key = epoch, full_width, frozenset(self.used_heads)
+        if key not in self._decays:
+            this_epoch = {known: decay for known, decay in self._decays.items() if known[0] == epoch}
+            self._decays = this_epoch | {key: self._decay_of(*key)}
+        return self._decays[key]
 
     def _decay_of(self, epoch: int, full_width: bool, used_heads: frozenset[Head]) -> Tensor:
         """The decay of each element [P].
