@@ -300,10 +300,6 @@ def test_an_impossible_view_is_refused(view: dict[str, Any], said: str) -> None:
             "optimizer.warmup_epochs: must be below the 4 epochs, not 4",
         ),
         (
-            {"regularizer": {"kind": "group", "strength": 1e-4, "warmup_epochs": 3}},
-            "regularizer.warmup_epochs: must be at most half of the 4 epochs, not 3",
-        ),
-        (
             {"regularizer": {"kind": "group", "strength": 1e-4, "alpha": 0.2}},
             "regularizer.alpha: must be at most 0.143, or the last of 8 groups would grow, not 0.2",
         ),
@@ -430,8 +426,8 @@ def test_a_number_may_be_written_with_an_exponent(number: str) -> None:
     assert read(text).studies["tiny"].runs["us3l"].optimizer.lr == 0.05
 
 
-@pytest.mark.parametrize(("epochs", "warmup"), [(400, 200), (5, 2), (1, 0), (7, 3)])
-def test_the_regularizer_may_warm_up_for_half_of_any_number_of_epochs(epochs: int, warmup: int) -> None:
+@pytest.mark.parametrize(("epochs", "warmup"), [(400, 200), (400, 250), (5, 2), (1, 0)])
+def test_the_regularizer_may_warm_up_for_any_number_of_epochs(epochs: int, warmup: int) -> None:
     made = content()
     regularizer = {"kind": "group", "strength": 5e-5, "warmup_epochs": warmup}
     made["studies"]["tiny"]["runs"]["us3l"] |= {"epochs": epochs, "regularizer": regularizer}

@@ -20,15 +20,16 @@ class World:
     rank: int
     size: int
     device: torch.device
+    groups: tuple[distributed.ProcessGroup, ...] = ()
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
 
     def add_up(self, tensor: Tensor) -> None:
-        """Replace `tensor` by its sum over all processes, in place."""
-        if self.size > 1:
-            distributed.all_reduce(tensor)
+        """Replace `tensor` by its sum over all processes, in place; see `us3l.flat.pairwise_sum`."""
+        for group in self.groups:
+            distributed.all_reduce(tensor, group=group)
 
     def wait(self) -> None:
         """Return once all processes are here."""
@@ -67,9 +68,25 @@ def world(device: torch.device) -> Iterator[World]:
     # The first process may have to wait until another training of the same recipe is done.
     distributed.init_process_group(backend, timeout=timedelta(days=7))
     try:
-        yield World(distributed.get_rank(), size, device)
+        yield World(distributed.get_rank(), size, device, _groups(distributed.get_rank(), size))
     finally:
         distributed.destroy_process_group()
+
+
+def _groups(rank: int, size: int) -> tuple[distributed.ProcessGroup, ...]:
+    """Groups that add up a tensor over all processes, one after the other.
+
+    With a power of two of processes, pairs of neighbours, of neighbouring pairs, and so on; else all at once.
+    """
+    if size & (size - 1):
+        return (distributed.group.WORLD,)
+    mine = []
+    for distance in (1 << power for power in range(size.bit_length() - 1)):
+        for low in (each for each in range(size) if not each & distance):
+            group = distributed.new_group([low, low + distance])  # by all processes, members or not
+            if rank in (low, low + distance):
+                mine.append(group)
+    return tuple(mine)
 
 
 def choose_device(name: str, gpus: int) -> torch.device:

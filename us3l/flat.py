@@ -15,7 +15,6 @@ class Flat:
         self.gradients = torch.zeros_like(self.values)
         self.trainable = [name for name, parameter in parameters.items() if parameter.requires_grad]
         self.parameters = self.views(self.values)
-        self._gradients = self.views(self.gradients)
 
     def views(self, buffer: Tensor) -> dict[str, Tensor]:
         """Each parameter's stretch of a flat buffer, in its own shape; the buffer may end before the last of them."""
@@ -33,12 +32,26 @@ class Flat:
         leaves = cut(self.parameters, slices)
         return {name: leaf.requires_grad_(name in self.trainable) for name, leaf in leaves.items()}
 
-    def collect(self, leaves: dict[str, Tensor], slices: dict[str, Slices]) -> None:
-        """Set `gradients` to the leaves' gradients, zero where a weight was cut away or took no part."""
-        self.gradients.zero_()
-        for name, leaf in leaves.items():
-            if leaf.grad is not None:
-                self._gradients[name][slices[name]] = leaf.grad
+    def collect(self, leaves: dict[str, Tensor], slices: dict[str, Slices]) -> Tensor:
+        """The leaves' gradients, flat, zero where a weight was cut away or took no part; the leaves lose theirs."""
+        gradients = torch.zeros_like(self.values)
+        for name, view in self.views(gradients).items():
+            if leaves[name].grad is not None:
+                view[slices[name]] = leaves[name].grad
+                leaves[name].grad = None
+        return gradients
+
+
+def pairwise_sum(parts: list[Tensor]) -> Tensor:
+    """The sum of neighbours, of neighbouring sums, and so on.
+
+    Processes that hold equal stretches of a power of two of parts, and add up their sums in the same way, get the bits
+    that one process gets.
+    """
+    while len(parts) > 1:
+        sums = [one + other for one, other in zip(parts[::2], parts[1::2], strict=False)]
+        parts = sums + parts[2 * len(sums) :]
+    return parts[0]
 
 
 def cut(weights: dict[str, Tensor], slices: dict[str, Slices]) -> dict[str, Tensor]:

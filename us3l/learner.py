@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from us3l.flat import Flat, cut
+from us3l.flat import Flat, cut, pairwise_sum
 from us3l.losses import Views, loss
 from us3l.models import backbone
 from us3l.models.heads import HEADS, Head, Network
@@ -62,7 +62,7 @@ class Learner:
             self.used_heads.add(head)
             slices = self.network.slices(width)
             weights = self.flat.leaves(slices)
-            share = torch.zeros(2, device=self.flat.values.device)
+            gradients, parts = [], []
             for index, views in enumerate(shards):
                 with self._precision():
                     projections, predictions = self._both(weights, width, views, head)
@@ -72,9 +72,10 @@ class Learner:
                 value = loss(name, _float(predictions), _float(targets[index]), self.method.temperature)
                 value = value / self.run.batch.shards
                 value.backward()
-                share += torch.stack((value.detach(), _spread(projections[0]) / self.run.batch.shards))
-            shares.append(share)
-            self.flat.collect(weights, slices)
+                gradients.append(self.flat.collect(weights, slices))
+                parts.append(torch.stack((value.detach(), _spread(projections[0]) / self.run.batch.shards)))
+            shares.append(pairwise_sum(parts))
+            self.flat.gradients.copy_(pairwise_sum(gradients))
             self._update(width, epoch, lr)
         return torch.stack(shares)
 

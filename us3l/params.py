@@ -396,9 +396,6 @@ class Pretrained(Closed):
         decay, gpus, shards = self.optimizer.weight_decay, self.resources.gpus, self.batch.shards
         if self.regularizer and decay:
             raise _at("optimizer.weight_decay", f"must be 0 where a regularizer takes its place, not {decay}")
-        if self.regularizer and self.regularizer.warmup_epochs > self.epochs // 2:
-            what = f"must be at most half of the {self.epochs} epochs, not {self.regularizer.warmup_epochs}"
-            raise _at("regularizer.warmup_epochs", what)
         if gpus and shards % gpus:
             raise _at("resources.gpus", f"must divide the batch's shards, {shards}, not {gpus}")
         return self

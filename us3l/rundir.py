@@ -16,7 +16,9 @@ def run_directory(folder: Path) -> Iterator[Path]:
     lock = _lock(folder)
     try:
         yield folder
-        shutil.rmtree(folder)
+        done = folder.with_name(f".{folder.name}.{os.getpid()}.done")
+        folder.rename(done)  # at once, so that no other training finds it half removed
+        shutil.rmtree(done)
     finally:
         lock.close()
 
@@ -24,10 +26,12 @@ def run_directory(folder: Path) -> Iterator[Path]:
 def _lock(folder: Path) -> TextIO:
     """The kernel frees the lock when its process dies, however it dies."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / "lock").open("w")
-        except FileNotFoundError:  # the training that held it is done and has removed it
+        except (FileExistsError, FileNotFoundError):  # the training that held it is done and has just removed it
+            if folder.exists() and not folder.is_dir():
+                raise
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
