@@ -53,8 +53,8 @@ class Project:
     def write(self, content: dict[str, Any]) -> None:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(content))
 
-    def with_workflow(self) -> "Project":
-        for name in ("Snakefile", "workflow", "profiles"):
+    def with_workflow(self, *more: str) -> "Project":
+        for name in ("Snakefile", "workflow", "profiles", *more):
             source, target = ROOT / name, self.folder / name
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
         return self

@@ -142,3 +142,22 @@ def test_dvc_tracks_every_file_of_the_plan() -> None:
             (out,) = graph[stage]["do"]["outs"]
             folder = Path(next(iter(out)).replace("${key}", run.name))
             assert {path.parent for path in run.files(stage)} == {folder}
+
+
+def test_dvc_repro_makes_the_table_and_agrees_with_snakemake(tmp_path: Path) -> None:
+    """The project's own dvc.yaml and params.yaml, cut down to one short run and one that is not trained."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    digits = content["studies"]["digits"]
+    digits["runs"] = {name: digits["runs"][name] for name in ("us3l", "pixels")}
+    digits["runs"]["us3l"]["epochs"] = 1
+    digits["tables"]["main"]["rows"] = [{"label": name, "runs": name} for name in digits["runs"]]
+    digits["seeds"] = [0]
+    project = Project(tmp_path, content)
+    project.must("dvc", "init", "--no-scm", "--quiet")
+    project.with_workflow("dvc.yaml", ".dvcignore", "us3l")
+    output = project.must("dvc", "repro")
+    assert "Running stage 'table'" in output
+    assert "us3l" in (tmp_path / "results/digits/tables/main.md").read_text()
+    assert pending(project) == {}
+    assert "up to date" in project.must("dvc", "status")
+    assert "Running stage" not in project.must("dvc", "repro")
