@@ -5,14 +5,15 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
-from project import ROOT
+from project import ROOT, Project, params
 
 from us3l.errors import UserError
-from us3l.gpus import lease, visible_gpus
+from us3l.gpus import lease, lock_folder, visible_gpus
 
 POOL = [f"gpu{number}" for number in range(8)]
 
@@ -115,6 +116,21 @@ def test_the_environment_names_the_devices_while_they_are_held(tmp_path: Path) -
 def test_more_devices_than_there_are_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="3 GPUs asked for and 2 there"), lease(3, ["0", "1"], tmp_path):
         pass
+
+
+def test_a_command_waits_for_the_device_that_another_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    project = Project(tmp_path / "project", params(epochs=1))
+    project.must("us3l", "prepare", "digits")
+    with lease(1, ["0"], lock_folder()):
+        monkeypatch.delenv("US3L_LEASE")
+        command = project.start("us3l", "pretrain", "tiny", "us3l", "0")
+        with pytest.raises(subprocess.TimeoutExpired):
+            command.wait(4)
+    assert command.wait(30) == 0
+    assert list(project.folder.glob("results/tiny/checkpoints/us3l/*.safetensors"))
 
 
 @pytest.mark.parametrize(("chosen", "names"), [("", []), ("-1", []), ("2", ["2"]), ("0, GPU-ab", ["0", "GPU-ab"])])

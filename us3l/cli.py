@@ -1,6 +1,7 @@
 """The command line: one command a stage. Mistakes of the user's end in one sentence and exit code 2."""
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,6 +10,8 @@ import typer
 from us3l.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
     from us3l.plan import Plan, RunPlan
@@ -59,11 +62,11 @@ def pretrain(
     from us3l import distributed
     from us3l.pretrain import pretrain
 
-    where = _device(device, gpus, threads)
-    processes = distributed.processes(where, gpus)
-    if processes > 1:
-        distributed.launch(processes)
-    else:
+    with _computing(device, gpus, threads) as where:
+        processes = distributed.processes(where, plan.shards)
+        if processes > 1:
+            distributed.launch(processes)
+            return
         with distributed.world(where) as world:
             pretrain(plan, seed, world, runs, save_every)
 
@@ -82,7 +85,8 @@ def calibrate(
     plan = _run(params, study, run, seed)
     from us3l.calibrate import calibrate
 
-    calibrate(plan, seed, _device(device, gpus, threads))
+    with _computing(device, gpus, threads) as where:
+        calibrate(plan, seed, where)
 
 
 @app.command()
@@ -99,7 +103,8 @@ def linear(
     plan = _run(params, study, run, seed)
     from us3l.linear import linear
 
-    linear(plan, seed, _device(device, gpus, threads))
+    with _computing(device, gpus, threads) as where:
+        linear(plan, seed, where)
 
 
 @app.command()
@@ -153,10 +158,16 @@ def _run(path: Path, study: str, name: str, seed: int) -> "RunPlan":
     return run
 
 
-def _device(name: str, gpus: int, threads: int) -> "torch.device":
-    import torch
+@contextmanager
+def _computing(name: str, gpus: int, threads: int) -> "Iterator[torch.device]":
+    """The device to compute on, and a lease on the GPUs asked for, or on as many as there are."""
+    from us3l.gpus import lease, lock_folder, visible_gpus
 
-    from us3l.distributed import choose_device
+    there = visible_gpus()
+    with lease(0 if name == "cpu" else min(gpus, len(there)), there, lock_folder()):
+        import torch
 
-    torch.set_num_threads(threads)
-    return choose_device(name, gpus)
+        from us3l.distributed import choose_device
+
+        torch.set_num_threads(threads)
+        yield choose_device(name, gpus)

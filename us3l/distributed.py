@@ -62,7 +62,8 @@ def world(device: torch.device) -> Iterator[World]:
         yield World(0, 1, device)
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        # A process that holds a lease of its own sees that one GPU only.
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     # The first process may have to wait until another training of the same recipe is done.
@@ -101,14 +102,11 @@ def choose_device(name: str, gpus: int) -> torch.device:
     return torch.device("cuda" if there and gpus and name != "cpu" else "cpu")
 
 
-def processes(device: torch.device, gpus: int) -> int:
-    """How many processes this one should start: one for each GPU asked for that is there; 1 inside `torchrun`."""
+def processes(device: torch.device, shards: int) -> int:
+    """How many processes to start: one for each GPU, as far as they divide the shards; 1 inside `torchrun`."""
     if "WORLD_SIZE" in os.environ or device.type == "cpu":
         return 1
-    there = torch.cuda.device_count()
-    if there < gpus:
-        print(f"us3l: {gpus} GPUs asked for, {there} there: using {there}; the result is the same", file=sys.stderr)
-    return min(gpus, there)
+    return max(count for count in range(1, torch.cuda.device_count() + 1) if shards % count == 0)
 
 
 def launch(count: int) -> None:

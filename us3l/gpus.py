@@ -28,8 +28,8 @@ def visible_gpus() -> list[str]:
 
 
 def lock_folder() -> Path:
-    """Where this machine keeps its locks; a Slurm job has its own, since it counts its own devices from 0."""
-    return Path(tempfile.gettempdir(), f"us3l-gpus-{os.environ.get('SLURM_JOB_ID', 'host')}")
+    """Where this machine keeps a user's locks; a Slurm job has its own, since it counts its own devices from 0."""
+    return Path(tempfile.gettempdir(), f"us3l-gpus-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'host')}")
 
 
 @contextmanager
@@ -39,6 +39,9 @@ def lease(count: int, devices: list[str], folder: Path) -> Iterator[list[str]]:
     The environment tells them to CUDA and to children, which join the lease instead of taking another.
     Raises UserError where there are too few devices, or where a child's parent died and its devices went elsewhere.
     """
+    if count == 0:
+        yield []
+        return
     if count > len(devices):
         raise UserError(f"{count} GPUs asked for and {len(devices)} there: ask for at most {len(devices)}")
     folder.mkdir(parents=True, exist_ok=True)

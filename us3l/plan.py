@@ -7,7 +7,7 @@ from typing import Any
 from us3l.closure import code_hash
 from us3l.data.store import FILES
 from us3l.errors import UserError
-from us3l.params import Dataset, Params, Protocol, Run, Study, Table
+from us3l.params import Dataset, Params, Pretrained, Protocol, Run, Study, Table
 
 STAGES = {
     "prepare": "us3l.data.sources",
@@ -63,6 +63,10 @@ class RunPlan:
     protocol: Protocol
     seeds: tuple[int, ...]
     widths: tuple[float, ...]
+
+    @property
+    def shards(self) -> int:
+        return self.run.batch.shards if isinstance(self.run, Pretrained) else 1
 
     def checkpoint(self, seed: Seed) -> Path:
         return self._file("checkpoints", f"seed{seed}.safetensors")
