@@ -8,7 +8,7 @@ from snakemake.utils import min_version
 from us3l.data.store import FILES
 from us3l.errors import UserError
 from us3l.gpus import visible_gpus
-from us3l.params import load
+from us3l.reading import load
 from us3l.plan import TABLE_FORMATS, Plan, code
 
 min_version("9.0")

@@ -9,7 +9,8 @@ import yaml
 from project import ROOT, RUN, params
 
 from us3l.errors import UserError
-from us3l.params import Params, load
+from us3l.params import Params
+from us3l.reading import load
 
 NOTHING = object()
 STUDY, RUNS = "studies.tiny", "studies.tiny.runs.us3l"

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from project import ROOT, RUN, Project, params
 
-from us3l.params import load
 from us3l.plan import Plan
+from us3l.reading import load
 
 SNAKEMAKE = ("snakemake", "--cores", "2", "--quiet")
 

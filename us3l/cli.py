@@ -145,8 +145,8 @@ def main() -> None:
 
 
 def _plan(path: Path) -> "Plan":
-    from us3l.params import load
     from us3l.plan import Plan
+    from us3l.reading import load
 
     return Plan(load(path))
 
