@@ -17,11 +17,12 @@ from us3l.models import backbone
 from us3l.models.heads import HEADS, Head, Network
 from us3l.params import Pretrained
 from us3l.regularize import coefficients
+from us3l.sgd import sgd_step
 from us3l.slim import Slimmable
 
 
 class Learner:
-    """The online network, its teacher and its optimizer.
+    """The online network, its teacher and the velocity of SGD.
 
     `reduce` adds a tensor up over all processes, in place.
     """
@@ -37,10 +38,9 @@ class Learner:
             torch.manual_seed(seed)
             weights = dict(builder(self.widest).named_parameters())
         self.flat = Flat(weights, device)
-        self.flat.values.grad = self.flat.gradients
         encoder_size = sum(value.numel() for name, value in weights.items() if "predictor" not in name)
         self.momentum_encoder = self.flat.values[:encoder_size].clone()
-        self.optimizer = torch.optim.SGD([self.flat.values], lr=0.0, momentum=run.optimizer.momentum)
+        self.velocity = torch.zeros_like(self.flat.values)
         self.used_heads: set[Head] = set()
         self._decays: dict[tuple[int, bool, frozenset[Head]], Tensor] = {}
 
@@ -81,10 +81,9 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, by name."""
-        nothing = torch.zeros_like(self.flat.values)
         return {
             "values": self.flat.values,
-            "momentum": self.optimizer.state[self.flat.values].get("momentum_buffer", nothing),
+            "velocity": self.velocity,
             "momentum_encoder": self.momentum_encoder,
             "used_heads": torch.tensor([head in self.used_heads for head in HEADS]),
         }
@@ -93,7 +92,7 @@ class Learner:
         """Continue from what `state` returned."""
         self.flat.values.copy_(state["values"])
         self.momentum_encoder.copy_(state["momentum_encoder"])
-        self.optimizer.state[self.flat.values]["momentum_buffer"] = state["momentum"].to(self.flat.values.device)
+        self.velocity.copy_(state["velocity"])
         self.used_heads = {head for head, used in zip(HEADS, state["used_heads"].tolist(), strict=True) if used}
 
     def _both(self, weights: dict[str, Tensor], width: float, views: Views, head: Head | None) -> tuple[Views, Views]:
@@ -119,8 +118,7 @@ class Learner:
         """One SGD step on the whole of the weights, whatever the width."""
         self.reduce(self.flat.gradients)
         self.flat.gradients.addcmul_(self._decay(epoch, width == 1.0), self.flat.values)
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.step()
+        sgd_step(self.flat.values, self.flat.gradients, self.velocity, lr, self.run.optimizer.momentum)
 
     def _decay(self, epoch: int, full_width: bool) -> Tensor:
         """The decay of each element [P], made once an epoch."""

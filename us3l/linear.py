@@ -18,12 +18,14 @@ from us3l.data.resident import resident
 from us3l.data.store import open_store
 from us3l.files import write_json
 from us3l.models import backbone
+from us3l.models.blueprint import blueprint
 from us3l.networks import load_network
 from us3l.params import Augmentation, Optimizer, Protocol, Views
 from us3l.plan import RunPlan, code
 from us3l.provenance import record
 from us3l.random import Purpose, permutation
 from us3l.schedule import learning_rate
+from us3l.sgd import sgd_step
 
 CHUNK = 1024  # images in a forward pass without gradients
 
@@ -36,9 +38,9 @@ class Probe:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Linear(self.features(example).shape[1], classes).to(example.device)
-        self.optimizer = torch.optim.SGD(
-            self.head.parameters(), optimizer.lr, optimizer.momentum, weight_decay=optimizer.weight_decay
-        )
+        self.weights = [parameter.detach() for parameter in self.head.parameters()]
+        self.velocities = [torch.zeros_like(weights) for weights in self.weights]
+        self.momentum, self.weight_decay = optimizer.momentum, optimizer.weight_decay
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
@@ -49,10 +51,9 @@ class Probe:
         return self.head(self.features(x))
 
     def learn(self, features: Tensor, labels: Tensor, lr: float) -> None:
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.zero_grad()
-        F.cross_entropy(self.head(features), labels).backward()
-        self.optimizer.step()
+        gradients = torch.autograd.grad(F.cross_entropy(self.head(features), labels), list(self.head.parameters()))
+        for weights, gradient, velocity in zip(self.weights, gradients, self.velocities, strict=True):
+            sgd_step(weights, gradient + self.weight_decay * weights, velocity, lr, self.momentum)
 
 
 def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
@@ -128,9 +129,8 @@ def wilson(correct: int, n: int) -> list[float]:
 
 def cost(name: str, width: float, image: tuple[int, ...], classes: int) -> dict[str, int]:
     """Parameters of the backbone, and multiply-accumulates of an image [C, H, W] through backbone and classifier."""
-    with torch.device("meta"):
-        network, x = backbone(name, width, image[0]).eval(), torch.empty(1, *image)
-        with FlopCounterMode(display=False) as counter:
-            features = network(x)
-            nn.Linear(features.shape[1], classes)(features)
+    network = blueprint(lambda: backbone(name, width, image[0]).eval())
+    with FlopCounterMode(display=False) as counter:
+        features = network(torch.empty(1, *image, device="meta"))
+        features @ features.new_empty(features.shape[1], classes)
     return {"parameters": sum(p.numel() for p in network.parameters()), "macs": counter.get_total_flops() // 2}

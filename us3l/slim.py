@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from us3l.models.blueprint import blueprint
+
 Builder = Callable[[float], nn.Module]
 Slices = tuple[slice, ...]
 
@@ -44,8 +46,7 @@ def narrow(weights: dict[str, Tensor], network: nn.Module) -> nn.Module:
 
 def _skeleton(builder: Builder, width: float) -> nn.Module:
     """The network's code and shapes without storage; its BatchNorms know batch statistics only."""
-    with torch.device("meta"):
-        network = builder(width)
+    network = blueprint(lambda: builder(width))
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.track_running_stats = False
