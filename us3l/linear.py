@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from us3l import checkpoint
 from us3l.data.augment import augment, plain_view
@@ -18,7 +17,6 @@ from us3l.data.resident import resident
 from us3l.data.store import open_store
 from us3l.files import write_json
 from us3l.models import backbone
-from us3l.models.blueprint import blueprint
 from us3l.networks import load_network
 from us3l.params import Augmentation, Optimizer, Protocol, Views
 from us3l.plan import RunPlan, code
@@ -127,10 +125,17 @@ def wilson(correct: int, n: int) -> list[float]:
     return [100 * (centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1)]
 
 
+@torch.no_grad()
 def cost(name: str, width: float, image: tuple[int, ...], classes: int) -> dict[str, int]:
     """Parameters of the backbone, and multiply-accumulates of an image [C, H, W] through backbone and classifier."""
-    network = blueprint(lambda: backbone(name, width, image[0]).eval())
-    with FlopCounterMode(display=False) as counter:
-        features = network(torch.empty(1, *image, device="meta"))
-        features @ features.new_empty(features.shape[1], classes)
-    return {"parameters": sum(p.numel() for p in network.parameters()), "macs": counter.get_total_flops() // 2}
+    network, macs = backbone(name, width, image[0]).eval(), []
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        macs.append(output.numel() * module.weight[0].numel())
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    features = network(torch.zeros(1, *image))
+    parameters = sum(p.numel() for p in network.parameters())
+    return {"parameters": parameters, "macs": sum(macs) + features.numel() * classes}
