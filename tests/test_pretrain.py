@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from project import Project, params
+from safetensors.torch import load_file
 
 CHECKPOINT = Path("results/tiny/checkpoints/us3l/seed0.safetensors")
 PRETRAIN = ("us3l", "pretrain", "tiny", "us3l", "0")
@@ -119,6 +120,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert code == 2
     assert "no longer finite" in output and "Traceback" not in output
     assert not (made.folder / CHECKPOINT).exists()
+
+
+def test_the_state_from_before_a_loss_that_is_not_finite_stays(tmp_path: Path) -> None:
+    """The first epoch warms up from a rate of 0; the second one bursts."""
+    made = project(tmp_path, optimizer={"lr": 1e38, "warmup_epochs": 1})
+    code, output = made.run(*PRETRAIN, "--save-every", "0")
+    assert code == 2
+    [state] = saved_states(made)
+    assert f"the last good state is kept in {state.relative_to(made.folder)}" in output
+    assert all(tensor.isfinite().all() for tensor in load_file(state).values())
 
 
 def test_another_recipe_never_continues_from_this_ones_state(tmp_path: Path) -> None:

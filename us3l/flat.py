@@ -7,12 +7,11 @@ from us3l.slim import Slices
 
 
 class Flat:
-    """`values` and `gradients` are 1-D tensors; a parameter is a view of its own stretch, in the order given."""
+    """`values` is a 1-D tensor; a parameter is a view of its own stretch, in the order given."""
 
     def __init__(self, parameters: dict[str, Tensor], device: torch.device) -> None:
         self.shapes = {name: parameter.shape for name, parameter in parameters.items()}
         self.values = torch.cat([parameter.detach().flatten() for parameter in parameters.values()]).to(device)
-        self.gradients = torch.zeros_like(self.values)
         self.trainable = [name for name, parameter in parameters.items() if parameter.requires_grad]
         self.parameters = self.views(self.values)
 

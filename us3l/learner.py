@@ -75,8 +75,7 @@ class Learner:
                 gradients.append(self.flat.collect(weights, slices))
                 parts.append(torch.stack((value.detach(), _spread(projections[0]) / self.run.batch.shards)))
             shares.append(pairwise_sum(parts))
-            self.flat.gradients.copy_(pairwise_sum(gradients))
-            self._update(width, epoch, lr)
+            self._update(pairwise_sum(gradients), width, epoch, lr)
         return torch.stack(shares)
 
     def state(self) -> dict[str, Tensor]:
@@ -114,11 +113,11 @@ class Learner:
     def _move_momentum_encoder(self, momentum: float) -> None:
         self.momentum_encoder.lerp_(self.flat.values[: len(self.momentum_encoder)], 1 - momentum)
 
-    def _update(self, width: float, epoch: int, lr: float) -> None:
+    def _update(self, gradients: Tensor, width: float, epoch: int, lr: float) -> None:
         """One SGD step on the whole of the weights, whatever the width."""
-        self.reduce(self.flat.gradients)
-        self.flat.gradients.addcmul_(self._decay(epoch, width == 1.0), self.flat.values)
-        sgd_step(self.flat.values, self.flat.gradients, self.velocity, lr, self.run.optimizer.momentum)
+        self.reduce(gradients)
+        gradients.addcmul_(self._decay(epoch, width == 1.0), self.flat.values)
+        sgd_step(self.flat.values, gradients, self.velocity, lr, self.run.optimizer.momentum)
 
     def _decay(self, epoch: int, full_width: bool) -> Tensor:
         """The decay of each element [P], made once an epoch."""

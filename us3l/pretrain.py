@@ -151,9 +151,10 @@ class Training:
 
     def _require_finite(self) -> None:
         if not (self.totals.isfinite().all() and self.learner.flat.values.isfinite().all()):
+            kept = f"the last good state is kept in {self.state}; " if self.state.is_file() else ""
             raise UserError(
-                f"{self.label}: the loss is no longer finite in epoch {self.epoch + 1}; the last good state is kept in "
-                f"{self.state}; take a lower optimizer.lr, or precision float32"
+                f"{self.label}: the loss is no longer finite in epoch {self.epoch + 1}; {kept}"
+                "take a lower optimizer.lr, or precision float32"
             )
 
 
