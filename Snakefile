@@ -1,6 +1,7 @@
-# From params.yaml to tables. `snakemake --cores all` makes the tables of every study that params.yaml builds.
+# From params.yaml to tables. `snakemake --cores all` makes all files of every study that params.yaml builds.
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -8,8 +9,11 @@ from snakemake.utils import min_version
 from us3l.data.store import FILES
 from us3l.errors import UserError
 from us3l.gpus import visible_gpus
-from us3l.reading import load
+from us3l.jobs import jobs
+from us3l.ledger import PLAN_FILE, commit
 from us3l.plan import TABLE_FORMATS, Plan, code
+from us3l.provenance import fingerprint
+from us3l.reading import load
 
 min_version("9.0")
 
@@ -26,12 +30,25 @@ workflow.global_resources.setdefault("gpu", len(visible_gpus()))
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
 
+run_of = lambda wildcards: PLAN.run(wildcards.study, wildcards.run)
+
+
 rule all:
     input:
-        PLAN.targets(),
+        PLAN_FILE,
+        [path for job in jobs(PLAN, PLAN.build) for path in job.outputs],
 
 
+include: "workflow/rules/plan.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+
+
+onsuccess:
+    commit(PLAN, [path for job in workflow.dag.finished_jobs for path in job.output])
+
+
+onerror:
+    commit(PLAN, [path for job in workflow.dag.finished_jobs for path in job.output])

@@ -48,6 +48,7 @@ class Project:
     def __init__(self, folder: Path, content: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.environment: dict[str, str] = {}
         self.write(content)
 
     def write(self, content: dict[str, Any]) -> None:
@@ -61,7 +62,7 @@ class Project:
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Start a Python module with arguments; one CPU thread, in a process group of its own."""
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | self.environment
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=self.folder,

@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import us3l
-from us3l.checkpoint import load, read_about, require_recipe, require_shapes, save
+from us3l.checkpoint import load, require_shapes, save
 from us3l.errors import UserError
 from us3l.models import backbone
-from us3l.networks import load_network, save_network
+from us3l.networks import load_network, open_network, save_network
+from us3l.provenance import differences, require_recipe
 
 ABOUT = {"recipe": {"run": {"epochs": 4, "range": [0.25, 1.0]}}, "data": "5eed", "seed": 0}
 
@@ -43,13 +44,13 @@ def refusal(call: Any, *arguments: Any) -> str:
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "seed0.safetensors"
-    save(path, tensors(), ABOUT)
+    seal = save(path, tensors(), ABOUT)
     loaded, about = load(path)
     assert loaded.keys() == tensors().keys()
     for name, tensor in tensors().items():
         assert torch.equal(loaded[name], tensor), name
         assert loaded[name].dtype == tensor.dtype
-    assert about == read_about(path) == ABOUT
+    assert about == {**ABOUT, "seal": seal}
 
 
 def test_saving_does_not_store_more_than_the_part_of_a_tensor_that_is_meant(tmp_path: Path) -> None:
@@ -59,10 +60,10 @@ def test_saving_does_not_store_more_than_the_part_of_a_tensor_that_is_meant(tmp_
 
 def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "seed0.safetensors"
-    save(path, tensors(), ABOUT)
+    seal = save(path, tensors(), ABOUT)
     with files_limited_to(1000):
         assert str(path) in refusal(save, path, {"big": torch.zeros(10_000)}, ABOUT)
-    assert load(path)[1] == ABOUT
+    assert load(path)[1] == {**ABOUT, "seal": seal}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -72,15 +73,25 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_an_absent_checkpoint_is_named(tmp_path: Path) -> None:
     said = "no such file; the stage before this one makes it, as `us3l plan` shows"
     assert refusal(load, tmp_path / "seed0.safetensors") == f"{tmp_path}/seed0.safetensors: {said}"
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_named(tmp_path: Path) -> None:
     assert str(tmp_path) in refusal(load, tmp_path)
 
 
-@pytest.mark.parametrize("kept", [0, 4, 8, 100, -100, -1])
-def test_a_truncated_checkpoint_is_refused(tmp_path: Path, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        *((kept, "not a whole safetensors file; damaged: ") for kept in (0, 4, 8, 100)),
+        (-100, "damaged"),
+        (-1, "damaged"),
+    ],
+)
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, kept: int, said: str) -> None:
     path = tmp_path / "seed0.safetensors"
     save(path, tensors(), ABOUT)
     path.write_bytes(path.read_bytes()[:kept])
-    assert f"{path}: not a whole safetensors file" in refusal(load, path)
+    assert refusal(load, path).startswith(f"{path}: {said}")
 
 
 @pytest.mark.parametrize("content", [b"a line of text\n", bytes(1000), b"\x80\x04" * 500, b"\xff" * 64])
@@ -146,38 +157,47 @@ def test_a_tensor_too_few_or_too_many_is_refused(lacking: int, sentence: str) ->
 def test_another_recipe_is_refused_with_the_key_and_both_values(
     made: dict[str, Any], asked: dict[str, Any], key: str, values: tuple[str, str]
 ) -> None:
-    sentence = refusal(require_recipe, Path("x.safetensors"), {"recipe": made, "data": "d"}, asked, "d")
-    assert f"x.safetensors: made with {key} = {values[0]}, but params.yaml says {values[1]}" in sentence
+    sentence = refusal(require_recipe, Path("x.safetensors"), {"recipe": made, "data": "d"}, asked, "d", "train")
+    assert f"x.safetensors: made with {key} = {values[0]}, but params.yaml says {values[1]}: train again" in sentence
 
 
 def test_a_checkpoint_of_other_images_is_refused_and_one_of_the_same_run_is_not() -> None:
-    assert "x: made from other images" in refusal(require_recipe, Path("x"), ABOUT, ABOUT["recipe"], "0ther")
-    require_recipe(Path("x"), ABOUT, ABOUT["recipe"], "5eed")
+    said = "x: made from other images than those prepared now: train again"
+    assert refusal(require_recipe, Path("x"), ABOUT, ABOUT["recipe"], "0ther", "train") == said
+    require_recipe(Path("x"), ABOUT, ABOUT["recipe"], "5eed", "train")
+
+
+def test_all_differences_of_two_recipes_are_told_in_the_order_of_their_keys() -> None:
+    made = {"b": {"same": 1, "y": 2, "x": [1, 2]}, "a": 1, "c": {"deep": 1}}
+    now = {"a": 1.5, "b": {"x": [1, 3], "y": 2, "same": 1}, "c": None}
+    assert differences(made, now) == [("a", 1, 1.5), ("b.x", [1, 2], [1, 3]), ("c", {"deep": 1}, None)]
+    assert differences(made, made) == []
 
 
 # --- narrow networks ------------------------------------------------------------------------------------------------
 
 
-def saved_network(path: Path, width: float = 0.37) -> torch.nn.Module:
+def saved_network(path: Path, width: float = 0.37) -> tuple[torch.nn.Module, str]:
+    """A network in evaluation mode, and the seal of the file."""
     torch.manual_seed(0)
     network = backbone("small-resnet", width, 1)
     network(torch.randn(8, 1, 8, 8))
-    save_network(path, network, "small-resnet", width, 1, ABOUT)
-    return network.eval()
+    seal = save_network(path, network, "small-resnet", width, 1, ABOUT)
+    return network.eval(), seal
 
 
 def test_a_narrow_network_comes_back_in_evaluation_mode_with_its_statistics(tmp_path: Path) -> None:
-    network, x = saved_network(tmp_path / "w037"), torch.randn(4, 1, 8, 8)
-    loaded = load_network(tmp_path / "w037")
+    (network, seal), x = saved_network(tmp_path / "w037"), torch.randn(4, 1, 8, 8)
+    loaded, about = open_network(tmp_path / "w037")
     assert not loaded.training
     assert torch.equal(loaded(x), network(x))
-    assert read_about(tmp_path / "w037") == ABOUT | {
-        "architecture": {"backbone": "small-resnet", "width": 0.37, "in_channels": 1}
-    }
+    architecture = {"backbone": "small-resnet", "width": 0.37, "in_channels": 1}
+    assert about == {**ABOUT, "architecture": architecture, "seal": seal}
+    assert torch.equal(load_network(tmp_path / "w037")(x), network(x))
 
 
 def test_a_narrow_network_loads_where_there_is_no_slimmable_one(tmp_path: Path) -> None:
-    network, x = saved_network(tmp_path / "w037"), torch.ones(1, 1, 8, 8)
+    (network, _), x = saved_network(tmp_path / "w037"), torch.ones(1, 1, 8, 8)
     script = """
 import json, sys, torch
 from pathlib import Path

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from us3l.data import cifar
-from us3l.data.sources import prepare
+from us3l.data.sources import convert
 from us3l.data.store import Store, open_store
 from us3l.errors import UserError
 from us3l.params import Cifar
@@ -84,7 +84,7 @@ def write_archive(path: Path, members: Members) -> Path:
 def prepared(archive: Path, kind: str = "cifar100") -> Store:
     md5 = hashlib.md5(archive.read_bytes()).hexdigest()
     folder = archive.parent / "store"
-    prepare(Cifar(kind=kind, url=archive.as_uri(), md5=md5), folder, archive.parent / "downloads")
+    convert(Cifar(kind=kind, url=archive.as_uri(), md5=md5), folder, archive.parent / "downloads")
     return open_store(folder)
 
 

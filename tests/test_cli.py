@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from full_disk import files_limited_to
 from project import Project, params
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from us3l.cli import main
+from us3l.records import read_record, write_record
+from us3l.seals import read_weights
 
 Command = Callable[..., tuple[int, str, str]]
 Refusal = Callable[..., str]
@@ -22,6 +24,9 @@ CHECKPOINT = Path("results/tiny/checkpoints/us3l/seed0.safetensors")
 NETWORK = Path("results/tiny/networks/us3l/seed0-w025.safetensors")
 EVALUATION = Path("results/tiny/linear/us3l/seed0-w025.json")
 TABLE = Path("results/tiny/tables/main.md")
+TRAINING = Path("results/tiny/pretrain/us3l/seed0.json")
+CALIBRATION = Path("results/tiny/calibrate/us3l/seed0.json")
+DAMAGED = "damaged: it was changed after it was written; take it back with `dvc checkout` or git, or delete it"
 STAGES = {stage: (stage, "tiny", "us3l", "0") for stage in ("pretrain", "calibrate", "linear")}
 STAGES |= {"prepare": ("prepare", "digits"), "table": ("table", "tiny", "main")}
 MADE = {"pretrain": CHECKPOINT, "calibrate": NETWORK, "linear": EVALUATION, "table": TABLE}
@@ -94,7 +99,13 @@ def files() -> dict[Path, bytes]:
         ("table tiny nosuch", "params.yaml has no table 'tiny nosuch'; it has: tiny main"),
         ("table nosuch main", "params.yaml has no table 'nosuch main'; it has: tiny main"),
         ("plan --study nosuch", "params.yaml has no study 'nosuch'; it has: tiny"),
-        ("targets linear tiny nosuch", "params.yaml has no run 'tiny nosuch'; it has: tiny us3l"),
+        ("why nosuch.json", "nosuch.json: no job of params.yaml makes this file; `us3l plan` lists the runs"),
+        ("verify nosuch", "no table, or more than one, is called 'nosuch'; params.yaml has: tiny/main"),
+        (
+            "make nosuch",
+            "the studies that params.yaml builds have no stage 'nosuch'; they have: plan, prepare@digits, "
+            "tiny-calibrate@us3l, tiny-linear@us3l, tiny-pretrain@us3l, tiny-table@main",
+        ),
         (
             "plan --params nosuch.yaml",
             "nosuch.yaml: no such file; run the command where params.yaml lies, or give --params",
@@ -121,8 +132,13 @@ def test_a_stage_before_its_turn_is_refused(
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(project: Project, refusal: Refusal) -> None:
-    other = load_file(CHECKPOINT) | {"backbone.conv1.weight": np.zeros((8, 1, 3, 3), np.float32)}
-    save_file(other, CHECKPOINT, {"us3l": json.dumps(record(CHECKPOINT))})
+    import torch
+
+    from us3l.checkpoint import load, save
+
+    tensors, about = load(CHECKPOINT)
+    del about["seal"]
+    save(CHECKPOINT, tensors | {"backbone.conv1.weight": torch.zeros(8, 1, 3, 3)}, about)
     said = refusal(*STAGES["calibrate"])
     assert said.startswith(f"{CHECKPOINT}: conv1.weight is (8, 1, 3, 3) here and (32, 1, 3, 3) in a small-resnet")
 
@@ -130,14 +146,63 @@ def test_a_checkpoint_of_another_architecture_is_refused(project: Project, refus
 def test_a_checkpoint_of_another_recipe_is_refused(project: Project, refusal: Refusal) -> None:
     project.write(params(epochs=1, optimizer={"lr": 0.04}))
     said = refusal(*STAGES["calibrate"])
-    assert said.startswith(f"{CHECKPOINT}: made with run.optimizer.lr = 0.05, but params.yaml says 0.04")
+    assert said.startswith(
+        f"{CHECKPOINT}: made with run.optimizer.lr = 0.05, but params.yaml says 0.04: pretrain again"
+    )
+
+
+def test_a_network_of_another_recipe_is_refused(project: Project, refusal: Refusal) -> None:
+    project.write(edited_protocol("calibration", {"passes": 1}))
+    said = refusal(*STAGES["linear"])
+    assert said.startswith(
+        f"{NETWORK.with_stem('seed0-w100')}: made with calibration.passes = 3, but params.yaml says 1"
+    )
+    assert "calibrate again" in said
+
+
+def test_an_evaluation_of_another_recipe_is_refused(project: Project, refusal: Refusal) -> None:
+    project.write(edited_protocol("epochs", 3))
+    said = (
+        "made with protocol.epochs = 2, but params.yaml says 3: run `us3l linear tiny us3l 0` again, or undo the edit"
+    )
+    assert refusal(*STAGES["table"]) == f"{EVALUATION.with_stem('seed0-w100')}: {said}"
+
+
+def edited_protocol(key: str, value: Any) -> dict[str, Any]:
+    made = params(epochs=1)
+    made["protocols"]["quick"][key] = value
+    return made
+
+
+OF_WEIGHTS = pytest.mark.parametrize(("stage", "path"), [("calibrate", CHECKPOINT), ("linear", NETWORK)])
 
 
 @pytest.mark.parametrize("kept", [0, 5, 1000, -1])
-@pytest.mark.parametrize(("stage", "path"), [("calibrate", CHECKPOINT), ("linear", NETWORK)])
+@OF_WEIGHTS
 def test_a_truncated_file_is_refused(project: Project, refusal: Refusal, stage: str, path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
-    assert refusal(*STAGES[stage]).startswith(f"{path}: not a whole safetensors file")
+    said = refusal(*STAGES[stage])
+    assert said.startswith(f"{path}: ") and DAMAGED in said
+    assert said.startswith(f"{path}: not a whole safetensors file") == (kept >= 0)
+
+
+@OF_WEIGHTS
+def test_weights_with_a_flipped_bit_are_refused(project: Project, refusal: Refusal, stage: str, path: Path) -> None:
+    flip_a_bit(path, path.stat().st_size - 1000)
+    assert refusal(*STAGES[stage]) == f"{path}: {DAMAGED}"
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "calibrate", "linear"])
+def test_a_data_set_with_a_flipped_bit_is_refused(project: Project, refusal: Refusal, stage: str) -> None:
+    flip_a_bit(Path("data/digits/test_images.npy"), 1000)
+    said = "the prepared data set is damaged (the arrays are not those that meta.json tells of)"
+    assert refusal(*STAGES[stage]) == f"data/digits: {said}; run `us3l prepare digits` again"
+
+
+def flip_a_bit(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
 def test_a_file_that_us3l_did_not_write_is_refused(project: Project, refusal: Refusal) -> None:
@@ -145,33 +210,29 @@ def test_a_file_that_us3l_did_not_write_is_refused(project: Project, refusal: Re
     assert refusal(*STAGES["calibrate"]).startswith(f"{CHECKPOINT}: holds no us3l record")
 
 
-NO_EVALUATION = f"{EVALUATION}: not an evaluation at width 0.25; delete it and run `us3l linear` again"
-
-
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3", "\xff"])
 def test_a_damaged_evaluation_stops_the_table(project: Project, refusal: Refusal, content: str) -> None:
     EVALUATION.write_text(content, encoding="latin-1")
-    assert refusal(*STAGES["table"]) == NO_EVALUATION
+    assert refusal(*STAGES["table"]) == f"{EVALUATION}: not a whole record; {DAMAGED}"
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("width", 0.5), ("top1", None), ("top1", "50"), ("top1", 101.0), ("top1", float("nan"))]
-)
-def test_an_evaluation_of_another_width_or_without_an_accuracy_stops_the_table(
-    project: Project, refusal: Refusal, key: str, value: Any
+@pytest.mark.parametrize("record", [EVALUATION, CALIBRATION, TRAINING])
+@pytest.mark.parametrize(("key", "value"), [("seed", 1), ("recipe", {}), ("seconds", 0.0), ("more", None)])
+def test_a_record_with_an_entry_changed_by_hand_stops_the_table(
+    project: Project, refusal: Refusal, record: Path, key: str, value: Any
 ) -> None:
-    EVALUATION.write_text(json.dumps(json.loads(EVALUATION.read_text()) | {key: value}))
-    assert refusal(*STAGES["table"]) == NO_EVALUATION
+    record.write_text(json.dumps(json.loads(record.read_text()) | {key: value}))
+    assert refusal(*STAGES["table"]) == f"{record}: {DAMAGED}"
 
 
 @pytest.mark.parametrize("key", ["width", "top1", "fingerprint", "network"])
-def test_an_evaluation_that_does_not_say_what_it_came_from_stops_the_table(
+def test_an_evaluation_with_an_entry_taken_out_by_hand_stops_the_table(
     project: Project, refusal: Refusal, key: str
 ) -> None:
     evaluation = json.loads(EVALUATION.read_text())
     del evaluation[key]
     EVALUATION.write_text(json.dumps(evaluation))
-    assert refusal(*STAGES["table"]) == NO_EVALUATION
+    assert refusal(*STAGES["table"]) == f"{EVALUATION}: {DAMAGED}"
 
 
 @pytest.mark.parametrize(
@@ -213,19 +274,101 @@ def test_a_command_that_is_mistyped_exits_with_2(us3l: Command, command: str, sa
     assert said in errors
 
 
-def test_the_plan_names_runs_widths_and_how_many_files_are_there(project: Project, us3l: Command) -> None:
+def test_the_plan_names_runs_widths_and_how_many_jobs_are_up_to_date(project: Project, us3l: Command) -> None:
+    assert plan_of_us3l(us3l) == (["1/1", "1/1", "1/1"], ["prepare digits: up to date", "table tiny main: up to date"])
     EVALUATION.unlink()
-    lines = us3l("plan")[1].splitlines()
-    run = ["tiny", "us3l", "digits", "small-resnet", "1", "0.25", "1", "2/2", "2/2", "1/2"]
-    assert run in [line.split() for line in lines]
-    assert f"table {TABLE}: 4/4 files, 1/2 evaluations" in lines
+    assert plan_of_us3l(us3l) == (["1/1", "1/1", "0/1"], ["prepare digits: up to date", "table tiny main: to do"])
+    assert "2 of 5 jobs to do" in us3l("plan")[1].splitlines()
 
 
-def test_the_targets_of_a_stage_are_the_files_it_makes(project: Project, us3l: Command) -> None:
-    for stage in ("pretrain", "calibrate", "linear"):
-        printed = us3l("targets", stage, "tiny", "us3l")[1].split()
-        assert str(MADE[stage]) in printed
-        assert all(Path(path).is_file() for path in printed)
+def test_the_plan_counts_what_an_edit_leaves_up_to_date(project: Project, us3l: Command) -> None:
+    project.write(edited_protocol("calibration", {"passes": 1}))
+    assert plan_of_us3l(us3l) == (["1/1", "0/1", "0/1"], ["prepare digits: up to date", "table tiny main: to do"])
+    project.write(params(epochs=2))
+    assert plan_of_us3l(us3l) == (["0/1", "0/1", "0/1"], ["prepare digits: up to date", "table tiny main: to do"])
+
+
+def plan_of_us3l(us3l: Command) -> tuple[list[str], list[str]]:
+    """Of the run's line the counts, after what it is, and the lines that follow the runs."""
+    title, run, *others, _ = us3l("plan")[1].splitlines()
+    assert title.split()[-3:] == ["pretrain", "calibrate", "linear"]
+    *facts, pretrain, calibrate, linear = run.split()
+    assert facts == ["tiny", "us3l", "digits", "small-resnet", "1", "0.25", "1"]
+    return [pretrain, calibrate, linear], others
+
+
+def test_the_plan_costs_what_the_jobs_to_do_took_before(project: Project, us3l: Command) -> None:
+    for path, hours in ((EVALUATION, 0.5), (EVALUATION.with_stem("seed0-w100"), 0.25), (CALIBRATION, 2)):
+        record = read_record(path)
+        del record["seal"]
+        write_record(path, record | {"seconds": 3600 * hours, "gpu_hours": 2 * hours})
+    assert us3l("plan", "--cost")[1].splitlines()[-1] == "1 of 5 jobs to do: 0.000 hours, 0.000 GPU-hours"
+    NETWORK.unlink()
+    title, run, total = us3l("plan", "--cost")[1].splitlines()
+    assert title.split() == ["study", "run", "pretrain", "calibrate", "linear", "hours", "GPU-hours"]
+    assert run.split() == ["tiny", "us3l", "0", "1", "1", "2.750", "5.500"]
+    assert total == "3 of 5 jobs to do: 2.750 hours, 5.500 GPU-hours"
+
+
+def test_the_cost_of_what_no_record_tells_of_is_unknown(project: Project, us3l: Command) -> None:
+    CALIBRATION.unlink()
+    _, run, total = us3l("plan", "--cost")[1].splitlines()
+    assert run.split() == ["tiny", "us3l", "0", "1", "1", "?", "?"]
+    assert total.endswith(" 0.000 hours, 0.000 GPU-hours; runs that no record tells of: 1")
+
+
+def test_the_written_plan_has_an_entry_for_each_stage_of_dvc_yaml_and_is_left_alone_if_it_is_the_same(
+    project: Project, us3l: Command
+) -> None:
+    path = Path("results/plan.json")
+    us3l("plan")
+    assert not path.exists()
+    us3l("plan", "--write")
+    written = json.loads(path.read_text())
+    names = ("prepare@digits", *(f"tiny-{stage}" for stage in ("pretrain@us3l", "calibrate@us3l", "linear@us3l")))
+    assert [*written] == [*names, "tiny-table@main"]
+    assert written["tiny-pretrain@us3l"]["seeds"] == [0]
+    assert written["tiny-pretrain@us3l"]["recipe"]["run"]["epochs"] == 1
+    before = path.stat().st_mtime_ns
+    us3l("plan", "--write")
+    assert path.stat().st_mtime_ns == before
+    project.write(params(epochs=2))
+    us3l("plan", "--write")
+    changed = json.loads(path.read_text())
+    assert {name for name in changed if changed[name] != written[name]} == {"tiny-pretrain@us3l"}
+
+
+def test_a_verification_that_fails_exits_with_1(project: Project, us3l: Command) -> None:
+    assert us3l("verify", "--level", "1")[0] == 0
+    flip_a_bit(NETWORK, NETWORK.stat().st_size - 1)
+    code, printed, _ = us3l("verify", "--level", "1")
+    assert code == 1
+    assert f"{NETWORK}: {DAMAGED}" in printed
+    assert us3l("verify", "--level", "0")[0] == 0
+
+
+def test_every_record_names_the_seals_of_what_it_came_from(project: Project) -> None:
+    data = json.loads(Path("data/digits/meta.json").read_text())["sha256"]
+    checkpoint, network = (read_weights(path)[1]["seal"] for path in (CHECKPOINT, NETWORK))
+    training, calibration, evaluation = (read_record(path) for path in (TRAINING, CALIBRATION, EVALUATION))
+    assert read_record(Path("data/digits/prepare.json"))["data"] == data
+    assert (training["data"], training["checkpoint"]) == (data, checkpoint)
+    assert (calibration["data"], calibration["checkpoint"]) == (data, checkpoint)
+    assert calibration["networks"] == {
+        width: read_weights(NETWORK.with_stem(f"seed0-{width}"))[1]["seal"] for width in ("w100", "w025")
+    }
+    assert (evaluation["data"], evaluation["checkpoint"], evaluation["network"]) == (data, checkpoint, network)
+    assert read_record(TABLE.with_suffix(".json"))["made_from"][str(EVALUATION)] == evaluation["seal"]
+
+
+def test_a_stage_that_runs_again_writes_the_same_weights(project: Project, us3l: Command) -> None:
+    before = files()
+    for stage in ("pretrain", "calibrate"):
+        us3l(*STAGES[stage])
+    after = files()
+    weights = [path for path in before if path.suffix == ".safetensors"]
+    assert len(weights) == 3
+    assert [path for path in weights if after[path] != before[path]] == []
 
 
 def test_a_process_of_its_own_says_the_same(project: Project) -> None:
@@ -235,7 +378,17 @@ def test_a_process_of_its_own_says_the_same(project: Project) -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["--help", "plan", "targets linear tiny us3l", "table tiny main"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "plan",
+        "plan --cost --write",
+        f"why {TABLE}",
+        "verify --level 1",
+        "table tiny main",
+    ],
+)
 def test_commands_that_compute_nothing_do_not_import_torch(
     project: Project, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -247,11 +400,4 @@ def test_commands_that_compute_nothing_do_not_import_torch(
 
 def test_the_help_lists_every_command(us3l: Command) -> None:
     printed = us3l("--help")[1]
-    assert all(f" {command} " in printed for command in (*STAGES, "plan", "targets"))
-
-
-def record(path: Path) -> dict[str, Any]:
-    """What a checkpoint says about itself."""
-    content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return json.loads(header["__metadata__"]["us3l"])
+    assert all(f" {command} " in printed for command in (*STAGES, "plan", "verify", "why", "make"))

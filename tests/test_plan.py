@@ -2,10 +2,12 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from project import ROOT, RUN, params
 
 from us3l import closure
+from us3l.data.store import FILES
 from us3l.errors import UserError
 from us3l.params import Params
 from us3l.plan import STAGES, Plan, width_label
@@ -107,44 +110,83 @@ def test_a_width_has_two_decimals_or_as_many_as_it_needs(width: float, label: st
     assert width_label(width) == label
 
 
-def test_a_run_makes_its_files_for_every_seed_and_for_the_widths_it_has() -> None:
+def test_a_run_makes_its_files_for_a_seed_and_for_the_widths_it_has() -> None:
     made = content()
     made["studies"]["tiny"]["seeds"] = [0, 7]
     made["studies"]["tiny"]["runs"]["us3l"]["sampling"] = {"range": [0.25, 0.5]}
     run = plan(made).run("tiny", "us3l")
-    results = "results/tiny/{}/us3l/{}".format
     assert run.widths == (0.25,)
-    assert [str(path) for path in run.files("pretrain")] == [
-        results("checkpoints", f"seed{seed}.{suffix}") for seed in (0, 7) for suffix in ("safetensors", "json")
-    ]
-    assert [str(path) for path in run.files("calibrate")] == [
-        results("networks", f"seed{seed}-w025.safetensors") for seed in (0, 7)
-    ]
-    assert [str(path) for path in run.files("linear")] == [
-        results("linear", f"seed{seed}-w025.json") for seed in (0, 7)
-    ]
+    for seed in (0, 7):
+        made_of_it = {stage: [str(path) for path in run.outputs(stage, seed)] for stage in RUN_STAGES}
+        assert made_of_it == {
+            "pretrain": [
+                f"results/tiny/checkpoints/us3l/seed{seed}.safetensors",
+                f"results/tiny/pretrain/us3l/seed{seed}.json",
+            ],
+            "calibrate": [
+                f"results/tiny/networks/us3l/seed{seed}-w025.safetensors",
+                f"results/tiny/calibrate/us3l/seed{seed}.json",
+            ],
+            "linear": [f"results/tiny/linear/us3l/seed{seed}-w025.json"],
+        }
 
 
-def test_no_two_stages_write_the_same_file() -> None:
-    made = plan(content())
-    paths = [path for run in made.runs.values() for stage in RUN_STAGES for path in run.files(stage)]
-    paths += [path for each in (*made.tables.values(), *made.datasets.values()) for path in each.files]
-    assert len(set(paths)) == len(paths)
-
-
-def test_the_targets_are_the_tables_of_the_studies_to_build() -> None:
-    made = content()
-    made["studies"]["later"] = deepcopy(made["studies"]["tiny"])
-    targets = plan(made).targets()
-    assert {path.parent for path in targets} == {Path("results/tiny/tables")}
-    assert {path.name for path in targets} == {
-        f"{n}.{s}" for n in ("main", "second") for s in ("md", "csv", "tex", "json")
+def test_a_stage_reads_its_data_set_and_the_weights_of_the_stage_before_it() -> None:
+    run = plan(content()).run("tiny", "other")
+    data = [f"data/more/{name}" for name in FILES]
+    read = {stage: [str(path) for path in run.inputs(stage, 0)] for stage in RUN_STAGES}
+    assert read == {
+        "pretrain": data,
+        "calibrate": [*data, "results/tiny/checkpoints/other/seed0.safetensors"],
+        "linear": [*data, *(f"results/tiny/networks/other/seed0-{label}.safetensors" for label in ("w100", "w025"))],
     }
 
 
-def test_a_table_needs_the_evaluations_of_its_rows_and_no_other() -> None:
-    needed = plan(content()).table("tiny", "second").evaluations
-    assert [str(path) for path in needed] == [f"results/tiny/linear/other/seed0-w{w}.json" for w in ("025", "100")]
+def test_a_data_set_is_its_arrays_and_a_record_that_no_stage_reads() -> None:
+    data = plan(content()).dataset("more")
+    assert [str(path) for path in data.outputs] == [*(f"data/more/{name}" for name in FILES), "data/more/prepare.json"]
+    assert data.files == data.outputs[:-1]
+
+
+def test_a_table_needs_the_evaluations_of_its_rows_and_what_these_came_from_and_no_other() -> None:
+    needed = plan(content()).table("tiny", "second").inputs
+    assert {str(path) for path in needed} == {
+        "results/tiny/linear/other/seed0-w025.json",
+        "results/tiny/linear/other/seed0-w100.json",
+        "results/tiny/calibrate/other/seed0.json",
+        "results/tiny/pretrain/other/seed0.json",
+    }
+
+
+def test_a_cell_has_the_run_that_its_row_takes_at_its_width_or_none() -> None:
+    made = content()
+    made["studies"]["tiny"]["runs"]["other"]["sampling"] = {"range": [0.25, 0.25], "samples": 1}
+    rows = [{"label": "Apart", "runs": {1.0: "us3l"}}, {"label": "Narrow", "runs": "other"}]
+    made["studies"]["tiny"]["tables"]["main"]["rows"] = rows
+    cells = plan(made).table("tiny", "main").cells()
+    assert [(row, width, run and run.name) for row, width, run in cells] == [
+        (0, 1.0, "us3l"),
+        (0, 0.25, None),
+        (1, 1.0, None),
+        (1, 0.25, "other"),
+    ]
+
+
+def test_the_runs_of_a_group_have_files_that_differ_in_study_run_and_seed_alone() -> None:
+    made = content()
+    study = made["studies"]["tiny"]
+    study["widths"] = [1.0, 0.5, 0.25]
+    for name, low, high in (("wide", 0.5, 1), ("narrow", 0.25, 0.5), ("thin", 0.25, 0.3), ("also-thin", 0.25, 0.4)):
+        study["runs"][name] = RUN | {"sampling": {"range": [low, high]}}
+    made["studies"]["later"] = deepcopy(study)
+    groups = [*plan(made).groups().values()]
+    names = [["us3l", "other"], ["wide"], ["narrow"], ["thin", "also-thin"]]
+    assert [[run.name for run in runs] for runs in groups] == names * 2
+    assert [{run.study for run in runs} for runs in groups] == [{"tiny"}] * 4 + [{"later"}] * 4
+    for runs in groups:
+        patterns = [replace(run, study="{study}", name="{run}") for run in runs]
+        for stage in ("calibrate", "linear"):
+            assert len({tuple(each.outputs(stage, "{seed}")) for each in patterns}) == 1
 
 
 @pytest.mark.parametrize(
@@ -196,7 +238,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         forget()
 
     def forget() -> None:
-        for function in (closure.closure, closure._imports, closure._meaning):
+        for function in (closure.closure, closure._imports, closure._hash):
             function.cache_clear()
 
     monkeypatch.setattr(closure, "_PACKAGE", tmp_path)
@@ -211,6 +253,15 @@ def test_a_stage_depends_on_all_that_it_imports_in_whatever_way(package: Callabl
         f"us3l.{name}" for name in ("stage", "direct", "late", "relative", "below", "inner.deep", "inner.beside")
     }
     assert closure.closure("us3l.stage") == expected
+    code = closure.code_of("us3l.stage")
+    assert code.keys() == expected
+    assert all(re.fullmatch("[0-9a-f]{12}", each) for each in code.values())
+
+
+def test_a_module_that_a_stage_no_longer_imports_leaves_its_code(package: Callable[[str, str], None]) -> None:
+    before = closure.code_of("us3l.stage")
+    package("stage.py", STAGE.replace("import us3l.late", "pass"))
+    assert before.keys() - closure.code_of("us3l.stage").keys() == {"us3l.late", "us3l.relative"}
 
 
 @pytest.mark.parametrize(
@@ -227,26 +278,30 @@ def test_a_stage_depends_on_all_that_it_imports_in_whatever_way(package: Callabl
 def test_comments_docstrings_layout_and_other_modules_keep_the_hash(
     package: Callable[[str, str], None], name: str, text: str
 ) -> None:
-    before = closure.code_hash("us3l.stage")
+    before = closure.code_of("us3l.stage")
     package(name, text)
-    assert closure.code_hash("us3l.stage") == before
+    assert closure.code_of("us3l.stage") == before
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "text", "module"),
     [
-        ("stage.py", STAGE.replace("function(1)", "function(2)")),
-        ("stage.py", STAGE.replace("return function(1)", "return 'function(1)'")),
-        ("direct.py", "import json\nVALUE = 2\n"),
-        ("inner/beside.py", "def function(x):\n    return -x\n"),
-        ("inner/__init__.py", "VALUE = 1\n"),
-        ("below.py", "VALUE = 1\n"),
+        ("stage.py", STAGE.replace("function(1)", "function(2)"), "us3l.stage"),
+        ("stage.py", STAGE.replace("return function(1)", "return 'function(1)'"), "us3l.stage"),
+        ("direct.py", "import json\nVALUE = 2\n", "us3l.direct"),
+        ("inner/beside.py", "def function(x):\n    return -x\n", "us3l.inner.beside"),
+        ("inner/__init__.py", "VALUE = 1\n", "us3l.inner"),
+        ("below.py", "VALUE = 1\n", "us3l.below"),
     ],
 )
-def test_other_code_has_another_hash(package: Callable[[str, str], None], name: str, text: str) -> None:
-    before = closure.code_hash("us3l.stage")
+def test_other_code_changes_the_hash_of_its_module_and_of_no_other(
+    package: Callable[[str, str], None], name: str, text: str, module: str
+) -> None:
+    before = closure.code_of("us3l.stage")
     package(name, text)
-    assert closure.code_hash("us3l.stage") != before
+    after = closure.code_of("us3l.stage")
+    assert after.keys() == before.keys()
+    assert {each for each in after if after[each] != before[each]} == {module}
 
 
 def test_every_module_that_a_stage_imports_is_in_its_closure() -> None:

@@ -1,6 +1,5 @@
 """Pretraining as its user meets it: processes that are killed, resumed and multiplied."""
 
-import json
 import os
 import random
 import signal
@@ -12,7 +11,10 @@ import pytest
 from project import Project, params
 from safetensors.torch import load_file
 
+from us3l.records import read_record
+
 CHECKPOINT = Path("results/tiny/checkpoints/us3l/seed0.safetensors")
+RECORD = Path("results/tiny/pretrain/us3l/seed0.json")
 PRETRAIN = ("us3l", "pretrain", "tiny", "us3l", "0")
 
 
@@ -23,13 +25,11 @@ def project(folder: Path, **run: Any) -> Project:
 
 
 def weights(made: Project) -> bytes:
-    """All of the tensors' bytes: a safetensors file less its header, which holds times."""
-    content = (made.folder / CHECKPOINT).read_bytes()
-    return content[8 + int.from_bytes(content[:8], "little") :]
+    return (made.folder / CHECKPOINT).read_bytes()
 
 
 def history(made: Project) -> dict[str, Any]:
-    return json.loads((made.folder / CHECKPOINT.with_suffix(".json")).read_text())
+    return read_record(made.folder / RECORD)
 
 
 @pytest.fixture(scope="module")

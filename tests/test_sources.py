@@ -5,17 +5,20 @@ import numpy as np
 import pytest
 from full_disk import files_limited_to
 from PIL import Image
+from project import params
 from sklearn.datasets import load_digits
 from torchvision.transforms import CenterCrop, Resize
 
-from us3l.data.sources import prepare
+from us3l.data.sources import convert, prepare
 from us3l.data.store import FILES, Store, open_store
 from us3l.errors import UserError
-from us3l.params import Digits, Folder
+from us3l.params import Digits, Folder, Params
+from us3l.plan import Plan, code
+from us3l.records import read_record
 
 
 def prepared_digits(folder: Path, test_fraction: float = 0.25) -> Store:
-    prepare(Digits(kind="digits", test_fraction=test_fraction), folder, folder / "downloads")
+    convert(Digits(kind="digits", test_fraction=test_fraction), folder, folder / "downloads")
     return open_store(folder)
 
 
@@ -54,6 +57,32 @@ def test_a_full_disk_leaves_nothing_of_a_data_set(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_preparing_writes_a_record_of_what_the_arrays_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(Params.model_validate(params())).dataset("digits")
+    prepare(plan, Path("downloads"))
+    assert {path for path in Path().rglob("*") if path.is_file()} == {*plan.outputs}
+    record = read_record(plan.record)
+    told = {key: record[key] for key in ("stage", "recipe", "code", "data", "gpu_hours")}
+    assert told == {
+        "stage": "prepare",
+        "recipe": {"kind": "digits", "test_fraction": 0.25},
+        "code": code("prepare"),
+        "data": open_store(plan.folder).sha256,
+        "gpu_hours": 0.0,
+    }
+
+
+def test_a_data_set_that_cannot_be_made_has_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(Params.model_validate(params())).dataset("digits")
+    with files_limited_to(50_000), pytest.raises(UserError, match="the disk is full"):
+        prepare(plan, Path("downloads"))
+    assert [path for path in Path().rglob("*") if path.is_file()] == []
+
+
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (20, 15), mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
@@ -76,7 +105,7 @@ def pets(tmp_path: Path) -> Path:
 def prepared_pets(pets: Path, test_fraction: float | None = None) -> Store:
     test = str(pets / "test") if test_fraction is None else None
     source = Folder(kind="folder", train=str(pets / "train"), test=test, test_fraction=test_fraction, image_size=8)
-    prepare(source, pets / "store", pets / "downloads")
+    convert(source, pets / "store", pets / "downloads")
     return open_store(pets / "store")
 
 
@@ -118,7 +147,7 @@ def test_more_images_than_are_decoded_at_a_time_keep_their_order(pets: Path, mon
 
 def test_relative_paths_start_at_the_current_directory(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pets)
-    prepare(Folder(kind="folder", train="train", test="test", image_size=8), Path("store"), Path("downloads"))
+    convert(Folder(kind="folder", train="train", test="test", image_size=8), Path("store"), Path("downloads"))
     assert sorted(path.name for path in (pets / "store").iterdir()) == sorted(FILES)
 
 
@@ -158,7 +187,7 @@ def test_an_absent_folder_is_named_by_its_absolute_path(
     shutil.rmtree(pets / folder)
     monkeypatch.chdir(pets)
     with pytest.raises(UserError, match=f"^{pets / folder}: there is no such folder"):
-        prepare(Folder(kind="folder", train="train", test="test", image_size=8), pets / "store", pets / "downloads")
+        convert(Folder(kind="folder", train="train", test="test", image_size=8), pets / "store", pets / "downloads")
 
 
 def test_a_folder_without_class_folders_is_refused(pets: Path) -> None:

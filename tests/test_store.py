@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,12 @@ def test_what_is_written_is_what_is_opened(tmp_path: Path) -> None:
 
 
 def test_meta_json_says_what_is_in_the_arrays(tmp_path: Path) -> None:
-    write_store(tmp_path, contents())
+    sha256 = write_store(tmp_path, contents())
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert meta["classes"] == ["cat", "dog"]
     assert meta["shape"] == [5, 6, 3]
     assert meta["sizes"] == {"train": 12, "test": 4}
-    assert meta["sha256"] == open_store(tmp_path).sha256
+    assert meta["sha256"] == open_store(tmp_path).sha256 == sha256
 
 
 def test_opened_images_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
@@ -106,6 +107,65 @@ def test_arrays_that_do_not_fit_meta_json_are_refused(tmp_path: Path, name: str,
     np.save(tmp_path / name, array)
     with pytest.raises(UserError, match="is damaged"):
         open_store(tmp_path)
+
+
+ARRAYS = FILES[:4]
+HEADER = 128  # bytes of a .npy file before its data
+
+
+def flip(path: Path, place: int, mask: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= mask
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_flipped_byte_of_an_array_is_refused(tmp_path: Path, name: str) -> None:
+    write_store(tmp_path, contents())
+    for place in range(HEADER, (tmp_path / name).stat().st_size):
+        flip(tmp_path / name, place, 1)
+        with pytest.raises(UserError, match=r"is damaged .* run `us3l prepare"):
+            open_store(tmp_path)
+        flip(tmp_path / name, place, 1)
+    open_store(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Data type alias")
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_flipped_bit_before_the_data_of_an_array_is_refused_or_means_the_same(tmp_path: Path, name: str) -> None:
+    write_store(tmp_path, contents())
+    whole = open_store(tmp_path)
+    for place, bit in product(range(HEADER), range(8)):
+        flip(tmp_path / name, place, 1 << bit)
+        try:
+            opened = open_store(tmp_path)
+        except UserError as error:
+            assert "is damaged" in str(error)
+        else:
+            np.testing.assert_array_equal(opened.train.images, whole.train.images)
+            np.testing.assert_array_equal(opened.test.labels, whole.test.labels)
+        flip(tmp_path / name, place, 1 << bit)
+
+
+def test_a_flipped_bit_of_meta_json_is_refused(tmp_path: Path) -> None:
+    write_store(tmp_path, contents())
+    for place, bit in product(range((tmp_path / "meta.json").stat().st_size), range(8)):
+        flip(tmp_path / "meta.json", place, 1 << bit)
+        with pytest.raises(UserError, match="is damaged"):
+            open_store(tmp_path)
+        flip(tmp_path / "meta.json", place, 1 << bit)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_of_another_store_of_the_same_shape_is_refused(tmp_path: Path, name: str) -> None:
+    other = contents(seed=1)
+    for labels in (other.train.labels, other.test.labels):
+        labels[:] = 1 - labels
+    write_store(tmp_path / "one", contents())
+    write_store(tmp_path / "other", other)
+    (tmp_path / "other" / name).replace(tmp_path / "one" / name)
+    with pytest.raises(UserError, match=r"is damaged \(the arrays are not those that meta\.json tells of\)"):
+        open_store(tmp_path / "one")
 
 
 @pytest.mark.parametrize("meta", ["[]", "{}", '{"classes": 3, "sizes": {}, "shape": 1}', "not json"])

@@ -1,8 +1,9 @@
-"""Tables from evaluations that are written by hand: what a cell says, and what an absent result looks like."""
+"""Tables from records that are written by hand: what a cell says, and what an absent or a wrong result looks like."""
 
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 from project import RUN, params
 from scipy import stats
 
+from us3l.errors import UserError
 from us3l.params import Params
-from us3l.plan import Plan, TablePlan
-from us3l.tables import MISSING, SOURCE, write_table
+from us3l.plan import Plan, RunPlan, TablePlan
+from us3l.records import read_record, write_record
+from us3l.tables import MISSING, write_table
 
 FORMATS = ("md", "csv", "tex", "json")
 
@@ -36,13 +39,33 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def evaluate(run: str, width: float, accuracies: list[float]) -> None:
+US3L = [{"label": "US3L", "runs": "us3l"}]
+HOUR = {"evaluation": 0.25, "training": 2.0, "calibration": 0.5}
+
+
+def run(name: str = "us3l") -> RunPlan:
+    return plan(US3L).runs[name]
+
+
+def describe(kind: str, **facts: Any) -> dict[str, Any]:
+    """A record of what a stage took, so far as tables read it."""
+    hours = {"seconds": 3600 * HOUR[kind], "gpu_hours": 2 * HOUR[kind]}
+    return {"code": {"us3l": kind}, "data": "5eed", **hours, **facts}
+
+
+def evaluate(name: str, width: float, accuracies: list[float], **facts: Any) -> None:
     """Write one evaluation a seed."""
+    of = run(name)
     for seed, top1 in enumerate(accuracies):
-        path = Path(f"results/tiny/linear/{run}/seed{seed}-w{width * 100:03.0f}.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {key: f"{key} of {run} {width:g} {seed}" for key in SOURCE}
-        path.write_text(json.dumps({"width": width, "top1": top1, **facts}))
+        record = describe("evaluation", width=width, top1=top1, recipe=of.recipe("linear"), seed=seed)
+        write_record(of.evaluation(seed, width), record | facts)
+
+
+def train(seeds: int) -> None:
+    """Write the records of trainings and of calibrations."""
+    for seed in range(seeds):
+        write_record(run().training(seed), describe("training", seed=seed, checkpoint="a", epochs=[{"loss": 1.0}]))
+        write_record(run().calibration(seed), describe("calibration", seed=seed, networks={"w100": "b"}))
 
 
 def written(table: TablePlan) -> dict[str, str]:
@@ -58,9 +81,6 @@ def cells(table: TablePlan) -> list[dict[str, Any]]:
 def markdown_rows(table: TablePlan) -> list[list[str]]:
     lines = [line for line in written(table)["md"].splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-
-
-US3L = [{"label": "US3L", "runs": "us3l"}]
 
 
 @pytest.mark.parametrize("accuracies", [[50.0, 60.0], [91.25, 92.5, 90.75], [10.0, 10.0, 10.0]])
@@ -141,15 +161,108 @@ def test_a_row_may_leave_a_width_out() -> None:
 
 
 def test_the_json_names_what_each_cell_came_from() -> None:
+    train(2)
     evaluate("us3l", 1.0, [91.0, 93.0])
-    table = plan(US3L)
-    first, second = cells(table)
-    for seed, source in enumerate(first["sources"]):
-        facts = {key: f"{key} of us3l 1 {seed}" for key in SOURCE}
-        assert source == {"file": f"results/tiny/linear/us3l/seed{seed}-w100.json", **facts}
-    assert len(first["sources"]) == 2 and second["sources"] == []
-    assert {"title", "fingerprint", "recipe", "code"} <= json.loads(written(table)["json"]).keys()
+    first, second = cells(plan(US3L))
+    assert first["sources"] == [
+        {
+            "seed": seed,
+            "top1": top1,
+            "files": [
+                f"results/tiny/linear/us3l/seed{seed}-w100.json",
+                f"results/tiny/pretrain/us3l/seed{seed}.json",
+                f"results/tiny/calibrate/us3l/seed{seed}.json",
+            ],
+        }
+        for seed, top1 in enumerate([91.0, 93.0])
+    ]
+    assert second["sources"] == []
 
+
+def test_the_json_has_the_records_of_all_files_that_its_cells_came_from() -> None:
+    train(1)
+    evaluate("us3l", 1.0, [91.0])
+    evaluate("us3l", 0.25, [81.0])
+    table = plan(US3L, seeds=(0,))
+    made = json.loads(written(table)["json"])
+    assert {"title", "fingerprint", "recipe", "code", "made_from"} <= made.keys()
+    assert [Path(path) for path in made["records"]] == table.inputs
+    assert made["made_from"] == {str(path): read_record(path)["seal"] for path in table.inputs}
+    for path, record in made["records"].items():
+        whole = read_record(Path(path))
+        assert {key: whole[key] for key in whole if key not in ("code", "epochs", "networks")} == {
+            key: value for key, value in record.items() if key != "code"
+        }
+        assert isinstance(record["code"], str)
+    assert len({record["code"] for record in made["records"].values()}) == 3
+
+
+def test_the_json_counts_the_hours_behind_each_cell_and_each_training_once() -> None:
+    train(2)
+    evaluate("us3l", 1.0, [91.0, 93.0])
+    evaluate("us3l", 0.25, [81.0])
+    table = plan(US3L, seeds=(0, 1))
+    wide, narrow = cells(table)
+    whole = json.loads(written(table)["json"])
+    assert (wide["hours"], wide["gpu_hours"]) == (5.5, 11)
+    assert (narrow["hours"], narrow["gpu_hours"]) == (2.75, 5.5)
+    assert (whole["hours"], whole["gpu_hours"]) == (5.75, 11.5)
+
+
+def test_the_same_records_give_the_same_bytes_and_others_another_fingerprint() -> None:
+    train(1)
+    evaluate("us3l", 1.0, [91.0])
+    table = plan(US3L, seeds=(0,))
+    first = written(table)
+    assert written(table) == first
+    assert read_record(table.file("json"))["fingerprint"] == json.loads(first["json"])["fingerprint"]
+    evaluate("us3l", 1.0, [91.0], seconds=1)
+    assert json.loads(written(table)["json"])["fingerprint"] != json.loads(first["json"])["fingerprint"]
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def refusal(table: TablePlan) -> str:
+    """The sentence with which the table is refused; no file of it is written."""
+    with pytest.raises(UserError) as refused:
+        write_table(table)
+    assert not any(path.exists() for path in table.outputs)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("of", [lambda r: r.evaluation(0, 1.0), lambda r: r.training(0), lambda r: r.calibration(0)])
+def test_a_record_with_a_changed_digit_stops_the_table(of: Callable[[RunPlan], Path]) -> None:
+    train(1)
+    evaluate("us3l", 1.0, [91.0])
+    path = of(run())
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    assert refusal(plan(US3L)).startswith(f"{path}: damaged: it was changed after it was written")
+
+
+def test_an_evaluation_of_another_recipe_stops_the_table() -> None:
+    recipe = run().recipe("linear")
+    recipe["protocol"]["epochs"] = 9
+    evaluate("us3l", 1.0, [91.0], recipe=recipe)
+    said = (
+        "made with protocol.epochs = 9, but params.yaml says 2: run `us3l linear tiny us3l 0` again, or undo the edit"
+    )
+    assert refusal(plan(US3L)) == f"{run().evaluation(0, 1.0)}: {said}"
+
+
+def test_an_evaluation_that_does_not_say_how_it_was_made_stops_the_table() -> None:
+    evaluate("us3l", 1.0, [91.0], recipe={})
+    assert f"{run().evaluation(0, 1.0)}: made with protocol = absent" in refusal(plan(US3L))
+
+
+@pytest.mark.parametrize("there", [(0, 0.25), (1, 1.0)])
+def test_an_evaluation_of_another_width_or_seed_stops_the_table(there: tuple[int, float]) -> None:
+    evaluate("us3l", 1.0, [91.0])
+    run().evaluation(0, 1.0).rename(run().evaluation(*there))
+    assert str(run().evaluation(*there)) in refusal(plan(US3L))
+
+
+# --- characters -----------------------------------------------------------------------------------------------------
 
 AWKWARD = r"a|b & 50% _x_ #1 $y$ {z} \w ~ ^ < >"
 

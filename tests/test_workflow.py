@@ -1,5 +1,6 @@
 """Snakemake and DVC over a small project: what they make, what an edit makes them make again, and that they agree."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,12 +10,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.dependency.param import ParamsDependency
+from dvc.repo import Repo
 from project import ROOT, RUN, Project, params
 
+from us3l.jobs import Job, jobs
 from us3l.plan import Plan
 from us3l.reading import load
 
 SNAKEMAKE = ("snakemake", "--cores", "2", "--quiet")
+PLAN = Plan(load(ROOT / "params.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,9 @@ def pending(project: Project) -> dict[str, int]:
     """How many jobs of each rule a dry run lists."""
     output = project.must("snakemake", "--cores", "2", "--dry-run", "--quiet", "rules")
     return {
-        rule: int(count) for rule, count in re.findall(r"^([\w-]+) +(\d+)$", output, re.MULTILINE) if rule != "total"
+        rule.partition("_")[0]: int(count)
+        for rule, count in re.findall(r"^([\w-]+) +(\d+)$", output, re.MULTILINE)
+        if rule != "total"
     }
 
 
@@ -50,8 +57,6 @@ def test_a_build_makes_the_table_and_leaves_nothing_to_do(built: Project) -> Non
 
 
 def test_one_evaluation_a_width_with_what_it_came_from(built: Project) -> None:
-    import json
-
     evaluation = json.loads((built.folder / "results/tiny/linear/us3l/seed0-w025.json").read_text())
     assert evaluation["width"] == 0.25 and evaluation["n"] == 450
     low, high = evaluation["interval"]
@@ -74,8 +79,7 @@ def test_an_edit_of_one_runs_temperature_re_runs_that_run_alone(built: Project, 
     edited["studies"]["tiny"]["runs"]["other"]["method"]["temperature"] = 0.4
     built.write(edited)
     try:
-        evaluation = {"calibrate_tiny_other": 1, "linear_tiny_other": 1}
-        assert pending(built) == {"pretrain": 1, **evaluation, "table": 1, "all": 1}
+        assert pending(built) == {"plan": 1, "pretrain": 1, "calibrate": 1, "linear": 1, "table": 1, "all": 1}
     finally:
         built.write(content)
     assert pending(built) == {}
@@ -86,7 +90,7 @@ def test_an_edit_of_the_protocol_trains_no_network_again(built: Project, content
     edited["protocols"]["quick"]["epochs"] = 3
     built.write(edited)
     try:
-        assert pending(built) == {"linear_tiny_us3l": 1, "linear_tiny_other": 1, "table": 1, "all": 1}
+        assert pending(built) == {"plan": 1, "linear": 2, "table": 1, "all": 1}
     finally:
         built.write(content)
 
@@ -96,7 +100,7 @@ def test_resources_change_nothing(built: Project, content: dict) -> None:
     edited["studies"]["tiny"]["runs"]["other"]["resources"] = {"gpus": 0, "threads": 2}
     built.write(edited)
     try:
-        assert pending(built) == {}
+        assert pending(built) == {"plan": 1, "all": 1}
     finally:
         built.write(content)
 
@@ -120,28 +124,31 @@ def test_a_gpu_count_changes_nothing(built: Project) -> None:
     assert "Nothing to be done" in output
 
 
-def test_dvc_lists_the_stages_of_the_plan() -> None:
-    """One stage for every data set, and every run and stage, of the studies to build, and no other."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "dvc", "stage", "list", "--all"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    stages = {line.split()[0] for line in listed.splitlines() if line.strip()}
-    plan = Plan(load(ROOT / "params.yaml"))
-    runs = [run for run in plan.runs.values() if run.study in plan.build]
-    expected = {f"{stage}@{run.name}" for stage in ("pretrain", "calibrate", "linear") for run in runs}
-    expected |= {f"prepare@{run.data.name}" for run in runs} | {"table"}
-    assert stages == expected
+def test_snakemake_makes_the_files_of_the_plan_by_the_rules_of_its_jobs() -> None:
+    command = [sys.executable, "-m", "snakemake", "--summary", "--cores", "1", "--nolock"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    _, *lines = (line.split("\t") for line in printed.splitlines())
+    rules = {str(path): job.rule for job in jobs(PLAN, PLAN.build) for path in job.outputs}
+    assert {line[0]: line[2] for line in lines} == rules | {"results/plan.json": "plan"}
 
 
-def test_dvc_tracks_every_file_of_the_plan() -> None:
-    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    plan = Plan(load(ROOT / "params.yaml"))
-    assert plan.build == ["digits"], "dvc.yaml names the studies to build: list the new one there, and here"
-    for run in (run for run in plan.runs.values() if run.study in plan.build):
-        for stage in ("pretrain", "calibrate", "linear"):
-            (out,) = graph[stage]["do"]["outs"]
-            folder = Path(next(iter(out)).replace("${key}", run.name))
-            assert {path.parent for path in run.files(stage)} == {folder}
+def test_dvc_has_the_jobs_of_the_plan() -> None:
+    """By DVC's own reading of dvc.yaml: the same stages, over the same files, each with its entry of the plan."""
+    stages = {stage.addressing: stage for stage in Repo(str(ROOT)).index.stages}
+    members: dict[str, list[Job]] = {}
+    for job in jobs(PLAN, PLAN.build):
+        members.setdefault(job.dvc_stage, []).append(job)
+    assert stages.keys() == {"plan", *members}
+    for name, mine in members.items():
+        stage = stages[name]
+        assert stage.cmd == f"us3l make {name}"
+        outputs = [out.def_path for out in stage.outs]
+        inputs = [dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+        entries = [dep.params for dep in stage.deps if isinstance(dep, ParamsDependency)]
+        assert all(any(path.is_relative_to(out) for out in outputs) for job in mine for path in job.outputs)
+        assert all(any(path.is_relative_to(dep) for dep in inputs) for job in mine for path in job.inputs)
+        assert entries == [[name]]
+        assert all(out.persist for out in stage.outs)
 
 
 def test_dvc_repro_makes_the_table_and_agrees_with_snakemake(tmp_path: Path) -> None:
@@ -156,7 +163,7 @@ def test_dvc_repro_makes_the_table_and_agrees_with_snakemake(tmp_path: Path) -> 
     project.must("dvc", "init", "--no-scm", "--quiet")
     project.with_workflow("dvc.yaml", ".dvcignore", "us3l")
     output = project.must("dvc", "repro")
-    assert "Running stage 'table'" in output
+    assert "Running stage 'digits-table@main'" in output
     assert "us3l" in (tmp_path / "results/digits/tables/main.md").read_text()
     assert pending(project) == {}
     assert "up to date" in project.must("dvc", "status")

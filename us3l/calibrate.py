@@ -15,39 +15,40 @@ from us3l.data.resident import resident
 from us3l.data.store import Store, open_store
 from us3l.models import backbone
 from us3l.networks import save_network
-from us3l.plan import RunPlan, code
-from us3l.provenance import record
+from us3l.plan import RunPlan, width_label
+from us3l.provenance import identify, record, require_recipe
 from us3l.random import Purpose, permutation
+from us3l.records import write_record
 from us3l.slim import narrow
 
 
 def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
-    """Write the narrow network of every width of the run. Raises UserError where the checkpoint is not this run's."""
+    """Write the narrow network of every width of the run, and what they came from.
+
+    Raises UserError where the checkpoint is not this run's.
+    """
     store = open_store(plan.data.folder)
     path, channels = plan.checkpoint(seed), store.train.images.shape[-1]
     tensors, about = checkpoint.load(path)
-    checkpoint.require_recipe(path, about, plan.recipe("pretrain"), store.sha256)
+    require_recipe(path, about, plan.recipe("pretrain"), store.sha256, "pretrain")
     weights = {name.removeprefix("backbone."): each for name, each in tensors.items() if name.startswith("backbone.")}
     widest = dict(backbone(plan.run.backbone, plan.run.width_range[1], channels).named_parameters())
     checkpoint.require_shapes(path, weights, widest, plan.run.backbone, plan.run.width_range[1])
+    origin = {"data": store.sha256, "checkpoint": about["seal"], "seed": seed}
+    identity = identify("calibrate", plan.recipe("calibrate"), **origin)
     start = time.monotonic()
     networks = {
         width: narrow(weights, backbone(plan.run.backbone, width, channels)).to(device) for width in plan.widths
     }
     settle_statistics(list(networks.values()), plan, store, seed, device)
-    seconds = (time.monotonic() - start) / len(networks)
-    for width, network in networks.items():
-        identity = {
-            "stage": "calibrate",
-            "recipe": plan.recipe("calibrate"),
-            "code": code("calibrate"),
-            "data": store.sha256,
-            "seed": seed,
-            "width": width,
-            "checkpoint": about["fingerprint"],
-        }
-        facts = record(identity, str(device), seconds)
-        save_network(plan.network(seed, width), network, plan.run.backbone, width, channels, facts)
+    facts = record(identity, device, time.monotonic() - start)
+    seals = {
+        width_label(width): save_network(
+            plan.network(seed, width), network, plan.run.backbone, width, channels, {**identity, "width": width}
+        )
+        for width, network in networks.items()
+    }
+    write_record(plan.calibration(seed), {**facts, "networks": seals})
 
 
 @torch.no_grad()

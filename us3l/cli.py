@@ -41,8 +41,7 @@ def prepare(
     """Make a data set's arrays, data/<dataset>/, from its source."""
     from us3l.data.sources import prepare
 
-    plan = _plan(params).dataset(dataset)
-    prepare(plan.dataset.source, plan.folder, Path("data", ".downloads"))
+    prepare(_plan(params).dataset(dataset), Path("data", ".downloads"))
 
 
 @app.command()
@@ -119,20 +118,53 @@ def table(
 
 @app.command()
 def plan(
-    params: ParamsFile = PARAMS, study: Annotated[str | None, typer.Option(help="This study, built or not.")] = None
+    params: ParamsFile = PARAMS,
+    study: Annotated[str | None, typer.Option(help="This study, built or not.")] = None,
+    cost: Annotated[bool, typer.Option("--cost", help="List what is to do, with hours and GPU-hours.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write results/plan.json, which DVC reads.")] = False,
 ) -> None:
     """Check the params file and list what it makes, and which of it is there."""
-    from us3l.listing import show
+    from us3l.ledger import write_plan
+    from us3l.listing import show, show_costs
 
-    show(_plan(params), study)
+    expanded = _plan(params)
+    (show_costs if cost else show)(expanded, study)
+    if write:
+        write_plan(expanded)
 
 
 @app.command()
-def targets(
-    stage: Literal["pretrain", "calibrate", "linear"], study: StudyName, run: RunName, params: ParamsFile = PARAMS
+def verify(
+    cells: Annotated[
+        str | None, typer.Argument(metavar="[TABLE[:ROW[:COLUMN]]]", help="All tables by default.")
+    ] = None,
+    level: Annotated[
+        int, typer.Option(help="0 text, 1 files, 2 evaluation, 3 training: the deepest.", min=0, max=3)
+    ] = 1,
+    params: ParamsFile = PARAMS,
 ) -> None:
-    """Print the files that a stage makes for a run, one a line."""
-    print(*_plan(params).run(study, run).files(stage), sep="\n")
+    """Derive the numbers of tables again, level by level; exit code 1 where one does not come out as it stands."""
+    from us3l.cells import select
+    from us3l.verify import verify
+
+    if not verify(select(_plan(params), cells, params), level):
+        raise typer.Exit(1)
+
+
+@app.command()
+def why(file: Annotated[Path, typer.Argument(help="A file that a stage made.")], params: ParamsFile = PARAMS) -> None:
+    """Say what has changed since a file was made, and what would therefore run again."""
+    from us3l.why import explain
+
+    explain(_plan(params), file)
+
+
+@app.command()
+def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], params: ParamsFile = PARAMS) -> None:
+    """Have Snakemake make the files of one stage of dvc.yaml: what DVC calls."""
+    from us3l.ledger import make
+
+    make(_plan(params), stage)
 
 
 def main() -> None:

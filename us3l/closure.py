@@ -11,12 +11,12 @@ _PACKAGE = Path(__file__).parent
 _WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def code_hash(module: str) -> str:
-    """SHA-256 of the syntax trees of `module` and all it imports from us3l, without comments, docstrings and layout."""
-    digest = hashlib.sha256()
-    for name in sorted(closure(module)):
-        digest.update(f"{name}\n{_meaning(_file(name))}\n".encode())
-    return digest.hexdigest()
+def code_of(module: str) -> dict[str, str]:
+    """For `module` and all it imports from us3l, 12 hexadecimal digits of the SHA-256 of what the source says.
+
+    That is its syntax tree without comments, docstrings and layout.
+    """
+    return {name: _hash(_file(name)) for name in sorted(closure(module))}
 
 
 @cache
@@ -55,6 +55,10 @@ def _imports(module: str) -> list[str]:
 
 
 @cache
+def _hash(path: Path) -> str:
+    return hashlib.sha256(_meaning(path).encode()).hexdigest()[:12]
+
+
 def _meaning(path: Path) -> str:
     """What the source says without docstrings, comments and layout, the same in every version of Python."""
     tree = ast.parse(path.read_text())

@@ -1,6 +1,8 @@
 """One process or many: `torchrun` says which in the environment; gloo carries CPU tensors, NCCL those of GPUs."""
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +63,7 @@ def world(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World(0, 1, device)
         return
+    _end_with_the_launcher()
     if device.type == "cuda":
         # A process that holds a lease of its own sees that one GPU only.
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -72,6 +75,12 @@ def world(device: torch.device) -> Iterator[World]:
         yield World(distributed.get_rank(), size, device, _groups(distributed.get_rank(), size))
     finally:
         distributed.destroy_process_group()
+
+
+def _end_with_the_launcher() -> None:
+    """Let the kernel send SIGTERM once the process that started this one is dead, be it killed (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _groups(rank: int, size: int) -> tuple[distributed.ProcessGroup, ...]:

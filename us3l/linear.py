@@ -5,23 +5,23 @@ widths see the same batches, so that the images are augmented once.
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l import checkpoint
 from us3l.data.augment import augment, plain_view
 from us3l.data.resident import resident
 from us3l.data.store import open_store
-from us3l.files import write_json
 from us3l.models import backbone
-from us3l.networks import load_network
+from us3l.networks import open_network
 from us3l.params import Augmentation, Optimizer, Protocol, Views
-from us3l.plan import RunPlan, code
-from us3l.provenance import record
+from us3l.plan import RunPlan
+from us3l.provenance import identify, record, require_recipe
 from us3l.random import Purpose, permutation
+from us3l.records import write_record
 from us3l.schedule import learning_rate
 from us3l.sgd import sgd_step
 
@@ -58,29 +58,28 @@ def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
     """Write one JSON for each width of the run. Raises UserError where a network or the data set is not as expected."""
     store, views, protocol = open_store(plan.data.folder), plan.data.dataset.views, plan.protocol
     start = time.monotonic()
-    networks = [load_network(path).to(device) for path in plan.networks(seed)]
+    networks, origins = zip(*(_network(plan, path, store.sha256) for path in plan.networks(seed)), strict=True)
     images, labels = resident(store.train.images, device), resident(store.train.labels, device)
     test = plain_view(resident(store.test.images, device), views.test, views.normalize)
-    probes = [Probe(network, test[:1], len(store.classes), protocol.optimizer, seed) for network in networks]
+    classes = len(store.classes)
+    probes = [Probe(network.to(device), test[:1], classes, protocol.optimizer, seed) for network in networks]
     train(probes, images, labels, views, protocol, seed)
     seconds = (time.monotonic() - start) / len(probes)
     answers = resident(store.test.labels, torch.device("cpu"))
-    for width, probe, path in zip(plan.widths, probes, plan.networks(seed), strict=True):
-        about = checkpoint.read_about(path)
-        identity = {
-            "stage": "linear",
-            "recipe": plan.recipe("linear"),
-            "code": code("linear"),
-            "data": store.sha256,
-            "seed": seed,
-            "width": width,
-            "network": about["fingerprint"],
-            "checkpoint": about["checkpoint"],
-        }
+    where = {"study": plan.study, "run": plan.name, "protocol": "linear", "dataset": plan.data.name}
+    for width, probe, origin in zip(plan.widths, probes, origins, strict=True):
+        identity = identify("linear", plan.recipe("linear"), **origin, seed=seed, width=width)
         result = score(probe.logits(test).cpu(), answers)
-        size = cost(plan.run.backbone, width, tuple(test.shape[1:]), len(store.classes))
-        where = {"study": plan.study, "run": plan.name, "protocol": "linear", "dataset": plan.data.name}
-        write_json(plan.evaluation(seed, width), {**where, **result, **size, **record(identity, str(device), seconds)})
+        size = cost(plan.run.backbone, width, tuple(test.shape[1:]), classes)
+        facts = record(identity, device, seconds)
+        write_record(plan.evaluation(seed, width), {**where, **result, **size, **facts})
+
+
+def _network(plan: RunPlan, path: Path, data: str) -> tuple[nn.Module, dict[str, str]]:
+    """A narrow network, and the seals of all that it came from."""
+    network, about = open_network(path)
+    require_recipe(path, about, plan.recipe("calibrate"), data, "calibrate")
+    return network, {"data": data, "checkpoint": about["checkpoint"], "network": about["seal"]}
 
 
 def train(probes: list[Probe], images: Tensor, labels: Tensor, views: Views, protocol: Protocol, seed: int) -> None:

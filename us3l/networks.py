@@ -12,10 +12,10 @@ from us3l.models import backbone
 
 def save_network(
     path: Path, network: nn.Module, name: str, width: float, in_channels: int, about: dict[str, Any]
-) -> None:
-    """Write weights and BatchNorm statistics, with backbone name, width and channels in the metadata."""
+) -> str:
+    """Write weights, BatchNorm statistics and, in the metadata, the architecture; the file's seal."""
     architecture = {"backbone": name, "width": width, "in_channels": in_channels}
-    checkpoint.save(path, network.state_dict(), {**about, "architecture": architecture})
+    return checkpoint.save(path, network.state_dict(), {**about, "architecture": architecture})
 
 
 def load_network(path: Path) -> nn.Module:
@@ -23,6 +23,11 @@ def load_network(path: Path) -> nn.Module:
 
     Raises UserError where the file is not a whole network of ours.
     """
+    return open_network(path)[0]
+
+
+def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """What `load_network` gives, and the record of what the network came from."""
     tensors, about = checkpoint.load(path)
     if "architecture" not in about:
         raise UserError(f"{path}: not a narrow network; `us3l calibrate` writes those")
@@ -30,4 +35,4 @@ def load_network(path: Path) -> nn.Module:
     network = backbone(architecture["backbone"], architecture["width"], architecture["in_channels"])
     checkpoint.require_shapes(path, tensors, network.state_dict(), architecture["backbone"], architecture["width"])
     network.load_state_dict(tensors)
-    return network.eval()
+    return network.eval(), about

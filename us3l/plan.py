@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from us3l.closure import code_hash
+from us3l.closure import code_of
 from us3l.data.store import FILES
 from us3l.errors import UserError
 from us3l.params import Dataset, Params, Pretrained, Protocol, Run, Study, Table
@@ -21,9 +21,9 @@ TABLE_FORMATS = ("md", "csv", "tex", "json")
 Seed = int | str  # a number, or "{seed}" in a Snakemake pattern
 
 
-def code(stage: str) -> str:
-    """The hash of all code that a stage runs."""
-    return code_hash(STAGES[stage])
+def code(stage: str) -> dict[str, str]:
+    """The modules of this package that a stage runs, each with the hash of what it says."""
+    return code_of(STAGES[stage])
 
 
 def width_label(width: float) -> str:
@@ -32,7 +32,7 @@ def width_label(width: float) -> str:
     return f"w{whole}{decimals:0<2}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DatasetPlan:
     """A data set and where it lies once prepared."""
 
@@ -45,14 +45,24 @@ class DatasetPlan:
 
     @property
     def files(self) -> list[Path]:
+        """What other stages read."""
         return [self.folder / name for name in FILES]
+
+    @property
+    def record(self) -> Path:
+        """What the files came from."""
+        return self.folder / "prepare.json"
+
+    @property
+    def outputs(self) -> list[Path]:
+        return [*self.files, self.record]
 
     @property
     def recipe(self) -> dict[str, Any]:
         return self.dataset.source.model_dump(mode="json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunPlan:
     """One run of a study: its params, and its files for each seed and width."""
 
@@ -71,8 +81,9 @@ class RunPlan:
     def checkpoint(self, seed: Seed) -> Path:
         return self._file("checkpoints", f"seed{seed}.safetensors")
 
-    def history(self, seed: Seed) -> Path:
-        return self._file("checkpoints", f"seed{seed}.json")
+    def training(self, seed: Seed) -> Path:
+        """The record of a pretraining: what it came from, losses and spread of each epoch, the checkpoint's seal."""
+        return self._file("pretrain", f"seed{seed}.json")
 
     def network(self, seed: Seed, width: float) -> Path:
         return self._file("networks", f"seed{seed}-{width_label(width)}.safetensors")
@@ -80,20 +91,43 @@ class RunPlan:
     def networks(self, seed: Seed) -> list[Path]:
         return [self.network(seed, width) for width in self.widths]
 
+    def calibration(self, seed: Seed) -> Path:
+        """The record of a calibration: what it came from, and the seals of the networks."""
+        return self._file("calibrate", f"seed{seed}.json")
+
     def evaluation(self, seed: Seed, width: float) -> Path:
         return self._file("linear", f"seed{seed}-{width_label(width)}.json")
 
     def evaluations(self, seed: Seed) -> list[Path]:
         return [self.evaluation(seed, width) for width in self.widths]
 
-    def files(self, stage: str) -> list[Path]:
-        """Everything that a stage makes for this run, over its seeds."""
-        made = {
-            "pretrain": lambda seed: [self.checkpoint(seed), self.history(seed)],
-            "calibrate": self.networks,
-            "linear": self.evaluations,
+    def record(self, stage: str, seed: Seed) -> Path:
+        """What says what a stage's files came from; of the evaluations, which say so each, the first."""
+        return {"pretrain": self.training(seed), "calibrate": self.calibration(seed)}.get(
+            stage, self.evaluation(seed, self.widths[0])
+        )
+
+    def inputs(self, stage: str, seed: Seed) -> list[Path]:
+        """What a stage reads for one seed."""
+        read = {
+            "pretrain": [],
+            "calibrate": [self.checkpoint(seed)],
+            "linear": self.networks(seed),
         }
-        return [path for seed in self.seeds for path in made[stage](seed)]
+        return [*self.data.files, *read[stage]]
+
+    def outputs(self, stage: str, seed: Seed) -> list[Path]:
+        """What a stage makes for one seed."""
+        return {
+            "pretrain": [self.checkpoint(seed), self.training(seed)],
+            "calibrate": [*self.networks(seed), self.calibration(seed)],
+            "linear": self.evaluations(seed),
+        }[stage]
+
+    @property
+    def group(self) -> str:
+        """A name for the runs of a study that have the same widths: neighbours in the study's list, so two suffice."""
+        return "_".join([self.study, *(width_label(w) for w in sorted({min(self.widths), max(self.widths)}))])
 
     def recipe(self, stage: str) -> dict[str, Any]:
         """The params that determine what a stage computes from its inputs, as plain values."""
@@ -107,12 +141,12 @@ class RunPlan:
             },
             "calibrate": {
                 "calibration": calibration,
-                "widths": self.widths,
+                "widths": list(self.widths),
                 "views": {key: views[key] for key in ("normalize", "linear")},
             },
             "linear": {
                 "protocol": protocol,
-                "widths": self.widths,
+                "widths": list(self.widths),
                 "views": {key: views[key] for key in ("normalize", "linear", "test")},
             },
         }[stage]
@@ -121,7 +155,7 @@ class RunPlan:
         return Path("results", self.study, folder, self.name, name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TablePlan:
     """One table of a study and the evaluations it is made from."""
 
@@ -135,26 +169,41 @@ class TablePlan:
         return Path("results", self.study, "tables", f"{self.name}.{suffix}")
 
     @property
-    def files(self) -> list[Path]:
+    def outputs(self) -> list[Path]:
         return [self.file(suffix) for suffix in TABLE_FORMATS]
 
     @property
-    def evaluations(self) -> list[Path]:
-        return sorted({path for _, _, paths in self.cells() for path in paths})
+    def inputs(self) -> list[Path]:
+        """The evaluations that its cells are made from, and the records of what these came from."""
+        return sorted({path for files in self._sources() for path in files})
 
-    def cells(self) -> list[tuple[int, float, list[Path]]]:
-        """For each cell its row, width and evaluations, one a seed; none where no run of the row has the width."""
+    @property
+    def inputs_there(self) -> list[Path]:
+        """Those of its inputs that it is made from now: an evaluation that is absent leaves its seed out."""
+        there = [files for files in self._sources() if files[0].is_file()]
+        return sorted({path for files in there for path in files if path.is_file()})
+
+    def _sources(self) -> list[list[Path]]:
+        """For each seed of each cell the evaluation, and the records of what it came from."""
+        return [
+            [run.evaluation(seed, width), run.training(seed), run.calibration(seed)]
+            for _, width, run in self.cells()
+            if run
+            for seed in run.seeds
+        ]
+
+    def cells(self) -> list[tuple[int, float, RunPlan | None]]:
+        """For each cell its row, its width, and its run; None where no run of the row has the width."""
         cells = []
         for index, row in enumerate(self.table.rows):
             for width in self.widths:
                 run = self.runs.get(row.run_at(width) or "")
-                has_it = run is not None and width in run.widths
-                cells.append((index, width, [run.evaluation(seed, width) for seed in run.seeds] if has_it else []))
+                cells.append((index, width, run if run and width in run.widths else None))
         return cells
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return {"table": self.table.model_dump(mode="json"), "widths": self.widths}
+        return {"table": self.table.model_dump(mode="json"), "widths": list(self.widths)}
 
 
 class Plan:
@@ -162,6 +211,7 @@ class Plan:
 
     def __init__(self, params: Params) -> None:
         self.build = params.build
+        self.studies = list(params.studies)
         self.datasets = {name: DatasetPlan(name, dataset) for name, dataset in params.datasets.items()}
         self.runs = {
             (study_name, name): self._run(params, study_name, study, name, run)
@@ -174,9 +224,12 @@ class Plan:
             for name, table in study.tables.items()
         }
 
-    def targets(self) -> list[Path]:
-        """The tables of the studies to build."""
-        return [path for (study, _), table in self.tables.items() if study in self.build for path in table.files]
+    def groups(self) -> dict[str, list[RunPlan]]:
+        """The runs by group: those whose files differ in nothing but study, run and seed."""
+        groups: dict[str, list[RunPlan]] = {}
+        for run in self.runs.values():
+            groups.setdefault(run.group, []).append(run)
+        return groups
 
     def dataset(self, name: str) -> DatasetPlan:
         """Raises UserError where params.yaml has no such data set."""

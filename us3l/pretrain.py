@@ -15,13 +15,13 @@ from us3l.data.store import Store, open_store
 from us3l.data.stream import Stream
 from us3l.distributed import World
 from us3l.errors import Interrupted, UserError
-from us3l.files import write_json
 from us3l.learner import Learner
 from us3l.models import backbone
 from us3l.params import Pretrained, Untrained
-from us3l.plan import RunPlan, code
+from us3l.plan import RunPlan
 from us3l.progress import Progress
-from us3l.provenance import fingerprint, record
+from us3l.provenance import fingerprint, identify, record
+from us3l.records import write_record
 from us3l.rundir import run_directory
 from us3l.schedule import learning_rate
 from us3l.widths import sample
@@ -30,24 +30,18 @@ COLLAPSED = 0.1  # a spread below this: the embeddings of different images are a
 
 
 def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: float) -> None:
-    """Train one run with one seed and write its checkpoint and its history (JSON).
+    """Train one run with one seed and write its checkpoint and its record (JSON).
 
     Progress is kept in `runs`/<fingerprint>/, saved every `save_every` seconds, until the results are written.
     Raises UserError for what the user can mend, Interrupted after SIGTERM or SIGINT.
     """
     store = open_store(plan.data.folder)
-    identity = {
-        "stage": "pretrain",
-        "recipe": plan.recipe("pretrain"),
-        "code": code("pretrain"),
-        "data": store.sha256,
-        "seed": seed,
-    }
+    identity = identify("pretrain", plan.recipe("pretrain"), data=store.sha256, seed=seed)
 
     def write(weights: dict[str, Tensor], history: list[dict[str, Any]], seconds: float) -> None:
-        about = record(identity, str(world.device), seconds)
-        checkpoint.save(plan.checkpoint(seed), weights, about)
-        write_json(plan.history(seed), {**about, "processes": world.size, "epochs": history})
+        facts = record(identity, world.device, seconds, world.size)
+        seal = checkpoint.save(plan.checkpoint(seed), weights, identity)
+        write_record(plan.training(seed), {**facts, "checkpoint": seal, "epochs": history})
 
     if isinstance(plan.run, Untrained):
         write(_initial_weights(plan.run, store, seed), [], 0.0)

@@ -8,7 +8,13 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from us3l.errors import UserError
+from us3l.plan import code
+
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = ("us3l", "torch", "torchvision", "numpy", "scikit-learn", "safetensors")
 
@@ -18,29 +24,63 @@ def fingerprint(identity: Any) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def record(identity: dict[str, Any], device: str, seconds: float) -> dict[str, Any]:
-    """`identity` (all that determines the result) with its fingerprint, and the circumstances (which do not).
+def identify(stage: str, recipe: dict[str, Any], **origin: Any) -> dict[str, Any]:
+    """All that determines a result: its stage's params and code, and `origin`: seed, width, seals of the inputs."""
+    return {"stage": stage, "recipe": recipe, "code": code(stage), **origin}
 
-    `device` is PyTorch's name of it; `seconds` are wall-clock seconds of computing.
+
+def record(
+    identity: dict[str, Any], device: "torch.device | None", seconds: float, processes: int = 1
+) -> dict[str, Any]:
+    """`identity` with its fingerprint, and the circumstances, which do not determine the result.
+
+    `device` is None for what needs no PyTorch; `seconds` of wall clock were computed in each of the processes.
     """
     return {
         "fingerprint": fingerprint(identity),
         **identity,
-        "seconds": round(seconds, 2),
+        "seconds": round(seconds, 3),
+        "gpu_hours": processes * seconds / 3600 if device and device.type == "cuda" else 0.0,
+        "processes": processes,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": _hardware(device),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "hardware": hardware(device),
+        "versions": versions(),
         "git": _git(),
     }
 
 
-def _hardware(device: str) -> dict[str, Any]:
-    hardware: dict[str, Any] = {"machine": platform.machine(), "cpu": _cpu(), "cores": os.cpu_count(), "device": device}
-    if device.startswith("cuda"):
+def differences(made: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """The dotted keys at which two nested records differ, each with both values."""
+    if not (isinstance(made, dict) and isinstance(now, dict)):
+        return [] if made == now else [(key, made, now)]
+    return [
+        each
+        for name in sorted(made.keys() | now.keys())
+        for each in differences(made.get(name, "absent"), now.get(name, "absent"), f"{key}.{name}" if key else name)
+    ]
+
+
+def require_recipe(path: Path, made: dict[str, Any], recipe: dict[str, Any], data: str, again: str) -> None:
+    """Raise UserError where a result was made by another recipe, or from other images, than are there now.
+
+    `again` is the stage that makes it.
+    """
+    for key, was, now in differences(made.get("recipe", {}), recipe):
+        raise UserError(f"{path}: made with {key} = {was}, but params.yaml says {now}: {again} again, or undo the edit")
+    if made.get("data") != data:
+        raise UserError(f"{path}: made from other images than those prepared now: {again} again")
+
+
+def hardware(device: "torch.device | None") -> dict[str, Any]:
+    """What a computation runs on, as far as its bits may depend on it."""
+    found: dict[str, Any] = {"machine": platform.machine(), "cpu": _cpu(), "cores": os.cpu_count()}
+    if device:
         import torch
 
-        hardware |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-    return hardware
+        found |= {"device": device.type, "threads": torch.get_num_threads()}
+        if device.type == "cuda":
+            found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    return found
 
 
 def _cpu() -> str:
@@ -53,8 +93,9 @@ def _cpu() -> str:
     )
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """Python and the packages that a result may depend on."""
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
@@ -64,10 +105,14 @@ def _versions() -> dict[str, str]:
 
 
 def _git() -> dict[str, Any] | None:
-    """The commit of the current directory and whether tracked files differ from it; None outside a repository."""
+    """The commit of the current directory and whether code or params differ from it; None outside a repository."""
     try:
-        command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-        described = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "rev-parse", "--verify", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        # Results are made anew by the very runs that ask.
+        made = [f":(exclude){name}" for name in ("results", "dvc.lock", ".snakemake")]
+        command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *made]
+        changes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": described.removesuffix("-dirty"), "dirty": described.endswith("-dirty")}
+    return {"commit": commit, "dirty": bool(changes)}

@@ -5,29 +5,45 @@ A cell without evaluations is empty and marked; one with fewer seeds than planne
 
 import csv
 import io
-import json
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from us3l.errors import UserError
-from us3l.files import replacing, write_json
-from us3l.plan import TablePlan, code
-from us3l.provenance import fingerprint
+from us3l.files import replacing
+from us3l.plan import RunPlan, TablePlan
+from us3l.provenance import differences, fingerprint, identify
+from us3l.records import read_record, write_record
 
 MISSING = "—"
-SOURCE = ("run", "seed", "fingerprint", "checkpoint", "network", "data", "git")
+
+Records = dict[Path, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One evaluation: its seed, its top-1 accuracy in percent, and its record and those of what it came from."""
+
+    seed: int
+    top1: float
+    records: Records
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Top-1 accuracies in percent, one a seed; `planned` is how many seeds there should be."""
+    """The evaluations of one run at one width; `planned` is how many seeds there should be."""
 
-    values: list[float]
+    sources: list[Source]
     planned: int
-    sources: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def values(self) -> list[float]:
+        return [source.top1 for source in self.sources]
+
+    @property
+    def records(self) -> Records:
+        return {path: record for source in self.sources for path, record in source.records.items()}
 
     @property
     def mean(self) -> float | None:
@@ -57,31 +73,41 @@ Rows = list[list[Cell]]
 def write_table(plan: TablePlan) -> None:
     """Write the table as Markdown, CSV, LaTeX and, with the sources of every cell, JSON."""
     rows = read_rows(plan)
-    writers: dict[str, Callable[[TablePlan, Rows], str]] = {"md": markdown, "csv": comma_separated, "tex": latex}
-    for suffix, render in writers.items():
+    for suffix, text in texts(plan, rows).items():
         with replacing(plan.file(suffix)) as temporary:
-            temporary.write_text(render(plan, rows))
-    write_json(plan.file("json"), with_sources(plan, rows))
+            temporary.write_text(text)
+    write_record(plan.file("json"), with_sources(plan, rows))
+
+
+def texts(plan: TablePlan, rows: Rows) -> dict[str, str]:
+    """The table as Markdown, CSV and LaTeX, by suffix."""
+    return {"md": markdown(plan, rows), "csv": comma_separated(plan, rows), "tex": latex(plan, rows)}
 
 
 def read_rows(plan: TablePlan) -> Rows:
-    """The cells of each row; an evaluation that is absent leaves its seed out."""
+    """The cells of each row; an evaluation that is absent leaves its seed out. Raises UserError for a damaged one."""
     rows: Rows = [[] for _ in plan.table.rows]
-    for index, width, paths in plan.cells():
-        found = {path: _read(path, width) for path in paths if path.is_file()}
-        sources = [{"file": str(path), **{key: each[key] for key in SOURCE}} for path, each in found.items()]
-        rows[index].append(Cell([each["top1"] for each in found.values()], len(paths), sources))
+    upstream: Records = {}
+    for index, width, run in plan.cells():
+        seeds = run.seeds if run else ()
+        there = [seed for seed in seeds if run.evaluation(seed, width).is_file()]
+        rows[index].append(Cell([_source(run, seed, width, upstream) for seed in there], len(seeds)))
     return rows
 
 
-def _read(path: Path, width: float) -> dict[str, Any]:
-    try:
-        evaluation = json.loads(path.read_text())
-        if evaluation["width"] == width and 0 <= evaluation["top1"] <= 100 and evaluation.keys() >= {*SOURCE}:
-            return evaluation
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise UserError(f"{path}: not an evaluation at width {width}; delete it and run `us3l linear` again")
+def _source(run: RunPlan, seed: int, width: float, upstream: Records) -> Source:
+    """An evaluation with the records of what it came from, which `upstream` keeps for the other widths."""
+    for path in (run.training(seed), run.calibration(seed)):
+        if path not in upstream and path.is_file():
+            upstream[path] = read_record(path)
+    path = run.evaluation(seed, width)
+    evaluation = read_record(path)
+    made = {**evaluation.get("recipe", {}), "seed": evaluation.get("seed"), "width": evaluation.get("width")}
+    for key, was, now in differences(made, {**run.recipe("linear"), "seed": seed, "width": width}):
+        what = f"{path}: made with {key} = {was}, but params.yaml says {now}"
+        raise UserError(f"{what}: run `us3l linear {run.study} {run.name} {seed}` again, or undo the edit")
+    above = {path: upstream[path] for path in (run.training(seed), run.calibration(seed)) if path in upstream}
+    return Source(seed, evaluation["top1"], {path: evaluation, **above})
 
 
 def markdown(plan: TablePlan, rows: Rows) -> str:
@@ -126,8 +152,10 @@ def latex(plan: TablePlan, rows: Rows) -> str:
 
 
 def with_sources(plan: TablePlan, rows: Rows) -> dict[str, Any]:
-    """The table with, for every cell, its values and what they came from."""
-    identity = {"stage": "table", "recipe": plan.recipe, "code": code("table")}
+    """The table with, for every cell, its values and the files they came from; `records` has what those say."""
+    records = {path: record for line in rows for cell in line for path, record in cell.records.items()}
+    seals = {str(path): record["seal"] for path, record in sorted(records.items())}
+    identity = identify("table", plan.recipe, made_from=seals)
     cells = [
         {
             "row": row.label,
@@ -137,12 +165,35 @@ def with_sources(plan: TablePlan, rows: Rows) -> dict[str, Any]:
             "n": len(cell.values),
             "planned": cell.planned,
             "values": cell.values,
-            "sources": cell.sources,
+            **_compute(cell.records),
+            "sources": [
+                {"seed": source.seed, "top1": source.top1, "files": [str(path) for path in source.records]}
+                for source in cell.sources
+            ],
         }
         for row, line in zip(plan.table.rows, rows, strict=True)
         for width, cell in zip(plan.widths, line, strict=True)
     ]
-    return {"title": plan.table.title, "fingerprint": fingerprint(identity), **identity, "cells": cells}
+    return {
+        "title": plan.table.title,
+        "fingerprint": fingerprint(identity),
+        **identity,
+        **_compute(records),
+        "cells": cells,
+        "records": {str(path): _in_short(record) for path, record in sorted(records.items())},
+    }
+
+
+def _compute(records: Records) -> dict[str, float]:
+    """What it took to make them: wall-clock hours of computing, and hours on GPUs."""
+    hours = sum(record["seconds"] for record in records.values()) / 3600
+    return {"hours": round(hours, 6), "gpu_hours": round(sum(record["gpu_hours"] for record in records.values()), 6)}
+
+
+def _in_short(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without its course and its products; its code as one hash."""
+    kept = {key: value for key, value in record.items() if key not in ("epochs", "networks")}
+    return kept | {"code": fingerprint(record["code"])}
 
 
 def _columns(plan: TablePlan) -> list[str]:

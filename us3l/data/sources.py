@@ -1,5 +1,6 @@
 """From what params.yaml calls a data set's source to a store on disk."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,22 @@ from us3l.data.download import fetch
 from us3l.data.store import Contents, Unwritten, write_store
 from us3l.errors import UserError
 from us3l.params import Cifar, Digits, Folder
+from us3l.plan import DatasetPlan
+from us3l.provenance import identify, record
+from us3l.records import write_record
 
 
-def prepare(source: Digits | Cifar | Folder, folder: Path, downloads: Path) -> None:
-    """Write the store of `source` into `folder`; downloaded archives stay in `downloads`. Raises UserError."""
-    write_store(folder, _read(source, downloads))
+def prepare(plan: DatasetPlan, downloads: Path) -> None:
+    """Write a data set and its record. Raises UserError."""
+    start = time.monotonic()
+    data = convert(plan.dataset.source, plan.folder, downloads)
+    identity = identify("prepare", plan.recipe)
+    write_record(plan.record, {**record(identity, None, time.monotonic() - start), "data": data})
+
+
+def convert(source: Digits | Cifar | Folder, folder: Path, downloads: Path) -> str:
+    """Write the store of `source` into `folder`, archives into `downloads`; the SHA-256 of its contents."""
+    return write_store(folder, _read(source, downloads))
 
 
 def _read(source: Digits | Cifar | Folder, downloads: Path) -> Contents:

@@ -1,62 +1,65 @@
 # Evaluation: one job settles the statistics, one trains the classifiers, of all widths of a run with one seed.
-# A run has its own widths, and so its own output files: hence one rule a run.
+# Runs of other widths have other output files: hence a rule for each group of runs with the same widths.
 
-for run in PLAN.runs.values():
-
-    rule:
-        name:
-            f"calibrate_{run.study}_{run.name}"
-        input:
-            run.data.files,
-            run.checkpoint("{seed}"),
-        output:
-            run.networks("{seed}"),
-        log:
-            f"logs/calibrate/{run.study}/{run.name}/seed{{seed}}.log",
-        benchmark:
-            f"logs/calibrate/{run.study}/{run.name}/seed{{seed}}.jsonl"
-        wildcard_constraints:
-            seed="|".join(map(str, run.seeds)),
-        conda:
-            "../envs/us3l.yaml"
-        threads: run.run.resources.threads
-        resources:
-            gpu=min(1, run.run.resources.gpus),
-            mem_mb=run.run.resources.memory_mb,
-        params:
-            recipe=run.recipe("calibrate"),
-            code=code("calibrate"),
-            run=f"{run.study} {run.name}",
-        message:
-            f"Calibrating {run.study} {run.name}, seed {{wildcards.seed}}"
-        shell:
-            "us3l calibrate {params.run} {wildcards.seed}" " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
+for group, runs in PLAN.groups().items():
+    of_group = replace(runs[0], study="{study}", name="{run}")
 
     rule:
         name:
-            f"linear_{run.study}_{run.name}"
+            f"calibrate_{group}"
         input:
-            run.data.files,
-            run.networks("{seed}"),
+            lambda w: run_of(w).inputs("calibrate", w.seed),
         output:
-            run.evaluations("{seed}"),
+            of_group.outputs("calibrate", "{seed}"),
         log:
-            f"logs/linear/{run.study}/{run.name}/seed{{seed}}.log",
+            "logs/calibrate/{study}/{run}/seed{seed}.log",
         benchmark:
-            f"logs/linear/{run.study}/{run.name}/seed{{seed}}.jsonl"
+            "logs/calibrate/{study}/{run}/seed{seed}.jsonl"
         wildcard_constraints:
-            seed="|".join(map(str, run.seeds)),
+            study=runs[0].study,
+            run="|".join(run.name for run in runs),
+            seed=r"\d+",
         conda:
             "../envs/us3l.yaml"
-        threads: run.run.resources.threads
+        threads: lambda w: run_of(w).run.resources.threads
         resources:
-            gpu=min(1, run.run.resources.gpus),
-            mem_mb=run.run.resources.memory_mb,
+            gpu=lambda w: min(1, run_of(w).run.resources.gpus),
+            mem_mb=lambda w: run_of(w).run.resources.memory_mb,
         params:
-            recipe=run.recipe("linear"),
-            code=code("linear"),
-            run=f"{run.study} {run.name}",
+            recipe=lambda w: run_of(w).recipe("calibrate"),
+            code=fingerprint(code("calibrate")),
         message:
-            f"Linear evaluation of {run.study} {run.name}, seed {{wildcards.seed}}"
+            "Calibrating {wildcards.study} {wildcards.run}, seed {wildcards.seed}"
         shell:
-            "us3l linear {params.run} {wildcards.seed}" " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
+            "us3l calibrate {wildcards.study} {wildcards.run} {wildcards.seed}"
+            " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
+
+    rule:
+        name:
+            f"linear_{group}"
+        input:
+            lambda w: run_of(w).inputs("linear", w.seed),
+        output:
+            of_group.outputs("linear", "{seed}"),
+        log:
+            "logs/linear/{study}/{run}/seed{seed}.log",
+        benchmark:
+            "logs/linear/{study}/{run}/seed{seed}.jsonl"
+        wildcard_constraints:
+            study=runs[0].study,
+            run="|".join(run.name for run in runs),
+            seed=r"\d+",
+        conda:
+            "../envs/us3l.yaml"
+        threads: lambda w: run_of(w).run.resources.threads
+        resources:
+            gpu=lambda w: min(1, run_of(w).run.resources.gpus),
+            mem_mb=lambda w: run_of(w).run.resources.memory_mb,
+        params:
+            recipe=lambda w: run_of(w).recipe("linear"),
+            code=fingerprint(code("linear")),
+        message:
+            "Linear evaluation of {wildcards.study} {wildcards.run}, seed {wildcards.seed}"
+        shell:
+            "us3l linear {wildcards.study} {wildcards.run} {wildcards.seed}"
+            " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"

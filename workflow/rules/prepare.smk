@@ -3,7 +3,7 @@
 
 rule prepare:
     output:
-        [f"data/{{dataset}}/{name}" for name in FILES],
+        [f"data/{{dataset}}/{name}" for name in (*FILES, "prepare.json")],
     log:
         "logs/prepare/{dataset}.log",
     benchmark:
@@ -17,7 +17,7 @@ rule prepare:
         mem_mb=1500,
     params:
         recipe=lambda w: PLAN.dataset(w.dataset).recipe,
-        code=code("prepare"),
+        code=fingerprint(code("prepare")),
     message:
         "Preparing {wildcards.dataset}"
     shell:

@@ -3,10 +3,10 @@
 
 rule pretrain:
     input:
-        lambda w: PLAN.run(w.study, w.run).data.files,
+        lambda w: run_of(w).inputs("pretrain", w.seed),
     output:
         checkpoint="results/{study}/checkpoints/{run}/seed{seed}.safetensors",
-        history="results/{study}/checkpoints/{run}/seed{seed}.json",
+        record="results/{study}/pretrain/{run}/seed{seed}.json",
     log:
         "logs/pretrain/{study}/{run}/seed{seed}.log",
     benchmark:
@@ -17,13 +17,13 @@ rule pretrain:
         seed=r"\d+",
     conda:
         "../envs/us3l.yaml"
-    threads: lambda w: PLAN.run(w.study, w.run).run.resources.threads
+    threads: lambda w: run_of(w).run.resources.threads
     resources:
-        gpu=lambda w: PLAN.run(w.study, w.run).run.resources.gpus,
-        mem_mb=lambda w: PLAN.run(w.study, w.run).run.resources.memory_mb,
+        gpu=lambda w: run_of(w).run.resources.gpus,
+        mem_mb=lambda w: run_of(w).run.resources.memory_mb,
     params:
-        recipe=lambda w: PLAN.run(w.study, w.run).recipe("pretrain"),
-        code=code("pretrain"),
+        recipe=lambda w: run_of(w).recipe("pretrain"),
+        code=fingerprint(code("pretrain")),
     message:
         "Pretraining {wildcards.study} {wildcards.run}, seed {wildcards.seed}"
     shell:

@@ -3,7 +3,7 @@
 
 rule table:
     input:
-        lambda w: PLAN.table(w.study, w.table).evaluations,
+        lambda w: PLAN.table(w.study, w.table).inputs,
     output:
         [f"results/{{study}}/tables/{{table}}.{suffix}" for suffix in TABLE_FORMATS],
     log:
@@ -19,7 +19,7 @@ rule table:
     threads: 1
     params:
         recipe=lambda w: PLAN.table(w.study, w.table).recipe,
-        code=code("table"),
+        code=fingerprint(code("table")),
     message:
         "Writing the table {wildcards.study} {wildcards.table}"
     shell:

@@ -1,0 +1,2 @@
+def set_num_threads(count):
+    pass

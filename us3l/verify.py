@@ -1,0 +1,187 @@
+"""`us3l verify`: numbers derived again, one level after another; each verdict names the promise that it checked.
+
+0 the tables' text from the evaluations; 1 every file against its seal, the params, the code and dvc.lock; 2 the
+evaluations from the stored checkpoints; 3 the checkpoints from the params. Levels 0 and 1 need no PyTorch.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from us3l.cells import Selection
+from us3l.errors import UserError
+from us3l.integrity import damage, wrong_texts
+from us3l.jobs import Job
+from us3l.lineage import Change, changes
+from us3l.plan import RunPlan, TablePlan, width_label
+from us3l.records import read_record
+from us3l.rederive import Rederived, rederive
+from us3l.seals import read_weights
+from us3l.tables import read_rows, with_sources
+
+SHOWN = 20  # findings of one verdict
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was derived again and compared, under which promise, and what did not hold."""
+
+    compared: str
+    promise: str
+    wrong: list[str] = field(default_factory=list)
+
+
+Level = Callable[[Selection], list[Verdict]]
+
+
+def verify(selection: Selection, deepest: int) -> bool:
+    """Check the levels up to `deepest` and print their verdicts; whether all of them hold."""
+    holds = True
+    for number, level in enumerate(LEVELS[: deepest + 1]):
+        start = time.monotonic()
+        for verdict in level(selection):
+            said = f"{len(verdict.wrong)} DIFFER" if verdict.wrong else "holds"
+            print(f"level {number}  {said}  {verdict.promise}: {verdict.compared}, {time.monotonic() - start:.1f} s")
+            for line in verdict.wrong[:SHOWN]:
+                print(f"         {line}")
+            if len(verdict.wrong) > SHOWN:
+                print(f"         and {len(verdict.wrong) - SHOWN} more")
+            holds &= not verdict.wrong
+    return holds
+
+
+def texts_from_evaluations(selection: Selection) -> list[Verdict]:
+    """Whole tables, whatever cells are selected: it takes no time."""
+    wrong = [line for table in selection.tables for line in _wrong_in_table(table)]
+    return [Verdict(f"{len(selection.tables)} tables from their evaluations", "bitwise", wrong)]
+
+
+def _wrong_in_table(table: TablePlan) -> list[str]:
+    if absent := [path for path in table.outputs if not path.is_file()]:
+        return [f"{path}: absent; `us3l table {table.study} {table.name}` writes it" for path in absent]
+    try:
+        wrong = list(wrong_texts(table).values())
+        there, right = read_record(table.file("json")), with_sources(table, read_rows(table))
+    except UserError as error:
+        return [str(error)]
+    cells = {(cell["row"], cell["width"]): cell for cell in there["cells"]}
+    for should in right["cells"]:
+        is_ = cells.get((should["row"], should["width"]), {"values": "nothing"})
+        if is_ != should:
+            where = f"{table.file('json')}: {should['row']!r} at {should['width']:g}x"
+            wrong.append(f"{where} has {is_['values']}, and the evaluations give {should['values']}")
+    if there["records"] != right["records"]:
+        wrong.append(f"{table.file('json')}: its records are not those of the files that it was made from")
+    return wrong
+
+
+def files_as_recorded(selection: Selection) -> list[Verdict]:
+    """Each file whole, and made by today's params and code from the files that are there; then DVC's opinion."""
+    wrong = [line for job in selection.jobs for line in _wrong_in_job(job)]
+    files = sum(len(job.outputs) for job in selection.jobs)
+    verdicts = [Verdict(f"{files} files against seals, params, code and inputs", "bitwise", wrong)]
+    if Path("dvc.lock").is_file():
+        verdicts.append(Verdict("the same files against dvc.lock", "bitwise", _wrong_for_dvc(selection)))
+    else:
+        print("level 1  not checked: there is no dvc.lock; `dvc commit` writes one")
+    return verdicts
+
+
+def _wrong_in_job(job: Job) -> list[str]:
+    damaged = damage(job)
+    wrong = [*damaged.values(), *_of_another_run(job, damaged)]
+    for path, changed in changes(job).items():
+        if path not in damaged:
+            wrong += [_say(path, change) for change in changed]
+    return wrong
+
+
+def _say(path: Path, change: Change) -> str:
+    what, was, now = change
+    return f"{path}: {now}" if what == str(path) else f"{path}: {what} was {was} and is {now}"
+
+
+def _of_another_run(job: Job, damaged: dict[Path, str]) -> list[str]:
+    """Weights that are whole, but not those that the job's record tells of."""
+    if not isinstance(job.of, RunPlan) or job.stage == "linear" or damaged or not job.done:
+        return []
+    record, run = read_record(job.record), job.of
+    if job.stage == "pretrain":
+        sealed = {run.checkpoint(job.seed): record["checkpoint"]}
+    else:
+        sealed = {run.network(job.seed, width): record["networks"].get(width_label(width)) for width in run.widths}
+    return [
+        f"{path}: not the weights that {job.record} tells of"
+        for path, seal in sealed.items()
+        if read_weights(path)[1]["seal"] != seal
+    ]
+
+
+def _wrong_for_dvc(selection: Selection) -> list[str]:
+    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True)
+    if status.returncode:
+        return [f"dvc status: {' '.join(status.stderr.split())}"]
+    mine = {job.dvc_stage for job in selection.jobs}
+    return [
+        f"{stage}: {what}: {path} {state}"
+        for stage, reports in json.loads(status.stdout).items()
+        if stage in mine
+        for report in reports
+        for what, paths in (report.items() if isinstance(report, dict) else [(report, {"": ""})])
+        for path, state in paths.items()
+    ]
+
+
+def evaluations_from_checkpoints(selection: Selection) -> list[Verdict]:
+    """Calibrate and evaluate again, in a folder of its own."""
+    return _verdicts(rederive(selection, ("calibrate", "linear")), "within rounding", _rounding)
+
+
+def checkpoints_from_params(selection: Selection) -> list[Verdict]:
+    """Train again, in a folder of its own, and evaluate that."""
+    return _verdicts(rederive(selection, ("pretrain", "calibrate", "linear")), "statistical", _interval)
+
+
+def _verdicts(again: list[Rederived], otherwise: str, close: Callable[[Rederived], str | None]) -> list[Verdict]:
+    """Bitwise for what was made on a machine like this one, `close` for the rest."""
+    same = [each for each in again if each.like_here]
+    other = [each for each in again if not each.like_here]
+    verdicts = []
+    if same:
+        wrong = [said for each in same if (said := each.difference())]
+        verdicts.append(Verdict(f"{len(same)} results that a machine like this one made", "bitwise", wrong))
+    if other:
+        wrong = [said for each in other if (said := close(each))]
+        verdicts.append(Verdict(f"{len(other)} results that other hardware or versions made", otherwise, wrong))
+    return verdicts
+
+
+ROUNDING = 0.5  # points of accuracy that other hardware's rounding may move, from the same weights
+
+
+def _rounding(each: Rederived) -> str | None:
+    made, again = each.made.get("top1"), each.again.get("top1")
+    if made is not None and abs(made - again) > ROUNDING:
+        return f"{each.path}: top-1 {made:.2f} was recorded, {again:.2f} came again, more than {ROUNDING} apart"
+    return None
+
+
+def _interval(each: Rederived) -> str | None:
+    if "interval" not in each.made:
+        return None
+    (low, high), again = each.made["interval"], each.again["top1"]
+    if not low <= again <= high:
+        return f"{each.path}: top-1 {again:.2f} came again, outside the recorded interval, {low:.2f} to {high:.2f}"
+    return None
+
+
+LEVELS: tuple[Level, ...] = (
+    texts_from_evaluations,
+    files_as_recorded,
+    evaluations_from_checkpoints,
+    checkpoints_from_params,
+)

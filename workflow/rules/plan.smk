@@ -1,0 +1,19 @@
+# The plan: what each stage of dvc.yaml depends on besides its input files. A comment in the code remakes it, alone.
+
+
+rule plan:
+    input:
+        "params.yaml",
+        sorted(str(path) for path in Path("us3l").rglob("*.py")),
+    output:
+        str(PLAN_FILE),
+    log:
+        "logs/plan.log",
+    localrule: True
+    conda:
+        "../envs/us3l.yaml"
+    threads: 1
+    message:
+        "Writing the plan"
+    shell:
+        "us3l plan --write > {log} 2>&1"
