@@ -107,6 +107,17 @@ def test_one_two_and_four_processes_give_the_same_bits(tmp_path: Path) -> None:
     assert bits[1] == bits[2] == bits[4]
 
 
+def test_a_training_that_waited_for_another_of_its_recipe_takes_what_that_has_made(tmp_path: Path) -> None:
+    made = project(tmp_path)
+    first = made.start(*PRETRAIN, "--save-every", "0")
+    wait_for_state(made, first)
+    code, output = made.run(*PRETRAIN)
+    first.communicate()
+    assert code == first.returncode == 0
+    assert "waiting for it" in output and "epoch 1/" not in output
+    assert weights(made)
+
+
 def test_processes_that_do_not_divide_the_shards_are_refused(tmp_path: Path) -> None:
     made = project(tmp_path, batch={"size": 128, "shards": 1})
     code, output = made.run("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *PRETRAIN)

@@ -33,10 +33,6 @@ class World:
         for group in self.groups:
             distributed.all_reduce(tensor, group=group)
 
-    def wait(self) -> None:
-        """Return once all processes are here."""
-        self.any(False)
-
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all of them get the same answer."""
         if self.size == 1:

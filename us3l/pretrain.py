@@ -21,7 +21,7 @@ from us3l.params import Pretrained, Untrained
 from us3l.plan import RunPlan
 from us3l.progress import Progress
 from us3l.provenance import fingerprint, identify, record
-from us3l.records import write_record
+from us3l.records import read_record, write_record
 from us3l.rundir import run_directory
 from us3l.schedule import learning_rate
 from us3l.widths import sample
@@ -46,13 +46,23 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
     if isinstance(plan.run, Untrained):
         write(_initial_weights(plan.run, store, seed), [], 0.0)
         return
-    folder = runs / fingerprint(identity)
+    folder, record_there = runs / fingerprint(identity), _stamp(plan.training(seed))
     with run_directory(folder) if world.leads else nullcontext():
-        world.wait()
+        if world.any(world.leads and _is_done_meanwhile(plan.training(seed), record_there, folder.name)):
+            return
         training = Training(plan.run, store, plan, seed, world, folder / "state.safetensors", save_every)
         training.run_to_the_end()
         if world.leads:
             write(training.learner.flat.parameters, training.history, training.seconds)
+
+
+def _stamp(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _is_done_meanwhile(record: Path, before: int | None, fingerprint: str) -> bool:
+    """Whether another training of the same recipe wrote its results while this one waited for the run directory."""
+    return _stamp(record) not in (None, before) and read_record(record)["fingerprint"] == fingerprint
 
 
 def _initial_weights(run: Untrained, store: Store, seed: int) -> dict[str, Tensor]:
