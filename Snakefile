@@ -37,6 +37,8 @@ rule all:
     input:
         PLAN_FILE,
         [path for job in jobs(PLAN, PLAN.build) for path in job.outputs],
+    message:
+        "All is there"
 
 
 include: "workflow/rules/plan.smk"
