@@ -10,7 +10,7 @@ from us3l.data.store import FILES
 from us3l.errors import UserError
 from us3l.gpus import visible_gpus
 from us3l.jobs import jobs
-from us3l.ledger import PLAN_FILE, commit
+from us3l.ledger import PLAN_FILE, hand_over
 from us3l.plan import TABLE_FORMATS, Plan, code
 from us3l.provenance import fingerprint
 from us3l.reading import load
@@ -49,8 +49,8 @@ include: "workflow/rules/report.smk"
 
 
 onsuccess:
-    commit(PLAN, [path for job in workflow.dag.finished_jobs for path in job.output])
+    hand_over([path for job in workflow.dag.finished_jobs for path in job.output])
 
 
 onerror:
-    commit(PLAN, [path for job in workflow.dag.finished_jobs for path in job.output])
+    hand_over([path for job in workflow.dag.finished_jobs for path in job.output])

@@ -104,7 +104,7 @@ def files() -> dict[Path, bytes]:
         (
             "make nosuch",
             "the studies that params.yaml builds have no stage 'nosuch'; they have: plan, prepare@digits, "
-            "tiny-calibrate@us3l, tiny-linear@us3l, tiny-pretrain@us3l, tiny-table@main",
+            "tiny-pretrain@us3l, tiny-calibrate@us3l, tiny-linear@us3l, tiny-table@main",
         ),
         (
             "plan --params nosuch.yaml",

@@ -60,7 +60,7 @@ def waits(process: Holder) -> bool:
     """Whether it says that it waits, and then does."""
     said = line(process.stderr)
     goes_on = select.select([process.stdout], [], [], 0.2)[0]
-    return "is in use by another training of the same recipe; waiting for it" in said and not goes_on
+    return "is in use by another process; waiting for it" in said and not goes_on
 
 
 def test_the_second_process_says_that_it_waits_and_goes_on_when_the_first_is_done(

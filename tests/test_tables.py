@@ -49,8 +49,9 @@ def run(name: str = "us3l") -> RunPlan:
 
 def describe(kind: str, **facts: Any) -> dict[str, Any]:
     """A record of what a stage took, so far as tables read it."""
+    stage = {"evaluation": "linear", "training": "pretrain", "calibration": "calibrate"}[kind]
     hours = {"seconds": 3600 * HOUR[kind], "gpu_hours": 2 * HOUR[kind]}
-    return {"code": {"us3l": kind}, "data": "5eed", **hours, **facts}
+    return {"stage": stage, "recipe": run().recipe(stage), "code": {"us3l": kind}, "data": "5eed", **hours, **facts}
 
 
 def evaluate(name: str, width: float, accuracies: list[float], **facts: Any) -> None:

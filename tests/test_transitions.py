@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,8 @@ def test_a_flipped_byte_is_found_by_both_and_mended(checkout: Checkout) -> None:
 
 def test_an_edit_of_code_runs_the_stages_that_import_it_and_a_comment_none(checkout: Checkout) -> None:
     checkout.run(*SNAKEMAKE)
+    (checkout.folder / "us3l" / "notes.txt").write_text("Not code.")
+    assert checkout.clean()
     checkout.append("linear.py", "\n\n# A comment.\n")
     assert checkout.dirty() == {"plan"}
     assert checkout.pending() == {"plan": 1}
@@ -242,3 +245,63 @@ def test_verify_holds_after_both_tools_and_finds_what_dvc_lock_does_not_know(che
     assert (
         output.count("holds") == 2 and "digits-linear@us3l: changed outs: results/digits/linear/us3l modified" in output
     )
+
+
+def seeds(*values: int) -> Callable[[Any], None]:
+    return lambda params: params["studies"]["digits"].update(seeds=list(values))
+
+
+def test_a_stage_of_which_one_seed_is_stale_or_damaged_is_not_taken_for_done(checkout: Checkout) -> None:
+    checkout.edit(seeds(0, 1))
+    checkout.run(*SNAKEMAKE)
+    checkout.edit(temperature(0.4))
+    checkout.run(*SNAKEMAKE, "--", str(RESULTS / "pretrain/us3l/seed1.json"))
+    assert "digits-pretrain@us3l" in checkout.dirty()
+    assert checkout.ran(*REPRO) == sorted([*OF_US3L, "calibrate us3l", "linear us3l"]), "one training was there"
+    assert checkout.clean()
+
+    flip(checkout.folder / CHECKPOINT)
+    (checkout.folder / CHECKPOINT).with_name("seed1.safetensors").unlink()
+    assert checkout.try_(*SNAKEMAKE, "--keep-going")[0] != 0
+    assert "digits-pretrain@us3l" in checkout.dirty()
+    checkout.run("dvc", "checkout", "--quiet", "--force")
+    checkout.run(*SNAKEMAKE)
+    assert checkout.clean()
+
+    checkout.edit(seeds(0))
+    checkout.run(*SNAKEMAKE)
+    assert checkout.clean()
+
+
+def test_an_edit_while_snakemake_runs_is_an_edit_for_both(checkout: Checkout) -> None:
+    module = checkout.folder / "us3l/linear.py"
+    module.write_text(module.read_text().replace("    log(", "    import time\n    time.sleep(3)\n    log("))
+    building = subprocess.Popen(
+        SNAKEMAKE, cwd=checkout.folder, env=checkout.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    log = checkout.folder / "runs" / "log"
+    while not log.exists() or "calibrate us3l" not in log.read_text():
+        assert building.poll() is None
+        time.sleep(0.05)
+    checkout.edit(temperature(0.4))
+    building.communicate()
+    assert "digits-pretrain@us3l" in checkout.dirty()
+    assert checkout.pending()["pretrain"] == 1
+    assert checkout.ran(*REPRO) == OF_US3L
+    assert checkout.clean()
+
+
+def test_a_study_that_dvc_yaml_lacks_is_named_and_the_others_are_recorded(checkout: Checkout) -> None:
+    checkout.edit(lambda params: params["studies"].update(extra=params["studies"]["digits"]))
+    checkout.edit(lambda params: params.update(build=["digits", "extra"]))
+    output = checkout.run(*SNAKEMAKE)
+    assert "us3l: dvc.yaml has no extra-pretrain@us-simsiam, extra-pretrain@us3l" in output
+    assert checkout.clean()
+
+
+def test_what_no_table_shows_is_verified_too(checkout: Checkout) -> None:
+    checkout.edit(lambda params: params["studies"]["digits"]["tables"]["main"]["rows"].pop())
+    checkout.run(*SNAKEMAKE)
+    assert checkout.try_("us3l", "verify")[0] == 0
+    flip(checkout.folder / RESULTS / "checkpoints/us-simsiam/seed0.safetensors")
+    assert checkout.try_("us3l", "verify")[0] == 1

@@ -1,9 +1,12 @@
 """`us3l verify`, `us3l why` and `us3l plan --cost` over a small project: each mutation is caught at its level."""
 
 import json
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +184,41 @@ def test_cells_are_named_by_table_row_and_column(project: Project, cells: str) -
 )
 def test_cells_that_are_not_there_are_refused(project: Project, cells: str, said: str) -> None:
     assert project.run("us3l", "verify", cells) == (2, f"us3l: {said}\n")
+
+
+def test_a_label_may_have_colons(project: Project) -> None:
+    content = params(epochs=1)
+    content["studies"]["tiny"]["tables"]["main"]["rows"][0]["label"] = "US3L: all: 0.25"
+    project.write(content)
+    project.must("us3l", "table", "tiny", "main")
+    for cells in ("main:US3L: all: 0.25", "main:US3L: all: 0.25:0.25x", "main:us3l: a", "main:1:0.25"):
+        assert verdicts(project, 0, cells) == {0: True}
+
+
+def test_a_cell_that_no_run_makes_is_refused(project: Project) -> None:
+    content = params(epochs=1)
+    content["studies"]["tiny"]["tables"]["main"]["rows"].append({"label": "Wide", "runs": {1.0: "us3l"}})
+    project.write(content)
+    said = "us3l: main:Wide:0.25: no run of params.yaml makes this cell\n"
+    assert project.run("us3l", "verify", "main:Wide:0.25") == (2, said)
+
+
+def test_a_broken_off_level_3_goes_on_where_it_was(project: Project) -> None:
+    project.write(params(epochs=1))
+    process = project.start("us3l", "verify", "--level", "3")
+    scratch = Path("runs/verify-pretrain")
+    while not (scratch / TRAINING).is_file():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    trained = (scratch / CHECKPOINT).stat().st_mtime_ns
+    watched = project.start("us3l", "verify", "--level", "3")
+    while not (scratch / EVALUATION).is_file() and watched.poll() is None:
+        time.sleep(0.01)
+        with suppress(FileNotFoundError):
+            assert (scratch / CHECKPOINT).stat().st_mtime_ns == trained
+    assert "level 3  holds" in watched.communicate()[0]
 
 
 def test_level_0_takes_less_than_two_seconds_and_no_torch(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

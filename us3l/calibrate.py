@@ -41,13 +41,13 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
         width: narrow(weights, backbone(plan.run.backbone, width, channels)).to(device) for width in plan.widths
     }
     settle_statistics(list(networks.values()), plan, store, seed, device)
-    facts = record(identity, device, time.monotonic() - start)
     seals = {
         width_label(width): save_network(
             plan.network(seed, width), network, plan.run.backbone, width, channels, {**identity, "width": width}
         )
         for width, network in networks.items()
     }
+    facts = record(identity, device, time.monotonic() - start)
     write_record(plan.calibration(seed), {**facts, "networks": seals})
 
 

@@ -23,42 +23,57 @@ def select(plan: Plan, text: str | None, params: Path) -> Selection:
 
     ROW is a label, the beginning of one, or a number from 1; COLUMN is a width. Raises UserError for what is not there.
     """
-    name, row, column = _split(text or "")
-    tables = _tables(plan, name)
-    widths: dict[RunPlan, list[float]] = {}
-    for table in tables:
-        index, width = _row(table, row), _column(table, column)
-        for at, w, run in table.cells():
-            if run and index in (None, at) and width in (None, w) and w not in widths.setdefault(run, []):
-                widths[run].append(w)
-    mine = [job for job in jobs(plan, plan.studies) if _rests_on(job, tables, widths)]
-    return Selection(tables, widths, mine, params)
-
-
-def _rests_on(job: Job, tables: list[TablePlan], runs: dict[RunPlan, list[float]]) -> bool:
-    return job.of in tables or job.of in runs or any(job.of is run.data for run in runs)
-
-
-def _split(text: str) -> tuple[str, str, str]:
-    """Table, row and column; a label may have colons of its own."""
+    if text is None:
+        return _everything(plan, params)
     name, _, rest = text.partition(":")
-    row, _, column = rest.rpartition(":") if ":" in rest else (rest, "", "")
-    return name, row, column
+    table = _table(plan, name)
+    index, width = _place(table, rest)
+    widths: dict[RunPlan, list[float]] = {}
+    for at, w, run in table.cells():
+        if run and index in (None, at) and width in (None, w) and w not in widths.setdefault(run, []):
+            widths[run].append(w)
+    if not widths:
+        raise UserError(f"{text}: no run of params.yaml makes this cell")
+    rests_on = {table, *widths, *(run.data for run in widths)}
+    mine = [job for job in jobs(plan, plan.studies) if job.of in rests_on]
+    return Selection([table], widths, mine, params)
 
 
-def _tables(plan: Plan, name: str) -> list[TablePlan]:
-    built = [table for table in plan.tables.values() if table.study in plan.build]
-    found = [t for t in plan.tables.values() if name == f"{t.study}/{t.name}"] or [t for t in built if t.name == name]
-    if name and len(found) != 1:
-        names = ", ".join(f"{table.study}/{table.name}" for table in plan.tables.values())
+def _everything(plan: Plan, params: Path) -> Selection:
+    """All that the studies to build make, whether or not a table shows it."""
+    tables = [table for table in plan.tables.values() if table.study in plan.build]
+    widths = {run: list(run.widths) for run in plan.runs.values() if run.study in plan.build}
+    if not widths:
+        raise UserError("params.yaml builds no run: name a table, as STUDY/TABLE, or a study under build")
+    return Selection(tables, widths, jobs(plan, plan.build), params)
+
+
+def _table(plan: Plan, name: str) -> TablePlan:
+    everywhere, built = plan.tables.values(), [t for t in plan.tables.values() if t.study in plan.build]
+    found = [t for t in everywhere if name == f"{t.study}/{t.name}"] or [t for t in built if name == t.name]
+    if len(found) != 1:
+        names = ", ".join(f"{table.study}/{table.name}" for table in everywhere)
         raise UserError(f"no table, or more than one, is called {name!r}; params.yaml has: {names}")
-    return found if name else built
+    return found[0]
 
 
-def _row(table: TablePlan, text: str) -> int | None:
-    labels = [row.label for row in table.table.rows]
+def _place(table: TablePlan, text: str) -> tuple[int | None, float | None]:
+    """Row and column, None for all; a label may have colons of its own."""
     if not text:
-        return None
+        return None, None
+    row, colon, column = text.rpartition(":")
+    if not colon or text in [row.label for row in table.table.rows]:
+        return _row(table, text), None
+    try:
+        return _row(table, row), _column(table, column)
+    except UserError:
+        if any(row.label.lower().startswith(text.lower()) for row in table.table.rows):
+            return _row(table, text), None
+        raise
+
+
+def _row(table: TablePlan, text: str) -> int:
+    labels = [row.label for row in table.table.rows]
     exact = [index for index, label in enumerate(labels) if text in (label, str(index + 1))]
     found = exact or [index for index, label in enumerate(labels) if label.lower().startswith(text.lower())]
     if len(found) != 1:
@@ -66,9 +81,7 @@ def _row(table: TablePlan, text: str) -> int | None:
     return found[0]
 
 
-def _column(table: TablePlan, text: str) -> float | None:
-    if not text:
-        return None
+def _column(table: TablePlan, text: str) -> float:
     found = [width for width in table.widths if text.removesuffix("x") in (str(width), f"{width:g}")]
     if not found:
         widths = ", ".join(f"{width:g}x" for width in table.widths)

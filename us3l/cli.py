@@ -128,9 +128,9 @@ def plan(
     from us3l.listing import show, show_costs
 
     expanded = _plan(params)
-    (show_costs if cost else show)(expanded, study)
     if write:
         write_plan(expanded)
+    (show_costs if cost else show)(expanded, study)
 
 
 @app.command()
@@ -165,6 +165,14 @@ def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], par
     from us3l.ledger import make
 
     make(_plan(params), stage)
+
+
+@app.command()
+def commit(params: ParamsFile = PARAMS) -> None:
+    """Record results in DVC: what Snakemake calls at its end, with the files it made on standard input."""
+    from us3l.ledger import commit
+
+    commit(_plan(params), [] if sys.stdin.isatty() else sys.stdin.read().splitlines())
 
 
 def main() -> None:

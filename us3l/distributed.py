@@ -76,7 +76,10 @@ def world(device: torch.device) -> Iterator[World]:
 def _end_with_the_launcher() -> None:
     """Let the kernel send SIGTERM once the process that started this one is dead, be it killed (Linux only)."""
     if sys.platform == "linux":
+        launcher = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != launcher:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _groups(rank: int, size: int) -> tuple[distributed.ProcessGroup, ...]:

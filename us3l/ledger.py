@@ -1,7 +1,7 @@
 """One truth for two tools: Snakemake does the work, and DVC's record follows it.
 
-results/plan.json holds all that a stage of dvc.yaml depends on besides its input files, as the rules have it: so both
-tools do again the same, after whatever edit.
+results/plan.json holds what a stage of dvc.yaml depends on besides its input files, by the recipes and code hashes that
+the rules have, so that the same edits concern both.
 """
 
 import json
@@ -12,10 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
+
 from us3l.errors import UserError
 from us3l.files import replacing
 from us3l.integrity import damage, wrong_texts
 from us3l.jobs import Job, jobs
+from us3l.lineage import work
 from us3l.plan import Plan, TablePlan, code
 from us3l.provenance import fingerprint
 
@@ -41,15 +44,17 @@ def _dependencies(plan: Plan) -> dict[str, Any]:
 def make(plan: Plan, dvc_stage: str) -> NoReturn:
     """Have Snakemake make what is missing or out of date in a stage of dvc.yaml, and nothing else; never returns.
 
-    Damaged files are removed first, or Snakemake would take them for good. Raises UserError for an unknown stage.
+    Files that are not as their job wrote them are removed first, or Snakemake would take them for good.
+    Raises UserError for an unknown stage.
     """
     if dvc_stage == "plan":
+        PLAN_FILE.unlink(missing_ok=True)
         _snakemake(["plan"], [PLAN_FILE])
-    known = jobs(plan, plan.build)
-    mine = [job for job in known if job.dvc_stage == dvc_stage]
-    if not mine:
-        names = ", ".join(sorted({job.dvc_stage for job in known}))
-        raise UserError(f"the studies that params.yaml builds have no stage {dvc_stage!r}; they have: plan, {names}")
+    members = _stages(plan)
+    if dvc_stage not in members:
+        names = ", ".join(["plan", *members])
+        raise UserError(f"the studies that params.yaml builds have no stage {dvc_stage!r}; they have: {names}")
+    mine = members[dvc_stage]
     for path, said in (each for job in mine for each in _unfit(job).items()):
         print(f"us3l: {said}: made again", file=sys.stderr)
         path.unlink()
@@ -61,27 +66,57 @@ def _unfit(job: Job) -> dict[Path, str]:
 
 
 def _snakemake(rules: list[str], targets: list[Path]) -> NoReturn:
-    command = [sys.executable, "-m", "snakemake", "--quiet", "host", "progress", "reason", "--cores", "all", "--nolock"]
+    command = [sys.executable, "-m", "snakemake", "--quiet", "host", "progress", "reason", "--cores", "all"]
     os.execv(sys.executable, [*command, "--allowed-rules", *rules, "--", *map(str, targets)])
 
 
-def commit(plan: Plan, made: Iterable[str]) -> None:
-    """After Snakemake made some files, tell DVC of the stages that they complete; of the others it knows already.
+def hand_over(made: Iterable[str]) -> None:
+    """After Snakemake made some files: have a process that reads params and code as they are now tell DVC of them.
 
     Does nothing where the project has no DVC, or where DVC itself called Snakemake.
     """
-    if "DVC_STAGE" in os.environ or not Path(".dvc").is_dir():
-        return
+    if "DVC_STAGE" not in os.environ and Path(".dvc").is_dir():
+        subprocess.run([sys.executable, "-m", "us3l", "commit"], input="\n".join(made), text=True)
+
+
+def commit(plan: Plan, made: Iterable[str]) -> None:
+    """Tell DVC of the stages that have new files, or another entry in the plan, and are whole and up to date."""
     write_plan(plan)
-    new = {Path(path) for path in made}
+    members, entries, locked = _stages(plan), _dependencies(plan), locked_entries()
+    to_do, new = work([job for mine in members.values() for job in mine]), {Path(path) for path in made}
+    changed = [
+        name
+        for name, mine in members.items()
+        if locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in mine)
+    ]
+    current = [name for name in changed if not any(job in to_do or damage(job) for job in members[name])]
+    listed = [name for name in current if _is_in_dvc_yaml(name)]
+    if len(listed) < len(current):
+        missing = ", ".join(name for name in current if name not in listed)
+        print(f"us3l: dvc.yaml has no {missing}; its first lines say how to add a study", file=sys.stderr)
+    command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", "plan", *listed]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        said = "".join(done.stdout.splitlines()[-1:])
+        print(f"us3l: DVC has not recorded what was made; mend this and run `us3l commit`: {said}", file=sys.stderr)
+
+
+def _stages(plan: Plan) -> dict[str, list[Job]]:
+    """The jobs of the studies to build, by stage of dvc.yaml."""
     stages: dict[str, list[Job]] = {}
     for job in jobs(plan, plan.build):
         stages.setdefault(job.dvc_stage, []).append(job)
-    complete = [
-        name
-        for name, members in stages.items()
-        if any(not new.isdisjoint(job.outputs) for job in members) and all(job.done for job in members)
-    ]
-    command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", "--quiet", "plan", *complete]
-    if subprocess.run(command).returncode:
-        print("us3l: DVC has not recorded these files; `dvc status` tells why, `dvc commit` does it", file=sys.stderr)
+    return stages
+
+
+def locked_entries() -> dict[str, Any]:
+    """For each stage that DVC knows, its entry of the plan at that time."""
+    lock = Path("dvc.lock")
+    stages = yaml.safe_load(lock.read_text())["stages"] if lock.is_file() else {}
+    return {name: stage.get("params", {}).get(str(PLAN_FILE), {}).get(name) for name, stage in stages.items()}
+
+
+def _is_in_dvc_yaml(name: str) -> bool:
+    group, _, item = name.partition("@")
+    stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"].get(group)
+    return stage is not None and (not isinstance(stage["foreach"], list) or item in stage["foreach"])

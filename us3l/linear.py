@@ -64,12 +64,12 @@ def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
     classes = len(store.classes)
     probes = [Probe(network.to(device), test[:1], classes, protocol.optimizer, seed) for network in networks]
     train(probes, images, labels, views, protocol, seed)
-    seconds = (time.monotonic() - start) / len(probes)
     answers = resident(store.test.labels, torch.device("cpu"))
+    scores = [score(probe.logits(test).cpu(), answers) for probe in probes]
+    seconds = (time.monotonic() - start) / len(probes)
     where = {"study": plan.study, "run": plan.name, "protocol": "linear", "dataset": plan.data.name}
-    for width, probe, origin in zip(plan.widths, probes, origins, strict=True):
+    for width, result, origin in zip(plan.widths, scores, origins, strict=True):
         identity = identify("linear", plan.recipe("linear"), **origin, seed=seed, width=width)
-        result = score(probe.logits(test).cpu(), answers)
         size = cost(plan.run.backbone, width, tuple(test.shape[1:]), classes)
         facts = record(identity, device, seconds)
         write_record(plan.evaluation(seed, width), {**where, **result, **size, **facts})

@@ -35,15 +35,16 @@ def show_costs(plan: Plan, study: str | None) -> None:
     everything = jobs(plan, studies(plan, study))
     to_do = work(everything)
     benchmarks = Benchmarks(jobs(plan, [*plan.studies]))
+    by_run = _by_run(list(to_do))
     bills = {}
-    for run, mine in _by_run(list(to_do)).items():
+    for run, mine in by_run.items():
         costs = [benchmarks.estimate(job) for job in mine]
         bills[run] = None if None in costs else sum(costs, FREE)
     table = _table("study", "run", *STAGES, "hours", "GPU-hours")
     known = {run: bill for run, bill in bills.items() if bill}
     unknown = [run for run in bills if run not in known]
     for run in [*sorted(known, key=lambda run: (known[run].gpu_hours, known[run].hours)), *unknown]:
-        counts = [str(sum(job.of is run and job.stage == stage for job in to_do)) for stage in STAGES]
+        counts = [str(sum(job.stage == stage for job in by_run[run])) for stage in STAGES]
         table.add_row(run.study, run.name, *counts, *_hours(bills[run]))
     console = Console(width=UNLIMITED, highlight=False)
     console.print(table)

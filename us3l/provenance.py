@@ -109,9 +109,7 @@ def _git() -> dict[str, Any] | None:
     try:
         command = ["git", "rev-parse", "--verify", "HEAD"]
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        # Results are made anew by the very runs that ask.
-        made = [f":(exclude){name}" for name in ("results", "dvc.lock", ".snakemake")]
-        command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *made]
+        command = ["git", "status", "--porcelain", "--", "params.yaml", "us3l", "Snakefile", "workflow"]
         changes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -14,10 +14,10 @@ from us3l.errors import UserError
 from us3l.jobs import Job
 from us3l.lineage import identities
 from us3l.plan import RunPlan
+from us3l.provenance import fingerprint
 from us3l.records import read_record
 from us3l.rundir import run_directory
 
-SCRATCH = Path("runs", "verify")
 RESULT = ("top1", "top5", "interval", "n", "parameters", "macs", "networks", "checkpoint", "network")
 
 
@@ -47,33 +47,46 @@ class Rederived:
 def rederive(selection: Selection, stages: tuple[str, ...]) -> list[Rederived]:
     """Run the stages again for every selected run and seed, as many at a time as there are cores.
 
-    A broken-off training goes on at the next call. Raises UserError where a command fails.
+    Trainings that were broken off go on at the next call, and those that were done stay done.
+    Raises UserError where a recorded result is absent or damaged, before any work, and where a command fails.
     """
-    pairs = [(run, seed) for run in selection.widths for seed in run.seeds]
-    with run_directory(SCRATCH) as folder:
+    work = [
+        ([Job(stage, run, seed) for stage in stages], _recorded(run, seed, widths, stages))
+        for run, widths in selection.widths.items()
+        for seed in run.seeds
+    ]
+    with run_directory(Path("runs", f"verify-{stages[0]}")) as folder:
         shutil.copy(selection.params, folder / "params.yaml")
         _link(folder / "data", Path("data"))
-        shutil.rmtree(folder / "results", ignore_errors=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = pool.map(lambda pair: _derive(*pair, stages, folder, selection.widths), pairs)
+            found = pool.map(lambda each: _derive(*each, folder), work)
             return [each for some in found for each in some]
 
 
-def _derive(
-    run: RunPlan, seed: int, stages: tuple[str, ...], folder: Path, widths: dict[RunPlan, list[float]]
-) -> list[Rederived]:
-    wanted = [*(run.evaluation(seed, width) for width in widths[run]), run.calibration(seed), run.training(seed)]
-    if stages[0] != "pretrain":
-        for path in (run.checkpoint(seed), run.training(seed)):
+def _recorded(run: RunPlan, seed: int, widths: list[float], stages: tuple[str, ...]) -> dict[Path, dict[str, Any]]:
+    """The records to hold the new ones against."""
+    paths = [run.calibration(seed), *(run.evaluation(seed, width) for width in widths)]
+    return {path: read_record(path) for path in ([run.training(seed), *paths] if "pretrain" in stages else paths)}
+
+
+def _derive(jobs: list[Job], recorded: dict[Path, dict[str, Any]], folder: Path) -> list[Rederived]:
+    """Run the jobs in the folder, with the stored checkpoint where they do not train."""
+    first = jobs[0]
+    if first.stage != "pretrain":
+        for path in (first.of.checkpoint(first.seed), first.of.training(first.seed)):
             _link(folder / path, path)
-    found = []
-    for stage in stages:
-        job = Job(stage, run, seed)
-        _run(job, folder)
-        found += [
-            Rederived(path, read_record(path), read_record(folder / path)) for path in identities(job) if path in wanted
-        ]
-    return found
+    for job in jobs:
+        if job.stage != "pretrain" or not _is_done(job, folder):
+            _run(job, folder)
+    return [Rederived(path, made, read_record(folder / path)) for path, made in recorded.items()]
+
+
+def _is_done(job: Job, folder: Path) -> bool:
+    """Whether an earlier call has trained this to the end, from the params and code of today."""
+    try:
+        return read_record(folder / job.record)["fingerprint"] == fingerprint(identities(job)[job.record])
+    except UserError:
+        return False
 
 
 def _link(link: Path, target: Path) -> None:

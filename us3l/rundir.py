@@ -36,7 +36,7 @@ def _lock(folder: Path) -> TextIO:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"us3l: {folder} is in use by another training of the same recipe; waiting for it", file=sys.stderr)
+            print(f"us3l: {folder} is in use by another process; waiting for it", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_still(lock, folder / "lock"):
             return lock

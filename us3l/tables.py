@@ -71,8 +71,12 @@ Rows = list[list[Cell]]
 
 
 def write_table(plan: TablePlan) -> None:
-    """Write the table as Markdown, CSV, LaTeX and, with the sources of every cell, JSON."""
+    """Write the table as Markdown, CSV, LaTeX and, with the sources of every cell, JSON.
+
+    Raises UserError where an evaluation, or what it came from, was made with other params than those of today.
+    """
     rows = read_rows(plan)
+    _require_todays_params(plan, rows)
     for suffix, text in texts(plan, rows).items():
         with replacing(plan.file(suffix)) as temporary:
             temporary.write_text(text)
@@ -97,17 +101,29 @@ def read_rows(plan: TablePlan) -> Rows:
 
 def _source(run: RunPlan, seed: int, width: float, upstream: Records) -> Source:
     """An evaluation with the records of what it came from, which `upstream` keeps for the other widths."""
-    for path in (run.training(seed), run.calibration(seed)):
+    above = (run.training(seed), run.calibration(seed))
+    for path in above:
         if path not in upstream and path.is_file():
             upstream[path] = read_record(path)
     path = run.evaluation(seed, width)
     evaluation = read_record(path)
-    made = {**evaluation.get("recipe", {}), "seed": evaluation.get("seed"), "width": evaluation.get("width")}
-    for key, was, now in differences(made, {**run.recipe("linear"), "seed": seed, "width": width}):
-        what = f"{path}: made with {key} = {was}, but params.yaml says {now}"
-        raise UserError(f"{what}: run `us3l linear {run.study} {run.name} {seed}` again, or undo the edit")
-    above = {path: upstream[path] for path in (run.training(seed), run.calibration(seed)) if path in upstream}
-    return Source(seed, evaluation["top1"], {path: evaluation, **above})
+    if (evaluation["seed"], evaluation["width"]) != (seed, width):
+        found = f"the evaluation of seed {evaluation['seed']} at width {evaluation['width']}"
+        raise UserError(f"{path}: {found} under another's name; run `us3l linear {run.study} {run.name} {seed}` again")
+    return Source(
+        seed, evaluation["top1"], {path: evaluation} | {path: upstream[path] for path in above if path in upstream}
+    )
+
+
+def _require_todays_params(plan: TablePlan, rows: Rows) -> None:
+    cells = [cell for line in rows for cell in line]
+    for (_, _, run), cell in zip(plan.cells(), cells, strict=True):
+        for source in cell.sources:
+            for path, record in source.records.items():
+                for key, was, now in differences(record["recipe"], run.recipe(record["stage"])):
+                    what = f"{path}: made with {key} = {was}, but params.yaml says {now}"
+                    again = f"us3l {record['stage']} {run.study} {run.name} {source.seed}"
+                    raise UserError(f"{what}: run `{again}` again, or undo the edit")
 
 
 def markdown(plan: TablePlan, rows: Rows) -> str:

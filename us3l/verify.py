@@ -8,16 +8,19 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from us3l.cells import Selection
 from us3l.errors import UserError
 from us3l.integrity import damage, wrong_texts
 from us3l.jobs import Job
+from us3l.ledger import locked_entries
 from us3l.lineage import Change, changes
 from us3l.plan import RunPlan, TablePlan, width_label
+from us3l.provenance import differences
 from us3l.records import read_record
 from us3l.rederive import Rederived, rederive
 from us3l.seals import read_weights
@@ -35,7 +38,7 @@ class Verdict:
     wrong: list[str] = field(default_factory=list)
 
 
-Level = Callable[[Selection], list[Verdict]]
+Level = Callable[[Selection], Iterable[Verdict]]
 
 
 def verify(selection: Selection, deepest: int) -> bool:
@@ -44,8 +47,9 @@ def verify(selection: Selection, deepest: int) -> bool:
     for number, level in enumerate(LEVELS[: deepest + 1]):
         start = time.monotonic()
         for verdict in level(selection):
+            seconds, start = time.monotonic() - start, time.monotonic()
             said = f"{len(verdict.wrong)} DIFFER" if verdict.wrong else "holds"
-            print(f"level {number}  {said}  {verdict.promise}: {verdict.compared}, {time.monotonic() - start:.1f} s")
+            print(f"level {number}  {said}  {verdict.promise}: {verdict.compared}, {seconds:.1f} s")
             for line in verdict.wrong[:SHOWN]:
                 print(f"         {line}")
             if len(verdict.wrong) > SHOWN:
@@ -65,30 +69,33 @@ def _wrong_in_table(table: TablePlan) -> list[str]:
         return [f"{path}: absent; `us3l table {table.study} {table.name}` writes it" for path in absent]
     try:
         wrong = list(wrong_texts(table).values())
-        there, right = read_record(table.file("json")), with_sources(table, read_rows(table))
+        there, right = (
+            _by_cell(record) for record in (read_record(table.file("json")), with_sources(table, read_rows(table)))
+        )
     except UserError as error:
         return [str(error)]
-    cells = {(cell["row"], cell["width"]): cell for cell in there["cells"]}
-    for should in right["cells"]:
-        is_ = cells.get((should["row"], should["width"]), {"values": "nothing"})
-        if is_ != should:
-            where = f"{table.file('json')}: {should['row']!r} at {should['width']:g}x"
-            wrong.append(f"{where} has {is_['values']}, and the evaluations give {should['values']}")
-    if there["records"] != right["records"]:
-        wrong.append(f"{table.file('json')}: its records are not those of the files that it was made from")
+    for key, is_, should in differences(there, right):
+        wrong.append(f"{table.file('json')}: {key} is {is_}, and the evaluations give {should}")
     return wrong
 
 
-def files_as_recorded(selection: Selection) -> list[Verdict]:
+def _by_cell(record: dict[str, Any]) -> dict[str, Any]:
+    """What a table's record says of its cells and of the files that they were made from, by their names."""
+    cells = {f"{cell['row']} at {cell['width']:g}x": cell for cell in record["cells"]}
+    return {"cells": cells, "records": record["records"]}
+
+
+def files_as_recorded(selection: Selection) -> Iterator[Verdict]:
     """Each file whole, and made by today's params and code from the files that are there; then DVC's opinion."""
     wrong = [line for job in selection.jobs for line in _wrong_in_job(job)]
     files = sum(len(job.outputs) for job in selection.jobs)
-    verdicts = [Verdict(f"{files} files against seals, params, code and inputs", "bitwise", wrong)]
-    if Path("dvc.lock").is_file():
-        verdicts.append(Verdict("the same files against dvc.lock", "bitwise", _wrong_for_dvc(selection)))
-    else:
-        print("level 1  not checked: there is no dvc.lock; `dvc commit` writes one")
-    return verdicts
+    yield Verdict(f"{files} files against seals, params, code and inputs", "bitwise", wrong)
+    mine = {job.dvc_stage for job in selection.jobs}
+    locked = mine & locked_entries().keys()
+    if locked:
+        yield Verdict(f"{len(locked)} stages against dvc.lock", "bitwise", _wrong_for_dvc(locked))
+    if locked < mine:
+        print(f"level 1  not checked: dvc.lock lacks {len(mine - locked)} stages; `us3l commit` records them")
 
 
 def _wrong_in_job(job: Job) -> list[str]:
@@ -121,15 +128,14 @@ def _of_another_run(job: Job, damaged: dict[Path, str]) -> list[str]:
     ]
 
 
-def _wrong_for_dvc(selection: Selection) -> list[str]:
+def _wrong_for_dvc(stages: set[str]) -> list[str]:
     status = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True)
     if status.returncode:
         return [f"dvc status: {' '.join(status.stderr.split())}"]
-    mine = {job.dvc_stage for job in selection.jobs}
     return [
         f"{stage}: {what}: {path} {state}"
         for stage, reports in json.loads(status.stdout).items()
-        if stage in mine
+        if stage in stages
         for report in reports
         for what, paths in (report.items() if isinstance(report, dict) else [(report, {"": ""})])
         for path, state in paths.items()
@@ -149,14 +155,14 @@ def checkpoints_from_params(selection: Selection) -> list[Verdict]:
 def _verdicts(again: list[Rederived], otherwise: str, close: Callable[[Rederived], str | None]) -> list[Verdict]:
     """Bitwise for what was made on a machine like this one, `close` for the rest."""
     same = [each for each in again if each.like_here]
-    other = [each for each in again if not each.like_here]
+    other = [each for each in again if not each.like_here and "top1" in each.made]
     verdicts = []
     if same:
         wrong = [said for each in same if (said := each.difference())]
         verdicts.append(Verdict(f"{len(same)} results that a machine like this one made", "bitwise", wrong))
     if other:
         wrong = [said for each in other if (said := close(each))]
-        verdicts.append(Verdict(f"{len(other)} results that other hardware or versions made", otherwise, wrong))
+        verdicts.append(Verdict(f"{len(other)} accuracies that other hardware or versions made", otherwise, wrong))
     return verdicts
 
 
@@ -164,15 +170,13 @@ ROUNDING = 0.5  # points of accuracy that other hardware's rounding may move, fr
 
 
 def _rounding(each: Rederived) -> str | None:
-    made, again = each.made.get("top1"), each.again.get("top1")
-    if made is not None and abs(made - again) > ROUNDING:
+    made, again = each.made["top1"], each.again["top1"]
+    if abs(made - again) > ROUNDING:
         return f"{each.path}: top-1 {made:.2f} was recorded, {again:.2f} came again, more than {ROUNDING} apart"
     return None
 
 
 def _interval(each: Rederived) -> str | None:
-    if "interval" not in each.made:
-        return None
     (low, high), again = each.made["interval"], each.again["top1"]
     if not low <= again <= high:
         return f"{each.path}: top-1 {again:.2f} came again, outside the recorded interval, {low:.2f} to {high:.2f}"

@@ -24,6 +24,9 @@ def explain(plan: Plan, path: Path) -> None:
     changed = [job for job in everything if job in chain and to_do.get(job)]
     print(_made(makers[path], path))
     for job in changed:
+        if not any(path.is_file() for path in job.outputs):
+            print(f"\nus3l {job.command}: not made yet")
+            continue
         print(f"\n--- us3l {job.command}, as it was\n+++ us3l {job.command}, as it would be now")
         for line in dict.fromkeys(_diff(change) for each in to_do[job].values() for change in each):
             print(line)
@@ -46,8 +49,9 @@ def _descendants(changed: list[Job], everything: list[Job]) -> list[Job]:
     """The jobs, and all that read their files."""
     found: list[Job] = []
     made: set[Path] = set()
+    first = set(changed)
     for job in everything:
-        if job in changed or not made.isdisjoint(job.inputs):
+        if job in first or not made.isdisjoint(job.inputs):
             found.append(job)
             made.update(job.outputs)
     return found
