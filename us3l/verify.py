@@ -61,7 +61,7 @@ def verify(selection: Selection, deepest: int) -> bool:
 def texts_from_evaluations(selection: Selection) -> list[Verdict]:
     """Whole tables, whatever cells are selected: it takes no time."""
     wrong = [line for table in selection.tables for line in _wrong_in_table(table)]
-    return [Verdict(f"{len(selection.tables)} tables from their evaluations", "bitwise", wrong)]
+    return [Verdict(f"tables from their evaluations ({len(selection.tables)})", "bitwise", wrong)]
 
 
 def _wrong_in_table(table: TablePlan) -> list[str]:
@@ -89,11 +89,11 @@ def files_as_recorded(selection: Selection) -> Iterator[Verdict]:
     """Each file whole, and made by today's params and code from the files that are there; then DVC's opinion."""
     wrong = [line for job in selection.jobs for line in _wrong_in_job(job)]
     files = sum(len(job.outputs) for job in selection.jobs)
-    yield Verdict(f"{files} files against seals, params, code and inputs", "bitwise", wrong)
+    yield Verdict(f"files against seals, params, code and inputs ({files})", "bitwise", wrong)
     mine = {job.dvc_stage for job in selection.jobs}
     locked = mine & locked_entries().keys()
     if locked:
-        yield Verdict(f"{len(locked)} stages against dvc.lock", "bitwise", _wrong_for_dvc(locked))
+        yield Verdict(f"stages against dvc.lock ({len(locked)})", "bitwise", _wrong_for_dvc(locked))
     if locked < mine:
         print(f"level 1  not checked: dvc.lock lacks {len(mine - locked)} stages; `us3l commit` records them")
 
@@ -159,10 +159,10 @@ def _verdicts(again: list[Rederived], otherwise: str, close: Callable[[Rederived
     verdicts = []
     if same:
         wrong = [said for each in same if (said := each.difference())]
-        verdicts.append(Verdict(f"{len(same)} results that a machine like this one made", "bitwise", wrong))
+        verdicts.append(Verdict(f"results that a machine like this one made ({len(same)})", "bitwise", wrong))
     if other:
         wrong = [said for each in other if (said := close(each))]
-        verdicts.append(Verdict(f"{len(other)} accuracies that other hardware or versions made", otherwise, wrong))
+        verdicts.append(Verdict(f"accuracies that other hardware or versions made ({len(other)})", otherwise, wrong))
     return verdicts
 
 
