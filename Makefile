@@ -17,8 +17,8 @@ demo: env ## Train on the digits and print the table (about 5 minutes on 2 cores
 	@echo
 	@echo "This table is results/digits/tables/main.md"
 
-test: env ## Run all tests, one worker a core
-	@$(in_venv) pytest -n auto --dist loadfile
+test: env ## Run all tests, up to four at a time
+	@$(in_venv) pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: env ## Check style and workflow (ruff, snakefmt, snakemake --lint)
 	@$(in_venv) ruff check

@@ -100,6 +100,7 @@ def files() -> dict[Path, bytes]:
         ("table nosuch main", "params.yaml has no table 'nosuch main'; it has: tiny main"),
         ("plan --study nosuch", "params.yaml has no study 'nosuch'; it has: tiny"),
         ("why nosuch.json", "nosuch.json: no job of params.yaml makes this file; `us3l plan` lists the runs"),
+        ("commit", "no .dvc and dvc.yaml here; run the command at the top of a project that DVC tracks"),
         ("verify nosuch", "no table, or more than one, is called 'nosuch'; params.yaml has: tiny/main"),
         (
             "make nosuch",

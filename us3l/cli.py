@@ -172,7 +172,7 @@ def commit(params: ParamsFile = PARAMS) -> None:
     """Record results in DVC: what Snakemake calls at its end, with the files it made on standard input."""
     from us3l.ledger import commit
 
-    commit(_plan(params), [] if sys.stdin.isatty() else sys.stdin.read().splitlines())
+    commit(_plan(params), () if sys.stdin.isatty() else (line.rstrip("\n") for line in sys.stdin))
 
 
 def main() -> None:

@@ -75,12 +75,21 @@ def hand_over(made: Iterable[str]) -> None:
 
     Does nothing where the project has no DVC, or where DVC itself called Snakemake.
     """
-    if "DVC_STAGE" not in os.environ and Path(".dvc").is_dir():
+    if "DVC_STAGE" not in os.environ and _has_dvc():
         subprocess.run([sys.executable, "-m", "us3l", "commit"], input="\n".join(made), text=True)
 
 
+def _has_dvc() -> bool:
+    return Path(".dvc").is_dir() and Path("dvc.yaml").is_file()
+
+
 def commit(plan: Plan, made: Iterable[str]) -> None:
-    """Tell DVC of the stages that have new files, or another entry in the plan, and are whole and up to date."""
+    """Tell DVC of the stages that have new files, or another entry in the plan, and are whole and up to date.
+
+    Raises UserError where the project has no DVC, or where DVC refuses.
+    """
+    if not _has_dvc():
+        raise UserError("no .dvc and dvc.yaml here; run the command at the top of a project that DVC tracks")
     write_plan(plan)
     members, entries, locked = _stages(plan), _dependencies(plan), locked_entries()
     to_do, new = work([job for mine in members.values() for job in mine]), {Path(path) for path in made}
@@ -98,7 +107,7 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         said = "".join(done.stdout.splitlines()[-1:])
-        print(f"us3l: DVC has not recorded what was made; mend this and run `us3l commit`: {said}", file=sys.stderr)
+        raise UserError(f"DVC has not recorded what was made; mend this and run `us3l commit`: {said}")
 
 
 def _stages(plan: Plan) -> dict[str, list[Job]]:
