@@ -9,7 +9,7 @@ from us3l.jobs import Job
 from us3l.plan import TablePlan
 from us3l.records import read_record
 from us3l.seals import read_weights
-from us3l.tables import read_rows, texts
+from us3l.tables import Rows, texts
 
 
 def damage(job: Job) -> dict[Path, str]:
@@ -31,10 +31,10 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def wrong_texts(table: TablePlan) -> dict[Path, str]:
-    """The texts of a table that are not what its evaluations give. Raises UserError for a damaged evaluation."""
+def wrong_texts(table: TablePlan, rows: Rows) -> dict[Path, str]:
+    """The texts of a table that are not what its evaluations give."""
     found = {}
-    for suffix, right in texts(table, read_rows(table)).items():
+    for suffix, right in texts(table, rows).items():
         path = table.file(suffix)
         if path.is_file() and (difference := _first_difference(path.read_text(errors="replace"), right)):
             found[path] = f"{path}: {difference}"

@@ -21,24 +21,28 @@ from us3l.jobs import Job, jobs
 from us3l.lineage import work
 from us3l.plan import Plan, TablePlan, code
 from us3l.provenance import fingerprint
+from us3l.tables import read_rows
 
 PLAN_FILE = Path("results", "plan.json")
 
 
 def write_plan(plan: Plan) -> None:
     """Write params, seeds and code hash of each stage of dvc.yaml; a file that says the same stays untouched."""
-    text = json.dumps(_dependencies(plan), indent=2) + "\n"
+    text = json.dumps(_entries(_stages(plan)), indent=2) + "\n"
     if not PLAN_FILE.is_file() or PLAN_FILE.read_text() != text:
         with replacing(PLAN_FILE) as temporary:
             temporary.write_text(text)
 
 
-def _dependencies(plan: Plan) -> dict[str, Any]:
-    stages: dict[str, Any] = {}
-    for job in jobs(plan, plan.build):
-        facts = {"code": fingerprint(code(job.stage)), "recipe": job.recipe, "seeds": []}
-        stages.setdefault(job.dvc_stage, facts)["seeds"] += [] if job.seed is None else [job.seed]
-    return stages
+def _entries(stages: dict[str, list[Job]]) -> dict[str, Any]:
+    return {
+        name: {
+            "code": fingerprint(code(mine[0].stage)),
+            "recipe": mine[0].recipe,
+            "seeds": [job.seed for job in mine if job.seed is not None],
+        }
+        for name, mine in stages.items()
+    }
 
 
 def make(plan: Plan, dvc_stage: str) -> NoReturn:
@@ -62,7 +66,7 @@ def make(plan: Plan, dvc_stage: str) -> NoReturn:
 
 
 def _unfit(job: Job) -> dict[Path, str]:
-    return damage(job) | (wrong_texts(job.of) if isinstance(job.of, TablePlan) else {})
+    return damage(job) | (wrong_texts(job.of, read_rows(job.of)) if isinstance(job.of, TablePlan) else {})
 
 
 def _snakemake(rules: list[str], targets: list[Path]) -> NoReturn:
@@ -91,7 +95,8 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
     if not _has_dvc():
         raise UserError("no .dvc and dvc.yaml here; run the command at the top of a project that DVC tracks")
     write_plan(plan)
-    members, entries, locked = _stages(plan), _dependencies(plan), locked_entries()
+    members, locked, groups = _stages(plan), locked_entries(), _read_yaml("dvc.yaml")
+    entries = _entries(members)
     to_do, new = work([job for mine in members.values() for job in mine]), {Path(path) for path in made}
     changed = [
         name
@@ -99,7 +104,7 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
         if locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in mine)
     ]
     current = [name for name in changed if not any(job in to_do or damage(job) for job in members[name])]
-    listed = [name for name in current if _is_in_dvc_yaml(name)]
+    listed = [name for name in current if _is_listed(name, groups)]
     if len(listed) < len(current):
         missing = ", ".join(name for name in current if name not in listed)
         print(f"us3l: dvc.yaml has no {missing}; its first lines say how to add a study", file=sys.stderr)
@@ -120,12 +125,17 @@ def _stages(plan: Plan) -> dict[str, list[Job]]:
 
 def locked_entries() -> dict[str, Any]:
     """For each stage that DVC knows, its entry of the plan at that time."""
-    lock = Path("dvc.lock")
-    stages = yaml.safe_load(lock.read_text())["stages"] if lock.is_file() else {}
+    stages = _read_yaml("dvc.lock") if Path("dvc.lock").is_file() else {}
     return {name: stage.get("params", {}).get(str(PLAN_FILE), {}).get(name) for name, stage in stages.items()}
 
 
-def _is_in_dvc_yaml(name: str) -> bool:
+def _read_yaml(name: str) -> dict[str, Any]:
+    """The stages of one of DVC's files."""
+    return yaml.safe_load(Path(name).read_text())["stages"]
+
+
+def _is_listed(name: str, groups: dict[str, Any]) -> bool:
+    """Whether dvc.yaml has a stage, by its groups: the stage of a mapping's key, or of an item of a list."""
     group, _, item = name.partition("@")
-    stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"].get(group)
+    stage = groups.get(group)
     return stage is not None and (not isinstance(stage["foreach"], list) or item in stage["foreach"])

@@ -1,7 +1,5 @@
 """What a result came from: recipe, code, data, machine, versions, commit."""
 
-import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from us3l.errors import UserError
 from us3l.plan import code
+from us3l.seals import seal_of_record
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +20,7 @@ _PACKAGES = ("us3l", "torch", "torchvision", "numpy", "scikit-learn", "safetenso
 
 def fingerprint(identity: Any) -> str:
     """16 hexadecimal digits that change when anything in a JSON-able value does."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return seal_of_record(identity)[:16]
 
 
 def identify(stage: str, recipe: dict[str, Any], **origin: Any) -> dict[str, Any]:
@@ -60,13 +59,18 @@ def differences(made: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]
     ]
 
 
+def require_params(path: Path, made: dict[str, Any], recipe: dict[str, Any], again: str) -> None:
+    """Raise UserError where a result was made with other params than there are now; `again` is what makes it."""
+    for key, was, now in differences(made.get("recipe", {}), recipe):
+        raise UserError(f"{path}: made with {key} = {was}, but params.yaml says {now}: {again} again, or undo the edit")
+
+
 def require_recipe(path: Path, made: dict[str, Any], recipe: dict[str, Any], data: str, again: str) -> None:
     """Raise UserError where a result was made by another recipe, or from other images, than are there now.
 
     `again` is the stage that makes it.
     """
-    for key, was, now in differences(made.get("recipe", {}), recipe):
-        raise UserError(f"{path}: made with {key} = {was}, but params.yaml says {now}: {again} again, or undo the edit")
+    require_params(path, made, recipe, again)
     if made.get("data") != data:
         raise UserError(f"{path}: made from other images than those prepared now: {again} again")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from us3l.errors import UserError
 from us3l.files import replacing
-from us3l.seals import CHANGED, seal_of_record
+from us3l.seals import CHANGED, read_result, seal_of_record
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -18,13 +18,10 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 def read_record(path: Path) -> dict[str, Any]:
     """Read what `write_record` wrote, `seal` included. Raises UserError where it is absent or not as it was written."""
+    content = read_result(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(content.decode())
         sealed = record.pop("seal")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the stage before this one makes it, as `us3l plan` shows") from None
-    except OSError as error:
-        raise UserError(f"{path}: not readable: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: not a whole record; {CHANGED}") from None
     if seal_of_record(record) != sealed:

@@ -13,8 +13,8 @@ from us3l.errors import UserError
 CHANGED = "damaged: it was changed after it was written; take it back with `dvc checkout` or git, or delete it"
 
 
-def seal_of_record(record: dict[str, Any]) -> str:
-    """SHA-256 of a JSON-able record in hexadecimal digits, whatever the order of its keys."""
+def seal_of_record(record: Any) -> str:
+    """SHA-256 of a JSON-able value in hexadecimal digits, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
@@ -27,18 +27,24 @@ def seal_of_weights(content: bytes, about: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def read_result(path: Path) -> bytes:
+    """The bytes of a file that a stage makes. Raises UserError where it is absent or not readable."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the stage before this one makes it, as `us3l plan` shows") from None
+    except OSError as error:
+        raise UserError(f"{path}: not readable: {error.strerror}") from None
+
+
 def read_weights(path: Path) -> tuple[bytes, dict[str, Any]]:
     """The bytes of a safetensors file that we wrote, and the record about it with its `seal`.
 
     Raises UserError where it is absent, not one of ours, or not as it was written.
     """
+    content = read_result(path)
     try:
-        content = path.read_bytes()
         metadata = _split(content)[0].get("__metadata__", {})
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the stage before this one makes it, as `us3l plan` shows") from None
-    except OSError as error:
-        raise UserError(f"{path}: not readable: {error.strerror}") from None
     except (ValueError, AttributeError):
         raise UserError(f"{path}: not a whole safetensors file; {CHANGED}") from None
     if "us3l" not in (metadata or {}):

@@ -13,7 +13,7 @@ from typing import Any
 from us3l.errors import UserError
 from us3l.files import replacing
 from us3l.plan import RunPlan, TablePlan
-from us3l.provenance import differences, fingerprint, identify
+from us3l.provenance import fingerprint, identify, require_params
 from us3l.records import read_record, write_record
 
 MISSING = "—"
@@ -110,9 +110,8 @@ def _source(run: RunPlan, seed: int, width: float, upstream: Records) -> Source:
     if (evaluation["seed"], evaluation["width"]) != (seed, width):
         found = f"the evaluation of seed {evaluation['seed']} at width {evaluation['width']}"
         raise UserError(f"{path}: {found} under another's name; run `us3l linear {run.study} {run.name} {seed}` again")
-    return Source(
-        seed, evaluation["top1"], {path: evaluation} | {path: upstream[path] for path in above if path in upstream}
-    )
+    known = {each: upstream[each] for each in above if each in upstream}
+    return Source(seed, evaluation["top1"], {path: evaluation, **known})
 
 
 def _require_todays_params(plan: TablePlan, rows: Rows) -> None:
@@ -120,10 +119,8 @@ def _require_todays_params(plan: TablePlan, rows: Rows) -> None:
     for (_, _, run), cell in zip(plan.cells(), cells, strict=True):
         for source in cell.sources:
             for path, record in source.records.items():
-                for key, was, now in differences(record["recipe"], run.recipe(record["stage"])):
-                    what = f"{path}: made with {key} = {was}, but params.yaml says {now}"
-                    again = f"us3l {record['stage']} {run.study} {run.name} {source.seed}"
-                    raise UserError(f"{what}: run `{again}` again, or undo the edit")
+                again = f"run `us3l {record['stage']} {run.study} {run.name} {source.seed}`"
+                require_params(path, record, run.recipe(record["stage"]), again)
 
 
 def markdown(plan: TablePlan, rows: Rows) -> str:

@@ -68,13 +68,11 @@ def _wrong_in_table(table: TablePlan) -> list[str]:
     if absent := [path for path in table.outputs if not path.is_file()]:
         return [f"{path}: absent; `us3l table {table.study} {table.name}` writes it" for path in absent]
     try:
-        wrong = list(wrong_texts(table).values())
-        there, right = (
-            _by_cell(record) for record in (read_record(table.file("json")), with_sources(table, read_rows(table)))
-        )
+        rows, there = read_rows(table), read_record(table.file("json"))
     except UserError as error:
         return [str(error)]
-    for key, is_, should in differences(there, right):
+    wrong = list(wrong_texts(table, rows).values())
+    for key, is_, should in differences(_by_cell(there), _by_cell(with_sources(table, rows))):
         wrong.append(f"{table.file('json')}: {key} is {is_}, and the evaluations give {should}")
     return wrong
 
