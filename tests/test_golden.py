@@ -41,7 +41,7 @@ def test_another_number_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"arch": "us_vit_tiny"}, "the architecture us_vit_tiny is not supported"),
+        ({"arch": "us_vit_conv_small"}, "the architecture us_vit_conv_small is not supported"),
         ({"ssl": "MoCo"}, "the method MoCo is not supported"),
         ({"criterion": "DINOLoss"}, "the loss DINOLoss is not supported"),
         ({"distill_feature": True}, "feature distillation is not supported"),

@@ -8,6 +8,7 @@ from us3l.models import BACKBONES, backbone
 from us3l.models.channels import scaled
 from us3l.models.heads import Network
 from us3l.params import Method
+from us3l.slim import narrow
 
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
 
@@ -16,23 +17,30 @@ WIDTHS = (1.0, 0.75, 0.5, 0.25)
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("depth", [18, 34, 50])
-def test_imagenet_resnets_compute_what_torchvisions_compute_with_the_same_weights(depth: int) -> None:
-    theirs = getattr(torchvision.models, f"resnet{depth}")()
-    theirs.fc = nn.Identity()
-    generator = torch.Generator().manual_seed(depth)
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2"])
+def test_imagenet_networks_compute_what_torchvisions_compute_with_the_same_weights(name: str) -> None:
+    theirs = getattr(torchvision.models, name.replace("netv2", "net_v2"))()
+    theirs.fc = theirs.classifier = nn.Identity()
+    generator = torch.Generator().manual_seed(18)
     state = {
         name: value if value.dim() == 4 else torch.rand(value.shape, generator=generator).to(value.dtype) + 0.5
         for name, value in theirs.state_dict().items()
         if "num_batches" not in name
     }
-    ours = backbone(f"resnet{depth}", 1.0, 3)
-    for network in (theirs, ours):
-        missing, unexpected = network.load_state_dict(state, strict=False)
+    ours = backbone(name, 1.0, 3)
+    renamed = dict(zip(state, ours_of_torchvisions(ours), strict=True)) if name == "mobilenetv2" else {}
+    for network, names in ((theirs, {}), (ours, renamed)):
+        content = {names.get(key, key): value for key, value in state.items()}
+        missing, unexpected = network.load_state_dict(content, strict=False)
         assert not unexpected and all("num_batches" in name for name in missing)
     x = torch.randn(4, 3, 64, 64, generator=generator)
     for mode in (False, True, False):  # the last one sees the statistics that training left
         torch.testing.assert_close(ours.train(mode)(x), theirs.train(mode)(x), rtol=1e-10, atol=1e-10)
+
+
+def ours_of_torchvisions(network: nn.Module) -> list[str]:
+    """torchvision nests MobileNetV2's layers in another way, and in the same order."""
+    return [name for name in network.state_dict() if "num_batches" not in name]
 
 
 @pytest.mark.parametrize(
@@ -47,8 +55,10 @@ def test_imagenet_resnets_compute_what_torchvisions_compute_with_the_same_weight
             (1298.0, 730.5, 325.0, 81.5),
             (2048, 1536, 1024, 512),
         ),
+        ("cifar-mobilenetv2", 32, 100, (2.224, 1.355, 0.688, 0.238), (88.1, 59.4, 28.1, 9.6), (1280,) * 4),
         ("resnet18", 224, 1000, (11.177, 6.290, 2.799, 0.702), (1814, 1043, 483, 136), (512, 384, 256, 128)),
         ("resnet50", 224, 1000, (23.508, 13.235, 5.893, 1.481), (4089, 2323, 1052, 278), (2048, 1536, 1024, 512)),
+        ("mobilenetv2", 224, 1000, (2.224, 1.355, 0.688, 0.238), (301, 209, 97, 37), (1280,) * 4),
     ],
 )
 def test_parameters_and_macs_are_those_of_the_official_networks(
@@ -65,6 +75,73 @@ def test_parameters_and_macs_are_those_of_the_official_networks(
     assert tuple(round(each["parameters"] / 1e6, 3) for each in costs) == parameters
     assert tuple(round(each["macs"] / 1e6, decimals) for each in costs) == macs
     assert tuple(backbone(name, width, 3).num_features for width in WIDTHS) == features
+
+
+def test_linear_layers_of_a_vision_transformer_cost_what_the_official_ones_do() -> None:
+    """In millions, without the patch embedding (768 inputs), LayerNorms, class token and head, all of them whole."""
+    linears, macs = [], []
+    for width in WIDTHS:
+        layers = [each for each in backbone("vit-tiny", width, 3).modules() if isinstance(each, nn.Linear)]
+        linears.append(sum(p.numel() for layer in layers for p in layer.parameters()))
+        macs.append(197 * sum(layer.weight.numel() for layer in layers))
+        whole, attention = 192 * (768 + 1 + 2 * 25 + 1), 12 * 2 * 197 * 197 * 192
+        total = cost("vit-tiny", width, (3, 224, 224), 1000)
+        assert total["parameters"] == linears[-1] + whole
+        assert total["macs"] == macs[-1] + 196 * 768 * 192 + attention + 192 * 1000
+        assert backbone("vit-tiny", width, 3).num_features == 192
+    assert [round(each / 1e6, 3) for each in linears] == [5.329, 4.002, 2.675, 1.348]
+    assert [round(each / 1e6) for each in macs] == [1046, 784, 523, 261]
+
+
+TORCHVISIONS = {
+    "norm1": "ln_1",
+    "attn.qkv.": "self_attention.in_proj_",
+    "attn.proj": "self_attention.out_proj",
+    "norm2": "ln_2",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.3",
+    "blocks.": "encoder.layers.encoder_layer_",
+    "cls_token": "class_token",
+    "patch_embed.proj": "conv_proj",
+}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("name", "heads"), [("vit-tiny", 6), ("vit-small", 12), ("vit-base", 12)])
+def test_vision_transformers_compute_what_torchvisions_compute_with_the_same_weights(name: str, heads: int) -> None:
+    generator, state, ours = torch.Generator().manual_seed(3), {}, backbone(name, 1.0, 3)
+    size = ours.num_features
+    theirs = torchvision.models.VisionTransformer(64, 16, 12, heads, size, 4 * size)
+    theirs.heads = nn.Identity()
+    with torch.no_grad():
+        for key, p in ours.named_parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator))
+            for own, other in TORCHVISIONS.items():
+                key = key.replace(own, other)
+            state[f"encoder.ln{key.removeprefix('norm')}" if key.startswith("norm.") else key] = p
+    places = [(row, column) for row in range(4) for column in range(4)]
+    angles = [[[at / 10000 ** (k / (size / 4)) for k in range(size // 4)] for at in place] for place in places]
+    halves = [torch.tensor(side) for side in zip(*angles, strict=True)]
+    table = torch.cat([f(half) for half in halves for f in (torch.sin, torch.cos)], dim=1)
+    state["encoder.pos_embedding"] = torch.cat((torch.zeros(1, size), table))[None]
+    theirs.load_state_dict(state)
+    x = torch.randn(2, 3, 64, 64, generator=generator)
+    torch.testing.assert_close(ours(x), theirs.eval()(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_narrow_vision_transformer_is_a_whole_one_blind_to_the_inputs_that_are_cut_off() -> None:
+    whole, width = backbone("vit-tiny", 1.0, 3), 0.4
+    slim = narrow(dict(whole.named_parameters()), backbone("vit-tiny", width, 3))
+    with torch.no_grad():
+        for module in whole.modules():
+            if isinstance(module, nn.Linear):
+                module.weight[:, scaled(module.in_features, width) :] = 0
+    x = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(slim(x), whole(x), rtol=1e-10, atol=1e-10)
+    assert {key: p.shape for key, p in slim.named_parameters() if "weight" not in key} == {
+        key: p.shape for key, p in whole.named_parameters() if "weight" not in key
+    }
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -47,7 +47,7 @@ def images(channels: int = 3, size: int = 16) -> Tensor:
 @pytest.mark.parametrize("name", TRAINED)
 def test_outputs_and_gradients_are_those_of_a_plain_network_of_the_leading_slices(name: str) -> None:
     flat, slimmable = widest(name), Slimmable(lambda w: backbone(name, w, 3))
-    x = images(size=64 if name.startswith("resnet") else 16)
+    x = images(size=16 if name.startswith(("small", "cifar")) else 64)
     for width in ODD_WIDTHS:
         slices = slimmable.slices(width)
         leaves, expected = flat.leaves(slices), plain(name, width, flat.parameters)
@@ -100,6 +100,29 @@ def test_a_users_own_network_becomes_slimmable() -> None:
         hidden = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()
         expected = hidden.clamp(min=0) @ weights["leave.weight"][:, :k].T + weights["leave.bias"]
         torch.testing.assert_close(slimmable(cut, width, x), expected, rtol=0, atol=1e-12)
+
+
+class Table(nn.Module):
+    """A user's network with a buffer that no checkpoint holds."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(round(8 * width), 3)
+        self.register_buffer("positions", torch.arange(round(8 * width)) / 8, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x[:, : self.layer.in_features] + self.positions)
+
+
+def test_a_networks_own_buffers_have_their_values() -> None:
+    weights = {name: p.detach() for name, p in Table(1.0).named_parameters()}
+    slimmable, x = Slimmable(Table), torch.randn(5, 8, generator=torch.Generator().manual_seed(4))
+    cut = {name: weights[name][piece] for name, piece in slimmable.slices(0.5).items()}
+    before = torch.get_rng_state()
+    features = slimmable(cut, 0.5, x)
+    expected = (x[:, :4] + torch.arange(4) / 8) @ weights["layer.weight"][:, :4].T + weights["layer.bias"]
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-12)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_slimmable_network_leaves_no_trace_of_a_forward_pass() -> None:

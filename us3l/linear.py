@@ -16,6 +16,7 @@ from us3l.data.augment import augment, plain_view
 from us3l.data.resident import resident
 from us3l.data.store import open_store
 from us3l.models import backbone
+from us3l.models.vit import Attention
 from us3l.networks import open_network
 from us3l.params import Augmentation, Optimizer, Protocol, Views
 from us3l.plan import RunPlan
@@ -130,10 +131,13 @@ def cost(name: str, width: float, image: tuple[int, ...], classes: int) -> dict[
     network, macs = backbone(name, width, image[0]).eval(), []
 
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        macs.append(output.numel() * module.weight[0].numel())
+        if isinstance(module, Attention):  # queries with keys, and the weights with values: each token with all tokens
+            macs.append(2 * output.numel() * output.shape[1])
+        else:
+            macs.append(output.numel() * module.weight[0].numel())
 
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear | Attention):
             module.register_forward_hook(count)
     features = network(torch.zeros(1, *image))
     parameters = sum(p.numel() for p in network.parameters())

@@ -348,9 +348,16 @@ Backbone = Literal[
     "cifar-resnet18",
     "cifar-resnet34",
     "cifar-resnet50",
+    "cifar-resnet101",
     "resnet18",
     "resnet34",
     "resnet50",
+    "resnet101",
+    "cifar-mobilenetv2",
+    "mobilenetv2",
+    "vit-tiny",
+    "vit-small",
+    "vit-base",
 ]
 
 

@@ -32,8 +32,13 @@ class Slimmable:
         }
 
     def __call__(self, weights: dict[str, Tensor], width: float, *inputs: Any) -> Any:
-        """Run the network of `width` in training mode on weights already cut to that width."""
-        return functional_call(self.skeleton(width), weights, inputs)
+        """Run the network of `width` in training mode on weights already cut to that width.
+
+        Its buffers, such as tables of positions, go where the first input is.
+        """
+        skeleton = self.skeleton(width)
+        buffers = {name: buffer.to(inputs[0].device) for name, buffer in skeleton.named_buffers()}
+        return functional_call(skeleton, buffers | weights, inputs)
 
 
 def narrow(weights: dict[str, Tensor], network: nn.Module) -> nn.Module:
@@ -45,10 +50,16 @@ def narrow(weights: dict[str, Tensor], network: nn.Module) -> nn.Module:
 
 
 def _skeleton(builder: Builder, width: float) -> nn.Module:
-    """The network's code and shapes without storage; its BatchNorms know batch statistics only."""
+    """The network's code and shapes; only buffers have storage, and BatchNorms know batch statistics only."""
     network = blueprint(lambda: builder(width))
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.track_running_stats = False
             module.running_mean = module.running_var = module.num_batches_tracked = None
+    if names := [name for name, _ in network.named_buffers()]:
+        with torch.random.fork_rng(devices=[]):
+            real = builder(width)
+        for name in names:
+            owner, _, own_name = name.rpartition(".")
+            setattr(network.get_submodule(owner), own_name, real.get_buffer(name))
     return network.train()

@@ -5,7 +5,9 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from us3l.models.mobilenet import MobileNetV2
 from us3l.models.resnet import BasicBlock, Bottleneck, ResNet
+from us3l.models.vit import VisionTransformer
 
 
 class Pixels(nn.Module):
@@ -19,13 +21,22 @@ class Pixels(nn.Module):
 
 
 _PLANES = (64, 128, 256, 512)
-_RESNETS = {"18": (BasicBlock, (2, 2, 2, 2)), "34": (BasicBlock, (3, 4, 6, 3)), "50": (Bottleneck, (3, 4, 6, 3))}
+_RESNETS = {
+    "18": (BasicBlock, (2, 2, 2, 2)),
+    "34": (BasicBlock, (3, 4, 6, 3)),
+    "50": (Bottleneck, (3, 4, 6, 3)),
+    "101": (Bottleneck, (3, 4, 23, 3)),
+}
+_TRANSFORMERS = {"tiny": (192, 6), "small": (384, 12), "base": (768, 12)}  # size, heads
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "pixels": Pixels,
     "small-resnet": partial(ResNet, BasicBlock, (1, 1, 1), (32, 64, 128), "cifar"),
     **{f"cifar-resnet{depth}": partial(ResNet, *kind, _PLANES, "cifar") for depth, kind in _RESNETS.items()},
     **{f"resnet{depth}": partial(ResNet, *kind, _PLANES, "imagenet") for depth, kind in _RESNETS.items()},
+    "cifar-mobilenetv2": partial(MobileNetV2, "cifar"),
+    "mobilenetv2": partial(MobileNetV2, "imagenet"),
+    **{f"vit-{name}": partial(VisionTransformer, *kind) for name, kind in _TRANSFORMERS.items()},
 }
 
 

@@ -3,16 +3,13 @@
 from torch import Tensor, nn
 
 from us3l.models.channels import scaled
-
-
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+from us3l.models.convolution import convolution, initialize
 
 
 def _downsample(inputs: int, outputs: int, stride: int) -> nn.Module | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(_convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    return nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
 
 class BasicBlock(nn.Module):
@@ -23,9 +20,9 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, planes: int, stride: int, width: float) -> None:
         super().__init__()
         channels = scaled(planes, width)
-        self.conv1 = _convolution(inputs, channels, 3, stride)
+        self.conv1 = convolution(inputs, channels, 3, stride)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = _convolution(channels, channels, 3)
+        self.conv2 = convolution(channels, channels, 3)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _downsample(inputs, channels, stride)
@@ -44,11 +41,11 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, planes: int, stride: int, width: float) -> None:
         super().__init__()
         inner, outer = scaled(planes, width), scaled(planes * self.expansion, width)
-        self.conv1 = _convolution(inputs, inner, 1)
+        self.conv1 = convolution(inputs, inner, 1)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = _convolution(inner, inner, 3, stride)
+        self.conv2 = convolution(inner, inner, 3, stride)
         self.bn2 = nn.BatchNorm2d(inner)
-        self.conv3 = _convolution(inner, outer, 1)
+        self.conv3 = convolution(inner, outer, 1)
         self.bn3 = nn.BatchNorm2d(outer)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _downsample(inputs, outer, stride)
@@ -79,10 +76,10 @@ class ResNet(nn.Module):
         super().__init__()
         channels = scaled(planes[0], width)
         if stem == "cifar":
-            self.conv1 = _convolution(in_channels, channels, 3)
+            self.conv1 = convolution(in_channels, channels, 3)
             self.maxpool = nn.Identity()
         else:
-            self.conv1 = _convolution(in_channels, channels, 7, stride=2)
+            self.conv1 = convolution(in_channels, channels, 7, stride=2)
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
@@ -96,12 +93,7 @@ class ResNet(nn.Module):
             self.add_module(stage, nn.Sequential(*layers))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.num_features = channels
-        self._initialize()
-
-    def _initialize(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
