@@ -18,6 +18,7 @@ from us3l.models import backbone
 from us3l.params import Params, Protocol, Views
 from us3l.plan import Plan, RunPlan
 from us3l.random import Purpose, permutation
+from us3l.sgd import trusted
 
 CPU = torch.device("cpu")
 MEAN, STD = 0.3, 0.4
@@ -118,8 +119,9 @@ def views(**linear: Any) -> Views:
     return Views.model_validate(record)
 
 
-def protocol(epochs: int = 2, lr: float = 0.5) -> Protocol:
+def protocol(epochs: int = 2, lr: float = 0.5, trust: float | None = None) -> Protocol:
     optimizer = {"lr": lr, "momentum": 0.9, "weight_decay": 0.01, "schedule": "multistep", "milestones": [1]}
+    optimizer["trust"] = trust
     return Protocol.model_validate({"epochs": epochs, "batch_size": 16, "optimizer": optimizer})
 
 
@@ -136,9 +138,9 @@ def pixels(images: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2) / 255 - MEAN) / STD
 
 
-def probe(frozen: nn.Module | None = None, seed: int = 0) -> Probe:
+def probe(frozen: nn.Module | None = None, seed: int = 0, trust: float | None = None) -> Probe:
     frozen = backbone("pixels", 1.0, 1) if frozen is None else frozen.eval()
-    return Probe(frozen, torch.zeros(1, 1, 8, 8), 3, protocol().optimizer, seed)
+    return Probe(frozen, torch.zeros(1, 1, 8, 8), 3, protocol(trust=trust).optimizer, seed)
 
 
 def weights(of: Probe) -> Tensor:
@@ -161,6 +163,27 @@ def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
     torch.testing.assert_close(
         weights(ours).double(), torch.cat([weight[:, :-1].flatten(), weight[:, -1]]), rtol=1e-4, atol=1e-5
     )
+
+
+def test_lars_moves_weight_and_bias_each_in_proportion_to_its_own_norm() -> None:
+    ours, features = probe(trust=0.02), torch.randn(12, 64, generator=torch.Generator().manual_seed(0))
+    ours.head.bias.data.copy_(torch.tensor([0.3, -0.2, 0.1]))
+    labels, velocity, lr = torch.arange(12) % 3, [0.0, 0.0], 0.5
+    weight, bias = (p.detach().clone() for p in ours.head.parameters())
+    for _ in range(2):
+        error = ((features @ weight.T + bias).softmax(1) - torch.eye(3)[labels]) / 12
+        for index, (p, gradient) in enumerate(((weight, error.T @ features), (bias, error.sum(0)))):
+            rate = 0.02 * p.norm() / (gradient.norm() + 0.01 * p.norm())
+            velocity[index] = 0.9 * velocity[index] + rate * (gradient + 0.01 * p)
+            p -= lr * velocity[index]
+        ours.learn(features, labels, lr)
+    torch.testing.assert_close(weights(ours), torch.cat([weight.flatten(), bias]), rtol=1e-5, atol=1e-6)
+
+
+def test_lars_leaves_the_gradient_of_weights_that_are_zero() -> None:
+    gradient = torch.tensor([3.0, 4.0])
+    assert torch.equal(trusted(torch.zeros(2), gradient, 0.01, 0.001), gradient)
+    assert torch.equal(trusted(gradient, torch.zeros(2), 0.01, 0.001), torch.zeros(2))
 
 
 def test_classes_that_a_plane_separates_are_told_apart_without_a_mistake() -> None:

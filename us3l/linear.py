@@ -18,13 +18,13 @@ from us3l.data.store import open_store
 from us3l.models import backbone
 from us3l.models.vit import Attention
 from us3l.networks import open_network
-from us3l.params import Augmentation, Optimizer, Protocol, Views
+from us3l.params import Augmentation, ProbeOptimizer, Protocol, Views
 from us3l.plan import RunPlan
 from us3l.provenance import identify, record, require_recipe
 from us3l.random import Purpose, permutation
 from us3l.records import write_record
 from us3l.schedule import learning_rate
-from us3l.sgd import sgd_step
+from us3l.sgd import sgd_step, trusted
 
 CHUNK = 1024  # images in a forward pass without gradients
 
@@ -32,14 +32,14 @@ CHUNK = 1024  # images in a forward pass without gradients
 class Probe:
     """One frozen network, and the linear classifier on its features."""
 
-    def __init__(self, network: nn.Module, example: Tensor, classes: int, optimizer: Optimizer, seed: int) -> None:
+    def __init__(self, network: nn.Module, example: Tensor, classes: int, optimizer: ProbeOptimizer, seed: int) -> None:
         self.network = network
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Linear(self.features(example).shape[1], classes).to(example.device)
         self.weights = [parameter.detach() for parameter in self.head.parameters()]
         self.velocities = [torch.zeros_like(weights) for weights in self.weights]
-        self.momentum, self.weight_decay = optimizer.momentum, optimizer.weight_decay
+        self.optimizer = optimizer
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
@@ -52,7 +52,11 @@ class Probe:
     def learn(self, features: Tensor, labels: Tensor, lr: float) -> None:
         gradients = torch.autograd.grad(F.cross_entropy(self.head(features), labels), list(self.head.parameters()))
         for weights, gradient, velocity in zip(self.weights, gradients, self.velocities, strict=True):
-            sgd_step(weights, gradient + self.weight_decay * weights, velocity, lr, self.momentum)
+            sgd_step(weights, self._with_decay(weights, gradient), velocity, lr, self.optimizer.momentum)
+
+    def _with_decay(self, weights: Tensor, gradient: Tensor) -> Tensor:
+        decay, trust = self.optimizer.weight_decay, self.optimizer.trust
+        return gradient + decay * weights if trust is None else trusted(weights, gradient, decay, trust)
 
 
 def linear(plan: RunPlan, seed: int, device: torch.device) -> None:

@@ -317,6 +317,12 @@ class Optimizer(Closed):
             raise _at("optimizer.warmup_epochs", f"must be below the {epochs} epochs, not {self.warmup_epochs}")
 
 
+class ProbeOptimizer(Optimizer):
+    """SGD, or LARS where `trust` is given: see `us3l.sgd.trusted`."""
+
+    trust: Positive | None = None
+
+
 class Regularizer(Closed):
     """A penalty on all weights at every step; `group` weakens it from the first channels to the last, `l2` does not."""
 
@@ -430,7 +436,7 @@ class Protocol(Closed):
     calibration: Calibration = Calibration()
     epochs: Count
     batch_size: Count
-    optimizer: Optimizer
+    optimizer: ProbeOptimizer
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Protocol":

@@ -9,3 +9,14 @@ def sgd_step(weights: Tensor, gradients: Tensor, velocity: Tensor, lr: float, mo
     """One step, in place; the velocity, of the weights' shape, begins with zeros."""
     velocity.mul_(momentum).add_(gradients)
     weights.add_(velocity, alpha=-lr)
+
+
+@torch.no_grad()
+def trusted(weights: Tensor, gradient: Tensor, weight_decay: float, trust: float) -> Tensor:
+    """The gradient with its decay, scaled to a norm of `trust` times that of the weights (LARS, arXiv 1708.03888).
+
+    As apex's LARC without clipping has it: where either norm is 0, the gradient stays as it is, without decay.
+    """
+    norms = weights.norm(), gradient.norm()
+    scale = trust * norms[0] / (norms[1] + weight_decay * norms[0] + 1e-8)
+    return torch.where((norms[0] > 0) & (norms[1] > 0), scale * (gradient + weight_decay * weights), gradient)
