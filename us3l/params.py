@@ -106,19 +106,23 @@ class Cifar(Closed):
 class Folder(Closed):
     """A folder of class folders. Each image is resized (shorter side) and centre-cropped to a square when prepared.
 
-    Give either a `test` folder with the same classes, or the fraction of each class to hold out.
+    Give either a `test` folder with the same classes, or the fraction of each class to hold out. `subset` is a file
+    with the name of an image a line: only these are trained on.
     """
 
     kind: Literal["folder"]
     train: str
     test: str | None = None
     test_fraction: Fraction | None = None
+    subset: str | None = None
     image_size: Count
 
     @model_validator(mode="after")
     def _one_test_set(self) -> "Folder":
         if (self.test is None) == (self.test_fraction is None):
             raise ValueError("give exactly one of test and test_fraction")
+        if self.subset is not None and self.test is None:
+            raise _at("subset", "needs a test folder: what test_fraction holds out may be on the list")
         return self
 
 

@@ -12,6 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from us3l.data.store import Contents, Unwritten
+from us3l.data.subset import read_subset
 from us3l.errors import UserError
 from us3l.params import Folder
 
@@ -37,6 +38,8 @@ def read_folder(source: Folder) -> Contents:
     else:
         test = _list(Path(source.test).absolute())
         _check_same_classes(train, test)
+    if source.subset is not None:
+        train = _keep(train, Path(source.subset).absolute())
     return Contents(
         classes=tuple(train.classes),
         shape=(source.image_size, source.image_size, 3),
@@ -66,6 +69,14 @@ def _images(folder: Path) -> list[Path]:
 def _check_same_classes(train: _Listing, test: _Listing) -> None:
     if differing := sorted(train.classes.keys() ^ test.classes.keys()):
         raise UserError(f"{train.folder} and {test.folder}: only one of them has the classes {', '.join(differing)}")
+
+
+def _keep(listing: _Listing, subset: Path) -> _Listing:
+    """The images that a list names, in the folder's order; a class may be left without any."""
+    kept = read_subset(subset, listing.folder, [path for images in listing.classes.values() for path in images])
+    return _Listing(
+        listing.folder, {name: [path for path in images if path in kept] for name, images in listing.classes.items()}
+    )
 
 
 def _hold_out(listing: _Listing, fraction: float) -> tuple[_Listing, _Listing]:
