@@ -21,7 +21,7 @@ def replay(*paths: Path) -> tuple[int, str]:
 def test_every_number_is_the_official_codes() -> None:
     code, output = replay(*FILES)
     assert code == 0, output
-    assert output.count("largest relative error") == len(FILES) >= 7
+    assert output.count("largest relative error") == len(FILES) >= 8
     assert "skipped" not in output
 
 
@@ -35,6 +35,16 @@ def test_another_number_fails(tmp_path: Path) -> None:
     case = json.loads((HERE / "golden/simsiam_l2.json").read_text())
     case["steps"][0]["loss"][0] *= 1 + 2e-8
     code, output = replay(edited(tmp_path, steps=case["steps"]))
+    assert code == 1, output
+
+
+def test_a_loss_near_zero_fails_when_it_is_off_by_more_than_rounding(tmp_path: Path) -> None:
+    case = json.loads((HERE / "golden/byol_mbv2.json").read_text())
+    assert abs(case["steps"][0]["loss"][1]) < 0.01
+    case["steps"][0]["loss"][1] += 2e-10
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(case))
+    code, output = replay(path)
     assert code == 1, output
 
 
