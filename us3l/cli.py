@@ -71,6 +71,19 @@ def pretrain(
 
 
 @app.command()
+def import_official(
+    file: Annotated[Path, typer.Argument(help="A checkpoint.pth.tar of the official code.")],
+    backbone: Annotated[str, typer.Option(help="The network it holds, as in params.yaml.")],
+    channels: Annotated[int, typer.Option(help="Channels of its images.", min=1)] = 3,
+    write: Annotated[Path | None, typer.Option(help="Write the backbone's weights here, as safetensors.")] = None,
+) -> None:
+    """Say what an official checkpoint holds, and the run of params.yaml that goes on from it."""
+    from us3l.interop import inspect
+
+    print(inspect(file, backbone, channels, write))
+
+
+@app.command()
 def calibrate(
     study: StudyName,
     run: RunName,

@@ -384,6 +384,30 @@ class Untrained(Closed):
         return 0.25, 1.0
 
 
+class Official(Closed):
+    """A checkpoint of the official code in the place of a training; see us3l/interop.py. It holds every width."""
+
+    method: Literal["official"]
+    checkpoint: Line
+    sha256: Annotated[str, _text(r"[0-9a-f]{64}", "64 hexadecimal digits, in lower case")]
+    dataset: Name
+    backbone: Backbone
+    range: Annotated[tuple[Width, Width], AfterValidator(_rising)] = (0.25, 1.0)
+    resources: Resources = Resources()
+
+    @property
+    def width_range(self) -> tuple[float, float]:
+        return self.range
+
+    @model_validator(mode="after")
+    def _widest_is_there(self) -> "Official":
+        if self.range[1] != 1.0:
+            raise _at(
+                "range", f"must end at 1.0, the width of the weights in an official checkpoint, not {self.range[1]}"
+            )
+        return self
+
+
 class Pretrained(Closed):
     """One self-supervised training."""
 
@@ -415,11 +439,14 @@ class Pretrained(Closed):
 
 def _kind_of_run(run: Any) -> str:
     method = run.get("method") if isinstance(run, dict) else getattr(run, "method", None)
-    return "untrained" if method == "none" else "pretrained"
+    return {"none": "untrained", "official": "official"}.get(str(method), "pretrained")
 
 
 Run = Annotated[
-    Annotated[Untrained, Tag("untrained")] | Annotated[Pretrained, Tag("pretrained")], Discriminator(_kind_of_run)
+    Annotated[Untrained, Tag("untrained")]
+    | Annotated[Official, Tag("official")]
+    | Annotated[Pretrained, Tag("pretrained")],
+    Discriminator(_kind_of_run),
 ]
 
 

@@ -136,7 +136,7 @@ class RunPlan:
         calibration = protocol.pop("calibration")
         return {
             "pretrain": {
-                "run": self.run.model_dump(mode="json", exclude={"resources", "dataset"}),
+                "run": self.run.model_dump(mode="json", exclude={"resources", "dataset", "checkpoint"}),
                 "views": {key: views[key] for key in ("normalize", "pretrain")},
             },
             "calibrate": {

@@ -15,9 +15,10 @@ from us3l.data.store import Store, open_store
 from us3l.data.stream import Stream
 from us3l.distributed import World
 from us3l.errors import Interrupted, UserError
+from us3l.interop import Mapped, import_backbone
 from us3l.learner import Learner
 from us3l.models import backbone
-from us3l.params import Pretrained, Untrained
+from us3l.params import Official, Pretrained, Untrained
 from us3l.plan import RunPlan
 from us3l.progress import Progress
 from us3l.provenance import fingerprint, identify, record
@@ -38,13 +39,17 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
     store = open_store(plan.data.folder)
     identity = identify("pretrain", plan.recipe("pretrain"), data=store.sha256, seed=seed)
 
-    def write(weights: dict[str, Tensor], history: list[dict[str, Any]], seconds: float) -> None:
+    def write(weights: dict[str, Tensor], history: list[dict[str, Any]], seconds: float, **more: Any) -> None:
         facts = record(identity, world.device, seconds, world.size)
         seal = checkpoint.save(plan.checkpoint(seed), weights, identity)
-        write_record(plan.training(seed), {**facts, "checkpoint": seal, "epochs": history})
+        write_record(plan.training(seed), {**facts, "checkpoint": seal, "epochs": history, **more})
 
     if isinstance(plan.run, Untrained):
         write(_initial_weights(plan.run, store, seed), [], 0.0)
+        return
+    if isinstance(plan.run, Official):
+        mapped = _imported(plan.run, store)
+        write(_of_backbone(mapped.weights), [], 0.0, official=mapped.facts)
         return
     folder, record_there = runs / fingerprint(identity), _stamp(plan.training(seed))
     with run_directory(folder) if world.leads else nullcontext():
@@ -68,7 +73,15 @@ def _is_done_meanwhile(record: Path, before: int | None, fingerprint: str) -> bo
 def _initial_weights(run: Untrained, store: Store, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     network = backbone(run.backbone, 1.0, store.train.images.shape[-1])
-    return {f"backbone.{name}": value for name, value in network.named_parameters()}
+    return _of_backbone(dict(network.named_parameters()))
+
+
+def _imported(run: Official, store: Store) -> Mapped:
+    return import_backbone(Path(run.checkpoint), run.sha256, run.backbone, store.train.images.shape[-1])
+
+
+def _of_backbone(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"backbone.{name}": value for name, value in parameters.items()}
 
 
 class Training:
