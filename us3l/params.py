@@ -126,6 +126,26 @@ class Folder(Closed):
         return self
 
 
+class Transfer(Closed):
+    """A data set of transfer learning as torchvision lays it out below `root`; see us3l/data/transfer.py.
+
+    Each image is resized and cropped as those of a folder. Caltech-101, which has no official split, takes 30 training
+    images of each class, or holds out a fraction. `download` says only where the files may come from: no recipe has it.
+    """
+
+    kind: Literal["aircraft", "caltech101", "dtd", "flowers102", "food101", "pets"]
+    root: str
+    image_size: Count
+    test_fraction: Fraction | None = None
+    download: Annotated[bool, Strict(), Field(exclude=True)] = False
+
+    @model_validator(mode="after")
+    def _official_split(self) -> "Transfer":
+        if self.test_fraction is not None and self.kind != "caltech101":
+            raise _at("test_fraction", f"is for caltech101 only: {self.kind} has an official test set")
+        return self
+
+
 class ResizedCrop(Closed):
     """torchvision's RandomResizedCrop: a box of this share of the area and aspect ratio, resized to size x size."""
 
@@ -213,7 +233,7 @@ class Views(Closed):
 class Dataset(Closed):
     """Where a data set comes from and how its images are seen."""
 
-    source: Annotated[Digits | Cifar | Folder, Field(discriminator="kind")]
+    source: Annotated[Digits | Cifar | Folder | Transfer, Field(discriminator="kind")]
     views: Views
 
     @model_validator(mode="after")

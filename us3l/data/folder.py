@@ -1,6 +1,6 @@
 """Folders of class folders of images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ _BLOCK = 256  # images decoded at a time
 
 
 @dataclass(frozen=True)
-class _Listing:
+class Listing:
     """The image files of each class."""
 
     folder: Path
@@ -34,7 +34,7 @@ def read_folder(source: Folder) -> Contents:
     """
     train = _list(Path(source.train).absolute())
     if source.test is None:
-        train, test = _hold_out(train, source.test_fraction)
+        train, test = hold_out(train, source.test_fraction)
     else:
         test = _list(Path(source.test).absolute())
         _check_same_classes(train, test)
@@ -43,12 +43,12 @@ def read_folder(source: Folder) -> Contents:
     return Contents(
         classes=tuple(train.classes),
         shape=(source.image_size, source.image_size, 3),
-        train=_unwritten(train, source.image_size),
-        test=_unwritten(test, source.image_size),
+        train=unwritten(train, source.image_size),
+        test=unwritten(test, source.image_size),
     )
 
 
-def _list(folder: Path) -> _Listing:
+def _list(folder: Path) -> Listing:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; correct its path in params.yaml")
     classes = {path.name: _images(path) for path in sorted(folder.iterdir()) if path.is_dir()}
@@ -59,46 +59,53 @@ def _list(folder: Path) -> _Listing:
         if not images:
             suffixes = " ".join(IMG_EXTENSIONS)
             raise UserError(f"{folder / name}: the class has no images ({suffixes}); add some or remove the folder")
-    return _Listing(folder, classes)
+    return Listing(folder, classes)
 
 
 def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and not path.is_dir())
 
 
-def _check_same_classes(train: _Listing, test: _Listing) -> None:
+def _check_same_classes(train: Listing, test: Listing) -> None:
     if differing := sorted(train.classes.keys() ^ test.classes.keys()):
         raise UserError(f"{train.folder} and {test.folder}: only one of them has the classes {', '.join(differing)}")
 
 
-def _keep(listing: _Listing, subset: Path) -> _Listing:
+def _keep(listing: Listing, subset: Path) -> Listing:
     """The images that a list names, in the folder's order; a class may be left without any."""
     kept = read_subset(subset, listing.folder, [path for images in listing.classes.values() for path in images])
-    return _Listing(
+    return Listing(
         listing.folder, {name: [path for path in images if path in kept] for name, images in listing.classes.items()}
     )
 
 
-def _hold_out(listing: _Listing, fraction: float) -> tuple[_Listing, _Listing]:
-    """Split every class alike, at least one image to either side; the choice depends on the class's own files only."""
-    train, test = {}, {}
+def hold_out(listing: Listing, fraction: float) -> tuple[Listing, Listing]:
+    """Split every class alike, at least one image to either side. Raises UserError for a class of one image."""
     for name, images in listing.classes.items():
         if len(images) < 2:
             raise UserError(f"{listing.folder / name}: one image cannot be split into training and test; add another")
-        held_out = min(max(round(fraction * len(images)), 1), len(images) - 1)
-        order = np.random.default_rng(0).permutation(len(images))
-        test[name] = [images[index] for index in sorted(order[:held_out])]
-        train[name] = [images[index] for index in sorted(order[held_out:])]
-    return _Listing(listing.folder, train), _Listing(listing.folder, test)
+    return split(listing, lambda images: min(max(round(fraction * images), 1), images - 1))
 
 
-def _unwritten(listing: _Listing, size: int) -> Unwritten:
+def split(listing: Listing, held_out: Callable[[int], int]) -> tuple[Listing, Listing]:
+    """Training and test: of n images of a class `held_out(n)` are for the test, whatever the other classes are."""
+    train, test = {}, {}
+    for name, images in listing.classes.items():
+        order, count = np.random.default_rng(0).permutation(len(images)), held_out(len(images))
+        test[name] = [images[index] for index in sorted(order[:count])]
+        train[name] = [images[index] for index in sorted(order[count:])]
+    return Listing(listing.folder, train), Listing(listing.folder, test)
+
+
+def unwritten(listing: Listing, size: int) -> Unwritten:
+    """All images of a listing, class by class."""
     counts = [len(images) for images in listing.classes.values()]
     paths = [path for images in listing.classes.values() for path in images]
-    return Unwritten(np.repeat(np.arange(len(counts)), counts), _blocks(paths, size))
+    return Unwritten(np.repeat(np.arange(len(counts)), counts), blocks(paths, size))
 
 
-def _blocks(paths: list[Path], size: int) -> Iterator[np.ndarray]:
+def blocks(paths: list[Path], size: int) -> Iterator[np.ndarray]:
+    """The images' squares in order, each block [n, size, size, 3] uint8. Raises UserError at an unreadable image."""
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), _BLOCK):
             yield np.stack(list(pool.map(partial(_read_square, size=size), paths[start : start + _BLOCK])))

@@ -9,7 +9,7 @@ from us3l.data.cifar import read_cifar
 from us3l.data.download import fetch
 from us3l.data.store import Contents, Unwritten, write_store
 from us3l.errors import UserError
-from us3l.params import Cifar, Digits, Folder
+from us3l.params import Cifar, Digits, Folder, Transfer
 from us3l.plan import DatasetPlan
 from us3l.provenance import identify, record
 from us3l.records import write_record
@@ -23,12 +23,12 @@ def prepare(plan: DatasetPlan, downloads: Path) -> None:
     write_record(plan.record, {**record(identity, None, time.monotonic() - start), "data": data})
 
 
-def convert(source: Digits | Cifar | Folder, folder: Path, downloads: Path) -> str:
+def convert(source: Digits | Cifar | Folder | Transfer, folder: Path, downloads: Path) -> str:
     """Write the store of `source` into `folder`, archives into `downloads`; the SHA-256 of its contents."""
     return write_store(folder, _read(source, downloads))
 
 
-def _read(source: Digits | Cifar | Folder, downloads: Path) -> Contents:
+def _read(source: Digits | Cifar | Folder | Transfer, downloads: Path) -> Contents:
     match source:
         case Digits():
             return _read_digits(source)
@@ -38,6 +38,10 @@ def _read(source: Digits | Cifar | Folder, downloads: Path) -> Contents:
             from us3l.data.folder import read_folder  # brings torchvision, which the other sources do without
 
             return read_folder(source)
+        case Transfer():
+            from us3l.data.transfer import read_transfer
+
+            return read_transfer(source)
 
 
 def _read_digits(source: Digits) -> Contents:
