@@ -216,7 +216,8 @@ VIEWS = "datasets.digits.views"
         (
             "datasets.digits.source.kind",
             "digts",
-            "must be one of 'digits', 'cifar10', 'cifar100', 'folder', not 'digts'",
+            "must be one of 'digits', 'cifar10', 'cifar100', 'folder', 'aircraft', 'caltech101', 'dtd', 'flowers102', "
+            "'food101', 'pets', not 'digts'",
         ),
         ("datasets.digits.source.test_fraction", 1.5, "must be less than 1, not 1.5"),
         ("datasets.cifar.source.md5", "C0FFEE", "must be 32 hexadecimal digits, in lower case, not 'C0FFEE'"),

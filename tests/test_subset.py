@@ -1,14 +1,18 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from project import params
 from pydantic import ValidationError
 
-from us3l.data.sources import convert
+from us3l.data.sources import convert, prepare
 from us3l.data.store import Store, open_store
 from us3l.errors import UserError
-from us3l.params import Folder
+from us3l.params import Folder, Params
+from us3l.plan import Plan
+from us3l.records import read_record
 
 
 @pytest.fixture
@@ -75,6 +79,21 @@ def test_a_file_name_that_two_classes_have_needs_its_class(images: Path) -> None
     with pytest.raises(UserError, match=r"line 1: 2 images are called n01_0\.png; name it as class/name"):
         prepared(images, "n01_0.png\n")
     assert prepared(images, "n02/n01_0.png\n").train.labels.tolist() == [1]
+
+
+def test_the_record_tells_of_the_list(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(images)
+    (images / "list.txt").write_text("n01_0.png\n")
+    made = params()
+    made["datasets"]["digits"] |= {
+        "source": {"kind": "folder", "train": "train", "test": "val", "subset": "list.txt", "image_size": 4},
+        "views": {"normalize": {"mean": [0.5] * 3, "std": [0.2] * 3}, "pretrain": [{"flip": 0.5}, {"flip": 0.5}]},
+    }
+    plan = Plan(Params.model_validate(made)).dataset("digits")
+    prepare(plan, Path("downloads"))
+    record = read_record(plan.record)
+    assert record["subset"] == hashlib.sha256(b"n01_0.png\n").hexdigest()
+    assert record["data"] == open_store(plan.folder).sha256
 
 
 def test_an_absent_list_is_named(images: Path) -> None:

@@ -1,5 +1,6 @@
 """From what params.yaml calls a data set's source to a store on disk."""
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -14,21 +15,31 @@ from us3l.plan import DatasetPlan
 from us3l.provenance import identify, record
 from us3l.records import write_record
 
+Source = Digits | Cifar | Folder | Transfer
+
 
 def prepare(plan: DatasetPlan, downloads: Path) -> None:
     """Write a data set and its record. Raises UserError."""
     start = time.monotonic()
     data = convert(plan.dataset.source, plan.folder, downloads)
     identity = identify("prepare", plan.recipe)
-    write_record(plan.record, {**record(identity, None, time.monotonic() - start), "data": data})
+    made_from = {"data": data, **_lists(plan.dataset.source)}
+    write_record(plan.record, {**record(identity, None, time.monotonic() - start), **made_from})
 
 
-def convert(source: Digits | Cifar | Folder | Transfer, folder: Path, downloads: Path) -> str:
+def _lists(source: Source) -> dict[str, str]:
+    """The SHA-256 of the list of images, where a source has one."""
+    if not (isinstance(source, Folder) and source.subset):
+        return {}
+    return {"subset": hashlib.sha256(Path(source.subset).read_bytes()).hexdigest()}
+
+
+def convert(source: Source, folder: Path, downloads: Path) -> str:
     """Write the store of `source` into `folder`, archives into `downloads`; the SHA-256 of its contents."""
     return write_store(folder, _read(source, downloads))
 
 
-def _read(source: Digits | Cifar | Folder | Transfer, downloads: Path) -> Contents:
+def _read(source: Source, downloads: Path) -> Contents:
     match source:
         case Digits():
             return _read_digits(source)
