@@ -8,6 +8,7 @@ import torch
 from penalty import penalty
 from torch import Tensor, nn
 
+from us3l.errors import UserError
 from us3l.learner import Learner, _spread
 from us3l.losses import loss
 from us3l.models import backbone
@@ -57,7 +58,7 @@ class Plain:
         )
 
     def network(self, width: float, weights: dict[str, Tensor]) -> Network:
-        made = Network(backbone("small-resnet", width, 3), self.method)
+        made = Network(backbone("small-resnet", width, 3), self.method, backbone("small-resnet", self.widest, 3))
         for name, p in made.named_parameters():
             p.data = weights[name].detach()[leading(p)].clone()
         return made
@@ -73,26 +74,41 @@ class Plain:
             if self.method.momentum is not None and (widest or every_width):
                 self.move_teacher(self.method.momentum)
             network = self.cut(self.online, width)
-            outputs = [[network(view, None)[0] for view in views] for views in batch]
-            if widest or self.method.distillation is None:
+            outputs = [[network(view, None) for view in views] for views in batch]
+            own = widest or not self.method.distillation
+            if own:
                 targets = self.targets(batch, outputs, width)
             head = network.predictor if widest or every_width else network.distillation_predictor
-            name = self.method.base if widest or not self.method.distillation else self.method.distillation
-            values = [
-                loss(name, tuple(head(z) for z in student), teacher, self.method.temperature)
-                for student, teacher in zip(outputs, targets, strict=True)
-            ]
+            values = []
+            for student, teacher in zip(outputs, targets, strict=True):
+                predictions = tuple(head(each.projection) for each in student)
+                projections = tuple(each.projection.detach() for each in teacher)
+                name = self.method.base if own else self.method.distillation
+                values.append(loss(name, predictions, projections, self.method))
+                if self.method.features and not own:
+                    values[-1] = 0.7 * values[-1] + 0.3 * self.features(network, student, teacher)
             mean = sum(values) / len(values)
             mean.backward()
             self.move(network, width, epoch, lr)
             losses.append(mean.item())
         return losses
 
-    def targets(self, batch: list[tuple[Tensor, Tensor]], outputs: list[list[Tensor]], width: float) -> Any:
-        if self.method.momentum is not None:
-            teacher = self.cut(self.teacher, self.widest if self.method.distillation else width)
-            outputs = [[teacher(view, None)[0] for view in views] for views in batch]
-        return [tuple(z.detach() for z in views) for views in outputs]
+    def features(self, network: Network, student: list[Any], teacher: list[Any]) -> Tensor:
+        """The squared error between projected maps of one view and the teacher's of the other."""
+        errors = [
+            nn.functional.mse_loss(projection(mine), other.detach())
+            for one, two in ((0, 1), (1, 0))
+            for projection, mine, other in zip(
+                network.feature_projections, student[one].maps, teacher[two].maps, strict=True
+            )
+        ]
+        return sum(errors) / len(errors)
+
+    def targets(self, batch: list[tuple[Tensor, Tensor]], outputs: list[list[Any]], width: float) -> Any:
+        if self.method.momentum is None:
+            return outputs
+        teacher = self.cut(self.teacher, self.widest if self.method.distillation else width)
+        return [[teacher(view, None) for view in views] for views in batch]
 
     def move_teacher(self, momentum: float) -> None:
         for p, online in zip(self.teacher.parameters(), self.online.parameters(), strict=True):
@@ -106,7 +122,9 @@ class Plain:
                 wide.grad = torch.zeros_like(wide) if wide.grad is None else wide.grad
                 wide.grad[leading(p)] = p.grad
         if self.run.regularizer:
-            trainable = [(name, p) for name, p in self.online.named_parameters() if p.requires_grad]
+            trainable = [
+                (name, p) for name, p in self.online.named_parameters() if p.requires_grad and "feature" not in name
+            ]
             penalty(trainable, self.run.regularizer, epoch, self.run.epochs, width).backward()
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
@@ -117,6 +135,7 @@ def leading(p: Tensor) -> tuple[slice, ...]:
 
 
 NO_TEACHER = {"momentum": None}
+FEATURES = {"features": {"layers": ["layer2", "layer3.0.bn1"], "strength": 0.3}, "distillation_strength": 0.7}
 CASES = {
     "us3l": run("simclr", "infonce", regularizer=GROUPS, optimizer={"lr": 1.0}),
     "us3l-exponential": run("byol", "cosine", regularizer=GROUPS | {"decay": "exponential"}, optimizer={"lr": 1.0}),
@@ -126,6 +145,14 @@ CASES = {
     "simsiam": run("simsiam", "cosine", **NO_TEACHER),
     "simclr-no-teacher": run("simclr", "nt-xent", **NO_TEACHER),
     "teacher-moves-at-every-width": run("byol", "cosine", distillation="infonce", momentum_update="every-width"),
+    "features": run("simclr", "infonce", **FEATURES),
+    "features-group": run("byol", "cosine", regularizer=GROUPS, optimizer={"lr": 1.0}, **FEATURES),
+    "features-no-teacher": run("simclr", "nt-xent", **FEATURES, **NO_TEACHER),
+    "kl": run("byol", "cosine", distillation="kl", student_temperature=0.5, teacher_temperature=0.3),
+    "mse": run("byol", "cosine", distillation="mse"),
+    "rkd-distance": run("byol", "cosine", distillation="rkd-distance"),
+    "rkd-angle": run("byol", "cosine", distillation="rkd-angle"),
+    "similarity-matrix": run("byol", "cosine", distillation="similarity-matrix"),
     "no-distillation": run("byol", "cosine", distillation=None, momentum_update="every-width"),
     "no-distillation-no-teacher": run("simclr", "nt-xent", distillation=None, **NO_TEACHER),
 }
@@ -139,7 +166,9 @@ def test_three_batches_give_the_losses_and_weights_of_the_plain_method(of: Pretr
     for number, widths in enumerate(WIDTHS):
         epoch, lr = 2 * number, 0.2 / (1 + number)
         results = ours.step(shards(number), widths, epoch, lr)
-        assert results[:, 0].tolist() == pytest.approx(plain.step(shards(number), widths, epoch, lr), abs=1e-10)
+        assert results[:, 0].tolist() == pytest.approx(
+            plain.step(shards(number), widths, epoch, lr), rel=1e-11, abs=1e-10
+        )
     assert_equal(ours, plain)
 
 
@@ -152,6 +181,11 @@ def test_a_network_whose_widest_width_is_narrow_is_trained_alike() -> None:
         ours.step(shards(number), [0.5, 0.25], 3, 0.2)
         plain.step(shards(number), [0.5, 0.25], 3, 0.2)
     assert_equal(ours, plain)
+
+
+def test_a_layer_that_the_backbone_lacks_is_named() -> None:
+    with pytest.raises(UserError, match=r"features\.layers: the backbone has no layer 'layer9'"):
+        learner(run("byol", "cosine", features={"layers": ["layer9"]}))
 
 
 def assert_equal(ours: Learner, plain: Plain) -> None:

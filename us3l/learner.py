@@ -5,20 +5,34 @@ base loss against the teacher; the narrower ones take the distillation loss agai
 encoder moves in the widest network's turn, before that turn's optimizer step, and runs at full width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from us3l.feature_losses import FEATURE_LOSSES
 from us3l.flat import Flat, cut, pairwise_sum
-from us3l.losses import Views, loss
+from us3l.losses import loss
 from us3l.models import backbone
-from us3l.models.heads import HEADS, Head, Network
+from us3l.models.blueprint import blueprint
+from us3l.models.heads import HEADS, Head, Network, Output, project
 from us3l.params import Pretrained
 from us3l.regularize import coefficients
 from us3l.sgd import sgd_step
 from us3l.slim import Slimmable
+from us3l.views import Views
+
+ENCODER = ("backbone.", "projector.")
+PROJECTIONS = "feature_projections."
+
+
+class Target(NamedTuple):
+    """What a student is held against: embeddings of both views, and feature maps of each."""
+
+    embeddings: Views
+    maps: list[list[Tensor]]
 
 
 class Learner:
@@ -32,13 +46,14 @@ class Learner:
     ) -> None:
         self.run, self.method, self.reduce = run, run.method, reduce
         self.widest = run.sampling.range[1]
-        builder = lambda width: Network(backbone(run.backbone, width, in_channels), run.method)  # noqa: E731
+        teacher = blueprint(lambda: backbone(run.backbone, self.widest, in_channels))
+        builder = lambda width: Network(backbone(run.backbone, width, in_channels), run.method, teacher)  # noqa: E731
         self.network = Slimmable(builder)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             weights = dict(builder(self.widest).named_parameters())
         self.flat = Flat(weights, device)
-        encoder_size = sum(value.numel() for name, value in weights.items() if "predictor" not in name)
+        encoder_size = sum(value.numel() for name, value in weights.items() if name.startswith(ENCODER))
         self.momentum_encoder = self.flat.values[:encoder_size].clone()
         self.velocity = torch.zeros_like(self.flat.values)
         self.used_heads: set[Head] = set()
@@ -50,7 +65,7 @@ class Learner:
         Returns [widths, 2]: the loss without regularizer, and the spread of the embeddings, as this process's share of
         the mean over all shards (their sum over the processes is the mean).
         """
-        targets: list[Views] = []
+        targets: list[Target] = []
         shares = []
         for width in widths:
             widest = width == widths[0]
@@ -59,21 +74,21 @@ class Learner:
             if teacher_moves and self.method.momentum is not None:
                 self._move_momentum_encoder(self.method.momentum)
             head: Head = "predictor" if teacher_moves else "distillation_predictor"
-            self.used_heads.add(head)
+            self.used_heads |= {head} if own_target else {head, "feature_projections"}
             slices = self.network.slices(width)
             weights = self.flat.leaves(slices)
             gradients, parts = [], []
             for index, views in enumerate(shards):
                 with self._precision():
-                    projections, predictions = self._both(weights, width, views, head)
+                    outputs = self._both(weights, width, views, head)
                     if own_target:
-                        targets[index : index + 1] = [self._target(views, projections, width)]
-                name = self.method.base if own_target else self.method.distillation
-                value = loss(name, _float(predictions), _float(targets[index]), self.method.temperature)
-                value = value / self.run.batch.shards
+                        targets[index : index + 1] = [self._target(views, outputs, width)]
+                    else:
+                        outputs = [self._project(weights, width, output) for output in outputs]
+                value = self._loss(outputs, targets[index], own_target) / self.run.batch.shards
                 value.backward()
                 gradients.append(self.flat.collect(weights, slices))
-                parts.append(torch.stack((value.detach(), _spread(projections[0]) / self.run.batch.shards)))
+                parts.append(torch.stack((value.detach(), _spread(outputs[0].projection) / self.run.batch.shards)))
             shares.append(pairwise_sum(parts))
             self._update(pairwise_sum(gradients), width, epoch, lr)
         return torch.stack(shares)
@@ -94,21 +109,37 @@ class Learner:
         self.velocity.copy_(state["velocity"])
         self.used_heads = {head for head, used in zip(HEADS, state["used_heads"].tolist(), strict=True) if used}
 
-    def _both(self, weights: dict[str, Tensor], width: float, views: Views, head: Head | None) -> tuple[Views, Views]:
-        """Projections and predictions of both views, each view with batch statistics of its own."""
-        outputs = [self.network(weights, width, view, head) for view in views]
-        projections, predictions = zip(*outputs, strict=True)
-        return projections, predictions
+    def _both(self, weights: dict[str, Tensor], width: float, views: Views, head: Head | None) -> list[Output]:
+        """The outputs of both views, each view with batch statistics of its own."""
+        return [self.network(weights, width, view, head) for view in views]
 
     @torch.no_grad()
-    def _target(self, views: Views, projections: Views, width: float) -> Views:
-        """What the losses compare with: the momentum encoder's projections, or the online ones, detached."""
-        if self.method.momentum is None:
-            return projections[0].detach(), projections[1].detach()
-        teacher_width = self.widest if self.method.distillation else width
-        encoder = self.flat.views(self.momentum_encoder)
-        slices = {name: piece for name, piece in self.network.slices(teacher_width).items() if name in encoder}
-        return self._both(cut(encoder, slices), teacher_width, views, None)[0]
+    def _target(self, views: Views, outputs: list[Output], width: float) -> Target:
+        """What the losses compare with: the momentum encoder's outputs, or the online ones, detached."""
+        if self.method.momentum is not None:
+            teacher_width = self.widest if self.method.distillation else width
+            encoder = self.flat.views(self.momentum_encoder)
+            slices = {name: piece for name, piece in self.network.slices(teacher_width).items() if name in encoder}
+            outputs = self._both(cut(encoder, slices), teacher_width, views, None)
+        one, other = ([each.detach() for each in (output.projection, *output.maps)] for output in outputs)
+        return Target((one[0], other[0]), [one[1:], other[1:]])
+
+    def _project(self, weights: dict[str, Tensor], width: float, output: Output) -> Output:
+        return output._replace(maps=project(self.network.skeleton(width), weights, output.maps))
+
+    def _loss(self, outputs: list[Output], target: Target, own_target: bool) -> Tensor:
+        """The base loss of a network against its own target, the distillation losses of the others."""
+        method = self.method
+        student = _float(output.prediction for output in outputs)
+        name = method.base if own_target else method.distillation
+        value = loss(name, student, _float(target.embeddings), method)
+        if own_target:
+            return value
+        value = method.distillation_strength * value
+        if method.features:
+            maps, teacher = ([_float(each) for each in both] for both in ([o.maps for o in outputs], target.maps))
+            value = value + method.features.strength * FEATURE_LOSSES[method.features.loss](maps, teacher)
+        return value
 
     def _move_momentum_encoder(self, momentum: float) -> None:
         self.momentum_encoder.lerp_(self.flat.values[: len(self.momentum_encoder)], 1 - momentum)
@@ -131,12 +162,12 @@ class Learner:
         """The decay of each element [P].
 
         Weight decay spares a head that has had no gradient yet, as SGD does in PyTorch; the regularizer's penalty is a
-        gradient, so it spares none. Frozen parameters do not move.
+        gradient, so it spares no head, but for the feature projections. Frozen parameters do not move.
         """
         run, flat = self.run, self.flat
         if run.regularizer:
             penalty = coefficients(flat.shapes, run.regularizer, epoch, run.epochs, full_width)
-            strengths = {name: 2 * strength for name, strength in penalty.items()}
+            strengths = {name: 2 * strength * (not name.startswith(PROJECTIONS)) for name, strength in penalty.items()}
         else:
             unused = tuple(f"{head}." for head in HEADS if head not in used_heads)
             strengths = {
@@ -154,7 +185,7 @@ class Learner:
         return torch.autocast(self.flat.values.device.type, dtype=torch.bfloat16, enabled=bfloat16)
 
 
-def _float(views: Views) -> Views:
+def _float(views: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """Losses are computed in the weights' precision or in float32, never in bfloat16."""
     return tuple(view.float() if view.dtype == torch.bfloat16 else view for view in views)
 

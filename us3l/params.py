@@ -264,20 +264,38 @@ class Sampling(Closed):
         return self
 
 
+Distillation = Literal[
+    "infonce", "cosine", "kl", "mse", "rkd-distance", "rkd-angle", "similarity-matrix", "similarity-matrix-mse"
+]
+
+
+class Features(Closed):
+    """Distillation between feature maps of these layers, the student's through 1x1 convolutions; added to the other."""
+
+    layers: Annotated[list[str], Field(min_length=1)]
+    loss: Literal["mse", "cosine", "attention-spatial", "attention-channel"] = "mse"
+    strength: Positive = 1.0
+
+
 class Method(Closed):
     """Heads, losses and teacher; see us3l/learner.py.
 
     `name` fixes the heads; `base` is the loss of the widest network, `distillation` that of the others (null: they take
-    the base loss too). `momentum` is the momentum encoder's; null means that the widest network itself is the teacher.
+    the base loss too), weighted by its strength. `momentum` is the momentum encoder's; null means that the widest
+    network itself is the teacher. `temperature` is that of infonce and nt-xent, the other two are those of kl.
     """
 
     name: Literal["simclr", "byol", "simsiam"]
     base: Literal["infonce", "nt-xent", "cosine"]
-    distillation: Literal["infonce", "cosine"] | None = "cosine"
+    distillation: Distillation | None = "cosine"
+    distillation_strength: Positive = 1.0
+    features: Features | None = None
     distillation_head: Literal["own", "shared"] = "own"
     momentum: Probability | None = 0.99
     momentum_update: Literal["widest", "every-width"] = "widest"
     temperature: Positive = 0.5
+    student_temperature: Positive = 0.1
+    teacher_temperature: Positive = 0.04
     hidden: Several = 2048
     output: Several = 256
 
@@ -291,6 +309,8 @@ class Method(Closed):
             raise ValueError("the infonce base loss compares with a momentum encoder: give momentum, or take nt-xent")
         if self.momentum is None and self.momentum_update == "every-width":
             raise ValueError("momentum_update says how often a momentum encoder moves, and there is none")
+        if self.features and self.distillation is None:
+            raise ValueError("features are distilled from the widest network: give distillation, or leave features out")
         if self.momentum is not None and self.distillation is None and self.momentum_update == "widest":
             raise ValueError(
                 "without distillation every width needs its own target: set momentum_update to every-width"
