@@ -1,14 +1,16 @@
-"""Group regularization as decay against the gradient that autograd takes of the penalty."""
+"""Regularization against the gradient that autograd takes of the penalty."""
 
 from typing import Any
 
 import pytest
 import torch
 from penalty import penalty
-from torch import Size, Tensor
+from pydantic import ValidationError
+from torch import Size, Tensor, nn
 
+from us3l.errors import UserError
 from us3l.params import Regularizer
-from us3l.regularize import coefficients
+from us3l.regularize import add_gradient, batch_norm_names, coefficients
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -25,6 +27,8 @@ SHAPES = {
     "predictor.1.weight": (16,),
     "distillation_predictor.3.bias": (8,),
 }
+
+BATCH_NORMS = ("backbone.bn1.weight", "predictor.1.weight")
 
 
 def regularizer(**changes: Any) -> Regularizer:
@@ -47,17 +51,26 @@ def relative(channels: int, epoch: int, epochs: int = 400, **changes: Any) -> li
         {"warmup_epochs": 7},
         {"groups": 3},
         {"kind": "l2"},
+        {"by": "input-feature"},
+        {"by": "input-feature", "groups": 5, "decay": "exponential", "alpha": 0.7},
+        {"kind": "l1-batchnorm", "warmup_epochs": 2},
+        {"kind": "group-l1-batchnorm", "warmup_epochs": 2, "alpha": 0.9},
     ],
 )
-def test_decay_is_the_gradient_of_the_penalty_in_every_epoch(changes: dict[str, Any], width: float) -> None:
+def test_what_is_added_is_the_gradient_of_the_penalty_in_every_epoch(changes: dict[str, Any], width: float) -> None:
     generator, made = torch.Generator().manual_seed(0), regularizer(**changes)
     for epoch in range(10):
         p = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in SHAPES.items()}
-        penalty(p.items(), made, epoch, 10, width).backward()
-        strengths = coefficients({name: each.shape for name, each in p.items()}, made, epoch, 10, width == 1.0)
+        value = penalty(p.items(), made, epoch, 10, width, BATCH_NORMS)
+        if value.requires_grad:
+            value.backward()
+        shapes = {name: each.shape for name, each in p.items()}
+        strengths = coefficients(shapes, made, epoch, 10, width == 1.0, BATCH_NORMS)
         for name, each in p.items():
             expected = torch.zeros_like(each) if each.grad is None else each.grad
-            torch.testing.assert_close(2 * strengths[name] * each.detach(), expected, rtol=1e-13, atol=0, msg=name)
+            gradient = torch.zeros_like(each)
+            add_gradient(gradient, strengths[name], each.detach(), made)
+            torch.testing.assert_close(gradient, expected, rtol=1e-13, atol=0, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -99,3 +112,43 @@ def test_predictors_are_spared_at_full_width_only() -> None:
     assert zeros_of(coefficients(shapes, regularizer(), 3, 10, True)) == predictors
     assert zeros_of(coefficients(shapes, regularizer(), 3, 10, False)) == set()
     assert zeros_of(coefficients(shapes, regularizer(kind="l2"), 3, 10, True)) == set()
+
+
+def test_gradients_are_added_to_what_is_there() -> None:
+    values, there = torch.tensor([-2.0, 0.0, 4.0]), torch.ones(3)
+    add_gradient(there, torch.tensor([0.5, 0.5, 0.25]), values, regularizer())
+    assert there.tolist() == [-1, 1, 3]
+    add_gradient(there, torch.tensor([0.5, 0.5, 0.25]), values, regularizer(kind="l1-batchnorm"))
+    assert there.tolist() == [-1.5, 1, 3.25]
+
+
+def test_group_l1_grows_with_the_channels_and_waits_for_the_end_of_the_warmup() -> None:
+    changes = {"kind": "group-l1-batchnorm", "strength": 2.0, "alpha": 0.5, "warmup_epochs": 3}
+    made = [
+        coefficients({"bn.weight": Size([8])}, regularizer(**changes), epoch, 10, False, ["bn.weight"])["bn.weight"]
+        for epoch in (2, 3)
+    ]
+    assert [each.tolist() for each in made] == [[0] * 8, list(range(8))]
+
+
+def test_batch_norms_are_known_by_their_modules() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Sequential(nn.BatchNorm2d(3), nn.LayerNorm(3)))
+    assert batch_norm_names(network) == {"1.weight", "1.bias", "2.0.weight", "2.0.bias"}
+    assert batch_norm_names(nn.BatchNorm1d(3)) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("kind", ["l1-batchnorm", "group-l1-batchnorm"])
+def test_l1_without_a_batch_norm_is_refused(kind: str) -> None:
+    with pytest.raises(UserError, match=f"{kind} needs a network with BatchNorms"):
+        coefficients({"fc.weight": Size([3, 2])}, regularizer(kind=kind), 0, 10, False)
+
+
+def test_only_group_groups_by_input_feature() -> None:
+    with pytest.raises(ValidationError, match="input-feature belongs to the kind group, not to l2"):
+        regularizer(kind="l2", by="input-feature")
+
+
+def test_alpha_of_the_growing_group_l1_has_no_bound_but_one() -> None:
+    assert regularizer(kind="group-l1-batchnorm", alpha=1.0).alpha == 1
+    with pytest.raises(ValidationError, match="the last of 8 groups would grow"):
+        regularizer(alpha=1.0)

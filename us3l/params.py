@@ -368,18 +368,34 @@ class ProbeOptimizer(Optimizer):
 
 
 class Regularizer(Closed):
-    """A penalty on all weights at every step; `group` weakens it from the first channels to the last, `l2` does not."""
+    """A penalty on all weights at every step; `group` weakens it from the first channels to the last, `l2` does not.
 
-    kind: Literal["group", "l2"]
+    Two are on the absolute values of BatchNorms' weights and biases only, from the end of the warm-up on:
+    `l1-batchnorm`, and `group-l1-batchnorm`, which grows from 0 by alpha a group. `by` says what `group` groups: output
+    channels of BatchNorms and convolutions, or the input features of matrices, which are what vision transformers slim.
+    """
+
+    kind: Literal["group", "l2", "l1-batchnorm", "group-l1-batchnorm"]
     strength: Positive
     alpha: Probability = 0.05
     decay: Literal["linear", "exponential"] = "linear"
     groups: Count = 8
+    by: Literal["output-channel", "input-feature"] = "output-channel"
     warmup_epochs: Whole = 0
+
+    @property
+    def is_l1(self) -> bool:
+        return self.kind in ("l1-batchnorm", "group-l1-batchnorm")
+
+    @model_validator(mode="after")
+    def _groups_are_of_group(self) -> "Regularizer":
+        if self.by == "input-feature" and self.kind != "group":
+            raise _at("by", f"input-feature belongs to the kind group, not to {self.kind}")
+        return self
 
     @model_validator(mode="after")
     def _never_negative(self) -> "Regularizer":
-        if self.decay == "linear" and self.alpha * (self.groups - 1) > 1:
+        if not self.is_l1 and self.decay == "linear" and self.alpha * (self.groups - 1) > 1:
             what = f"must be at most {1 / (self.groups - 1):.3g}, or the last of {self.groups} groups would grow"
             raise _at("alpha", f"{what}, not {self.alpha}")
         return self
