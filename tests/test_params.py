@@ -16,10 +16,16 @@ NOTHING = object()
 STUDY, RUNS = "studies.tiny", "studies.tiny.runs.us3l"
 ROWS = f"{STUDY}.tables.main.rows"
 NAME = "must be lower-case letters and digits, with single hyphens between"
-METHOD_KEYS = "name, base, distillation, distillation_head, momentum, momentum_update, temperature, hidden, output"
+METHOD_KEYS = (
+    "name, base, distillation, distillation_strength, features, distillation_head, momentum, momentum_update, "
+    "temperature, student_temperature, teacher_temperature, hidden, output"
+)
 OPTIMIZER_KEYS = "lr, momentum, weight_decay, schedule, milestones, warmup_epochs"
 VIEW_KEYS = "resized_crop, affine, color_jitter, grayscale, blur, flip, solarize"
-BACKBONES = "'small-resnet', 'cifar-resnet18', 'cifar-resnet34', 'cifar-resnet50', 'resnet18', 'resnet34' or 'resnet50'"
+BACKBONES = (
+    "'small-resnet', 'cifar-resnet18', 'cifar-resnet34', 'cifar-resnet50', 'cifar-resnet101', 'resnet18', 'resnet34', "
+    "'resnet50', 'resnet101', 'cifar-mobilenetv2', 'mobilenetv2', 'vit-tiny', 'vit-small' or 'vit-base'"
+)
 
 
 def content() -> dict[str, Any]:
@@ -92,7 +98,7 @@ def test_the_content_that_these_tests_spoil_is_right() -> None:
         ("datasets.digits.views.test", {"centre_crop": 8}, "unknown key; did you mean 'center_crop'?"),
         ("protocols.quick.batchsize", 8, "unknown key; did you mean 'batch_size'?"),
         ("protocols.quick.calibration", {"pases": 1}, "unknown key; did you mean 'passes'?"),
-        ("protocols.quick.optimizer.nesterov", True, f"unknown key; there is {OPTIMIZER_KEYS}"),
+        ("protocols.quick.optimizer.nesterov", True, f"unknown key; there is {OPTIMIZER_KEYS}, trust"),
         (f"{STUDY}.seed", [0], "unknown key; did you mean 'seeds'?"),
         (f"{RUNS}.epohcs", 4, "unknown key; did you mean 'epochs'?"),
         (f"{RUNS}.method.temprature", 0.2, "unknown key; did you mean 'temperature'?"),
@@ -197,7 +203,11 @@ VIEWS = "datasets.digits.views"
         (f"{RUNS}.optimizer.momentum", 1.0, "must be less than 1, not 1.0"),
         (f"{RUNS}.optimizer.schedule", "step", "must be 'cosine', 'multistep' or 'constant', not 'step'"),
         (f"{RUNS}.regularizer.strength", -1.0, "must be greater than 0, not -1.0"),
-        (f"{RUNS}.regularizer.kind", "grup", "must be 'group' or 'l2', not 'grup'"),
+        (
+            f"{RUNS}.regularizer.kind",
+            "grup",
+            "must be 'group', 'l2', 'l1-batchnorm' or 'group-l1-batchnorm', not 'grup'",
+        ),
         (f"{RUNS}.precision", "bf16", "must be 'float32' or 'bfloat16', not 'bf16'"),
         (f"{RUNS}.backbone", "resnet19", f"must be {BACKBONES}, not 'resnet19'"),
         (f"{RUNS}.backbone", "pixels", f"must be {BACKBONES}, not 'pixels'"),
@@ -335,6 +345,10 @@ def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, An
         (
             {"name": "simclr", "base": "infonce", "distillation": None},
             "without distillation every width needs its own target: set momentum_update to every-width",
+        ),
+        (
+            {"name": "simclr", "base": "infonce", "distillation": None, "features": {"layers": ["layer2"]}},
+            "features are distilled from the widest network: give distillation, or leave features out",
         ),
     ],
 )
