@@ -5,7 +5,8 @@
 prints, for each file, the largest relative error of any loss, regularizer value, parameter norm or logit, or what it
 cannot compare and why. Networks, heads, methods and regularizers are taken by the official names in the file.
 
-The error of a small loss is relative to SMALL_LOSS. The exit code is 1 when an error is above 1e-8; otherwise 2 when nothing of some file was compared.
+The error of a small loss is relative to SMALL_LOSS.
+The exit code is 1 when an error is above 1e-8; otherwise 2 when nothing of some file was compared.
 """
 
 import json

@@ -3,6 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
+from us3l.errors import UserError
 from us3l.linear import cost
 from us3l.models import BACKBONES, backbone
 from us3l.models.channels import scaled
@@ -142,6 +143,11 @@ def test_a_narrow_vision_transformer_is_a_whole_one_blind_to_the_inputs_that_are
     assert {key: p.shape for key, p in slim.named_parameters() if "weight" not in key} == {
         key: p.shape for key, p in whole.named_parameters() if "weight" not in key
     }
+
+
+def test_vision_transformers_refuse_images_that_patches_do_not_cover() -> None:
+    with pytest.raises(UserError, match=r"images of 32x28: .* multiples of 16"):
+        backbone("vit-tiny", 0.25, 1)(torch.zeros(2, 1, 32, 28))
 
 
 @pytest.mark.parametrize("name", BACKBONES)

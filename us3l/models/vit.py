@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from us3l.errors import UserError
 from us3l.models.channels import scaled
 
 PATCH, DEPTH, EXPANSION = 16, 12, 4
@@ -68,18 +69,23 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Images [B, C, H, W] to a grid [B, H / 16, W / 16, size]."""
+    """Images [B, C, H, W] to a grid [B, H / 16, W / 16, size]; UserError where patches do not cover them."""
 
     def __init__(self, in_channels: int, size: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, size, PATCH, stride=PATCH)
 
     def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        if height % PATCH or width % PATCH:
+            raise UserError(
+                f"images of {height}x{width}: a vision transformer takes sides that are multiples of {PATCH}"
+            )
         return self.proj(x).permute(0, 2, 3, 1)
 
 
 class VisionTransformer(nn.Module):
-    """Images [B, C, H, W] of at least 16x16 to the class token's features [B, size]."""
+    """Images [B, C, H, W], sides multiples of 16, to the class token's features [B, size]."""
 
     def __init__(self, size: int, heads: int, width: float, in_channels: int) -> None:
         super().__init__()
