@@ -180,7 +180,8 @@ def test_wider_networks_never_have_fewer_channels(channels: int) -> None:
 
 def network(width: float = 1.0, **method: object) -> Network:
     settings = {"hidden": 16, "output": 6, "momentum": 0.99}
-    return Network(backbone("small-resnet", width, 1), Method.model_validate(settings | method))
+    widest = backbone("small-resnet", 1.0, 1)
+    return Network(backbone("small-resnet", width, 1), Method.model_validate(settings | method), widest)
 
 
 SIMCLR = {"name": "simclr", "base": "infonce"}
