@@ -14,6 +14,7 @@ from us3l.losses import loss
 from us3l.models import backbone
 from us3l.models.heads import Head, Network
 from us3l.params import Pretrained
+from us3l.regularize import batch_norm_names
 
 CPU = torch.device("cpu")
 WIDTHS = ([1.0], [1.0, 0.61, 0.37], [1.0, 0.8, 0.25])
@@ -125,7 +126,8 @@ class Plain:
             trainable = [
                 (name, p) for name, p in self.online.named_parameters() if p.requires_grad and "feature" not in name
             ]
-            penalty(trainable, self.run.regularizer, epoch, self.run.epochs, width).backward()
+            norms = batch_norm_names(self.online)
+            penalty(trainable, self.run.regularizer, epoch, self.run.epochs, width, norms).backward()
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
 
@@ -140,6 +142,7 @@ CASES = {
     "us3l": run("simclr", "infonce", regularizer=GROUPS, optimizer={"lr": 1.0}),
     "us3l-exponential": run("byol", "cosine", regularizer=GROUPS | {"decay": "exponential"}, optimizer={"lr": 1.0}),
     "l2": run("byol", "cosine", regularizer={"kind": "l2", "strength": 0.01}, optimizer={"lr": 1.0}),
+    "l1": run("byol", "cosine", regularizer={"kind": "l1-batchnorm", "strength": 0.01}, optimizer={"lr": 1.0}),
     "byol-own-head": run("byol", "cosine"),
     "byol-shared-head": run("byol", "cosine", distillation_head="shared"),
     "simsiam": run("simsiam", "cosine", **NO_TEACHER),

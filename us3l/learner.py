@@ -19,7 +19,7 @@ from us3l.models import backbone
 from us3l.models.blueprint import blueprint
 from us3l.models.heads import HEADS, Head, Network, Output, project
 from us3l.params import Pretrained
-from us3l.regularize import coefficients
+from us3l.regularize import add_gradient, batch_norm_names, coefficients
 from us3l.sgd import sgd_step
 from us3l.slim import Slimmable
 from us3l.views import Views
@@ -53,11 +53,12 @@ class Learner:
             torch.manual_seed(seed)
             weights = dict(builder(self.widest).named_parameters())
         self.flat = Flat(weights, device)
+        self.batch_norms = batch_norm_names(self.network.skeleton(self.widest))
         encoder_size = sum(value.numel() for name, value in weights.items() if name.startswith(ENCODER))
         self.momentum_encoder = self.flat.values[:encoder_size].clone()
         self.velocity = torch.zeros_like(self.flat.values)
         self.used_heads: set[Head] = set()
-        self._decays: dict[tuple[int, bool, frozenset[Head]], Tensor] = {}
+        self._known: dict[tuple[int, bool, frozenset[Head]], Tensor] = {}
 
     def step(self, shards: Sequence[Views], widths: Sequence[float], epoch: int, lr: float) -> Tensor:
         """Train on this process's shards, each two views [B, C, H, W].
@@ -147,38 +148,43 @@ class Learner:
     def _update(self, gradients: Tensor, width: float, epoch: int, lr: float) -> None:
         """One SGD step on the whole of the weights, whatever the width."""
         self.reduce(gradients)
-        gradients.addcmul_(self._decay(epoch, width == 1.0), self.flat.values)
+        strengths = self._strengths(epoch, width == 1.0)
+        if self.run.regularizer:
+            add_gradient(gradients, strengths, self.flat.values, self.run.regularizer)
+        else:
+            gradients.addcmul_(strengths, self.flat.values)
         sgd_step(self.flat.values, gradients, self.velocity, lr, self.run.optimizer.momentum)
 
-    def _decay(self, epoch: int, full_width: bool) -> Tensor:
-        """The decay of each element [P], made once an epoch."""
+    def _strengths(self, epoch: int, full_width: bool) -> Tensor:
+        """How strongly each element [P] is drawn to zero, made once an epoch."""
         key = epoch, full_width, frozenset(self.used_heads)
-        if key not in self._decays:
-            this_epoch = {known: decay for known, decay in self._decays.items() if known[0] == epoch}
-            self._decays = this_epoch | {key: self._decay_of(*key)}
-        return self._decays[key]
+        if key not in self._known:
+            this_epoch = {known: strengths for known, strengths in self._known.items() if known[0] == epoch}
+            self._known = this_epoch | {key: self._strengths_of(*key)}
+        return self._known[key]
 
-    def _decay_of(self, epoch: int, full_width: bool, used_heads: frozenset[Head]) -> Tensor:
-        """The decay of each element [P].
+    def _strengths_of(self, epoch: int, full_width: bool, used_heads: frozenset[Head]) -> Tensor:
+        """The regularizer's coefficient or the weight decay of each element [P].
 
         Weight decay spares a head that has had no gradient yet, as SGD does in PyTorch; the regularizer's penalty is a
         gradient, so it spares no head, but for the feature projections. Frozen parameters do not move.
         """
         run, flat = self.run, self.flat
         if run.regularizer:
-            penalty = coefficients(flat.shapes, run.regularizer, epoch, run.epochs, full_width)
-            strengths = {name: 2 * strength * (not name.startswith(PROJECTIONS)) for name, strength in penalty.items()}
+            penalized = {name: shape for name, shape in flat.shapes.items() if not name.startswith(PROJECTIONS)}
+            settings = run.regularizer, epoch, run.epochs, full_width, self.batch_norms
+            strengths = coefficients(penalized, *settings)
         else:
             unused = tuple(f"{head}." for head in HEADS if head not in used_heads)
             strengths = {
                 name: torch.tensor(0.0 if name.startswith(unused) else run.optimizer.weight_decay)
                 for name in flat.shapes
             }
-        decay = torch.zeros_like(flat.values)
-        for name, view in flat.views(decay).items():
-            if name in flat.trainable:
+        result = torch.zeros_like(flat.values)
+        for name, view in flat.views(result).items():
+            if name in flat.trainable and name in strengths:
                 view.copy_(strengths[name].expand(view.shape))
-        return decay
+        return result
 
     def _precision(self) -> torch.autocast:
         bfloat16 = self.run.precision == "bfloat16"
