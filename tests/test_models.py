@@ -242,7 +242,7 @@ def test_of_the_heads_only_the_projectors_input_follows_the_width(method: dict[s
 @pytest.mark.parametrize("head", [None, "predictor", "distillation_predictor"])
 def test_a_network_gives_the_projection_and_what_the_head_makes_of_it(head: str | None) -> None:
     made, x = network(**BYOL).eval(), torch.randn(4, 1, 8, 8)
-    projection, prediction = made(x, head)
+    projection, prediction, _ = made(x, head)
     torch.testing.assert_close(projection, made.projector(made.backbone(x)))
     torch.testing.assert_close(prediction, made.get_submodule(head)(projection) if head else projection)
     assert prediction.shape == projection.shape == (4, 6)
