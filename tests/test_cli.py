@@ -55,19 +55,6 @@ def project(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def us3l(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run the command line in this process: a new one would import PyTorch each time."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["us3l", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def refusal(us3l: Command) -> Refusal:
     """The sentence with which a command is refused, after any lines on progress; no file is made, changed or lost."""
 

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from project import Project, params
 from torch import Tensor
 
 from us3l import checkpoint
-from us3l.cli import main
 from us3l.errors import UserError
 from us3l.interop import expected_shapes, import_backbone, map_names, read
 from us3l.models import backbone
@@ -52,17 +50,6 @@ def refusal(path: Path, sha256: str | None = None) -> str:
     with pytest.raises(UserError) as error:
         import_backbone(path, sha256 or hashlib.sha256(path.read_bytes()).hexdigest(), NAME, CHANNELS)
     return str(error.value)
-
-
-@pytest.fixture
-def us3l(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["us3l", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize("prefix", ["module.", ""])

@@ -15,13 +15,12 @@ from us3l.views import Views, crossed
 
 def cosine(student: Views, teacher: Views) -> Tensor:
     """Negative cosine similarity, in [-1, 1]: the squared error of BYOL and SimSiam up to an affine map."""
-    pairs = ((student[0], teacher[1]), (student[1], teacher[0]))
-    return -sum(F.cosine_similarity(one, other).mean() for one, other in pairs) / 2
+    return -sum(F.cosine_similarity(one, other).mean() for one, other in crossed(student, teacher)) / 2
 
 
 def infonce(student: Views, teacher: Views, temperature: float) -> Tensor:
     """NT-Xent between student and teacher, both ways; all other 2B - 2 embeddings of both sides are negatives."""
-    return (nt_xent(student[0], teacher[1], temperature) + nt_xent(student[1], teacher[0], temperature)) / 2
+    return sum(nt_xent(*pair, temperature) for pair in crossed(student, teacher)) / 2
 
 
 def nt_xent(one: Tensor, other: Tensor, temperature: float) -> Tensor:
