@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from us3l.learner import Learner
 from us3l.models import BACKBONES, backbone
-from us3l.params import Batch, Method, Optimizer, Pretrained, Regularizer
+from us3l.params.training import Batch, Method, Optimizer, Pretrained, Regularizer
 from us3l.regularize import coefficients
 from us3l.slim import narrow
 

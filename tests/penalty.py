@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import Tensor
 
-from us3l.params import Regularizer
+from us3l.params.training import Regularizer
 
 
 def penalty(

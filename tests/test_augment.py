@@ -11,11 +11,11 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from us3l import params
 from us3l.data import color, draw, resample
 from us3l.data.augment import OPERATIONS, augment, plain_view
 from us3l.errors import UserError
-from us3l.params import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize
+from us3l.params import data as params
+from us3l.params.data import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize
 from us3l.random import Purpose, uniform
 
 MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}

@@ -17,7 +17,7 @@ from us3l.data import cifar
 from us3l.data.sources import convert
 from us3l.data.store import Store, open_store
 from us3l.errors import UserError
-from us3l.params import Cifar
+from us3l.params.data import Cifar
 
 Members = dict[str, bytes]
 

@@ -15,7 +15,9 @@ from us3l.calibrate import batches, settle_statistics
 from us3l.data.store import Split, Store
 from us3l.linear import Probe, score, train
 from us3l.models import backbone
-from us3l.params import Params, Protocol, Views
+from us3l.params.data import Views
+from us3l.params.evaluation import Protocol
+from us3l.params.studies import Params
 from us3l.plan import Plan, RunPlan
 from us3l.random import Purpose, permutation
 from us3l.sgd import trusted

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from us3l.data.augment import augment
 from us3l.learner import Learner
-from us3l.params import Affine, Augmentation, Blur, ColorJitter, Normalize, Pretrained, ResizedCrop, Solarize
+from us3l.params.data import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize
+from us3l.params.training import Pretrained
 from us3l.random import Purpose, permutation, uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]

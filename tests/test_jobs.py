@@ -8,7 +8,7 @@ import pytest
 from project import RUN, params
 
 from us3l.jobs import Job, jobs
-from us3l.params import Params
+from us3l.params.studies import Params
 from us3l.plan import Plan
 
 RUN_STAGES = ("pretrain", "calibrate", "linear")

@@ -13,7 +13,7 @@ from us3l.learner import Learner, _spread
 from us3l.losses import loss
 from us3l.models import backbone
 from us3l.models.heads import Head, Network
-from us3l.params import Pretrained
+from us3l.params.training import Pretrained
 from us3l.regularize import batch_norm_names
 
 CPU = torch.device("cpu")

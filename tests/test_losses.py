@@ -11,7 +11,7 @@ from torch import Tensor
 from us3l.dino import dino, next_center, teacher_temperature
 from us3l.feature_losses import attention_channel, attention_spatial, feature_cosine, feature_mse
 from us3l.losses import Views, cosine, infonce, kl, loss, mse, nt_xent, soft_cross_entropy
-from us3l.params import Method
+from us3l.params.training import Method
 from us3l.relations import rkd_angle, rkd_distance, similarity_matrix, similarity_matrix_mse
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -9,7 +9,7 @@ import yaml
 from project import ROOT, RUN, params
 
 from us3l.errors import UserError
-from us3l.params import Params
+from us3l.params.studies import Params
 from us3l.reading import load
 
 NOTHING = object()

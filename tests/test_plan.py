@@ -17,7 +17,7 @@ from project import ROOT, RUN, params
 from us3l import closure
 from us3l.data.store import FILES
 from us3l.errors import UserError
-from us3l.params import Params
+from us3l.params.studies import Params
 from us3l.plan import STAGES, Plan, width_label
 
 RUN_STAGES = ("pretrain", "calibrate", "linear")

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Size, Tensor, nn
 
 from us3l.errors import UserError
-from us3l.params import Regularizer
+from us3l.params.training import Regularizer
 from us3l.regularize import add_gradient, batch_norm_names, coefficients
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from us3l.params import Optimizer, Sampling
+from us3l.params.training import Optimizer, Sampling
 from us3l.schedule import learning_rate
 from us3l.widths import narrowest, sample
 

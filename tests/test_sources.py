@@ -12,7 +12,8 @@ from torchvision.transforms import CenterCrop, Resize
 from us3l.data.sources import convert, prepare
 from us3l.data.store import FILES, Store, open_store
 from us3l.errors import UserError
-from us3l.params import Digits, Folder, Params
+from us3l.params.data import Digits, Folder
+from us3l.params.studies import Params
 from us3l.plan import Plan, code
 from us3l.records import read_record
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from us3l.data.sources import convert, prepare
 from us3l.data.store import Store, open_store
 from us3l.errors import UserError
-from us3l.params import Folder, Params
+from us3l.params.data import Folder
+from us3l.params.studies import Params
 from us3l.plan import Plan
 from us3l.records import read_record
 

@@ -15,7 +15,7 @@ from project import RUN, params
 from scipy import stats
 
 from us3l.errors import UserError
-from us3l.params import Params
+from us3l.params.studies import Params
 from us3l.plan import Plan, RunPlan, TablePlan
 from us3l.records import read_record, write_record
 from us3l.tables import MISSING, write_table

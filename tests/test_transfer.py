@@ -15,7 +15,7 @@ from torchvision.transforms import CenterCrop, Compose, Resize
 from us3l.data.sources import convert
 from us3l.data.store import Store, open_store
 from us3l.errors import UserError
-from us3l.params import Transfer
+from us3l.params.data import Transfer
 
 SIZE = 8
 

@@ -18,7 +18,7 @@ from us3l.losses import loss
 from us3l.models import backbone
 from us3l.models.blueprint import blueprint
 from us3l.models.heads import HEADS, Head, Network, Output, project
-from us3l.params import Pretrained
+from us3l.params.training import Pretrained
 from us3l.regularize import add_gradient, batch_norm_names, coefficients
 from us3l.sgd import sgd_step
 from us3l.slim import Slimmable

@@ -18,7 +18,8 @@ from us3l.data.store import open_store
 from us3l.models import backbone
 from us3l.models.vit import Attention
 from us3l.networks import open_network
-from us3l.params import Augmentation, ProbeOptimizer, Protocol, Views
+from us3l.params.data import Augmentation, Views
+from us3l.params.evaluation import ProbeOptimizer, Protocol
 from us3l.plan import RunPlan
 from us3l.provenance import identify, record, require_recipe
 from us3l.random import Purpose, permutation

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from us3l.params import Method
+from us3l.params.training import Method
 from us3l.relations import rkd_angle, rkd_distance, similarity_matrix, similarity_matrix_mse
 from us3l.views import Views, crossed
 

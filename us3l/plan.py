@@ -7,7 +7,10 @@ from typing import Any
 from us3l.closure import code_of
 from us3l.data.store import FILES
 from us3l.errors import UserError
-from us3l.params import Dataset, Params, Pretrained, Protocol, Run, Study, Table
+from us3l.params.data import Dataset
+from us3l.params.evaluation import Protocol
+from us3l.params.studies import Params, Study, Table
+from us3l.params.training import Pretrained, Run
 
 STAGES = {
     "prepare": "us3l.data.sources",

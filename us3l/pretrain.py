@@ -18,7 +18,7 @@ from us3l.errors import Interrupted, UserError
 from us3l.interop import Mapped, import_backbone
 from us3l.learner import Learner
 from us3l.models import backbone
-from us3l.params import Official, Pretrained, Untrained
+from us3l.params.training import Official, Pretrained, Untrained
 from us3l.plan import RunPlan
 from us3l.progress import Progress
 from us3l.provenance import fingerprint, identify, record

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from us3l.errors import UserError
-from us3l.params import Params
+from us3l.params.studies import Params
 
 
 class _Loader(yaml.SafeLoader):

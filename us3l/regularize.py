@@ -10,7 +10,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from us3l.errors import UserError
-from us3l.params import Regularizer
+from us3l.params.training import Regularizer
 
 
 def coefficients(

@@ -2,7 +2,7 @@
 
 import math
 
-from us3l.params import Optimizer
+from us3l.params.training import Optimizer
 
 
 def learning_rate(optimizer: Optimizer, epoch: int, epochs: int) -> float:

@@ -2,7 +2,7 @@
 
 import torch
 
-from us3l.params import Sampling
+from us3l.params.training import Sampling
 from us3l.random import Purpose, uniform
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from us3l.data import color, draw, resample
 from us3l.errors import UserError
-from us3l.params import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize, TestView
+from us3l.params.data import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize, TestView
 from us3l.random import Purpose, uniform
 
 CACHE = 2**19  # pixel values that a CPU's cache holds with their temporaries

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from us3l.params import Affine, Blur, ColorJitter, ResizedCrop
+from us3l.params.data import Affine, Blur, ColorJitter, ResizedCrop
 
 TRIES = 10
 

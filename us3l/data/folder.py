@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 from us3l.data.store import Contents, Unwritten
 from us3l.data.subset import read_subset
 from us3l.errors import UserError
-from us3l.params import Folder
+from us3l.params.data import Folder
 
 _BLOCK = 256  # images decoded at a time
 

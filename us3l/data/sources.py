@@ -10,7 +10,7 @@ from us3l.data.cifar import read_cifar
 from us3l.data.download import fetch
 from us3l.data.store import Contents, Unwritten, write_store
 from us3l.errors import UserError
-from us3l.params import Cifar, Digits, Folder, Transfer
+from us3l.params.data import Cifar, Digits, Folder, Transfer
 from us3l.plan import DatasetPlan
 from us3l.provenance import identify, record
 from us3l.records import write_record

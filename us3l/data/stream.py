@@ -8,7 +8,8 @@ from us3l.data.resident import resident
 from us3l.data.store import Split
 from us3l.distributed import World
 from us3l.errors import UserError
-from us3l.params import Augmentation, Batch, Normalize
+from us3l.params.data import Augmentation, Normalize
+from us3l.params.training import Batch
 from us3l.random import Purpose, permutation
 from us3l.views import Views
 

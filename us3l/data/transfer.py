@@ -15,7 +15,7 @@ from torchvision import datasets
 from us3l.data.folder import Listing, blocks, hold_out, split, unwritten
 from us3l.data.store import Contents, Unwritten
 from us3l.errors import UserError
-from us3l.params import Transfer
+from us3l.params.data import Transfer
 
 _CALTECH_TRAIN = 30  # images of each class
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from us3l.errors import UserError
-from us3l.params import Method
+from us3l.params.training import Method
 
 Head = Literal["predictor", "distillation_predictor", "feature_projections"]
 HEADS: tuple[Head, ...] = get_args(Head)

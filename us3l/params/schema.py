@@ -1,0 +1,68 @@
+"""Records that refuse what they do not know, and the values in them."""
+
+import difflib
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic_core import PydanticCustomError
+
+
+def matching(pattern: str, what: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {what}")
+        return text
+
+    return AfterValidator(check)
+
+
+def rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("must be [low, high]")
+    return ends
+
+
+Number = Annotated[float, Strict()]
+Share = Annotated[Number, Field(gt=0, le=1)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
+Probability = Annotated[Number, Field(ge=0, le=1)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Whole = Annotated[int, Strict(), Field(ge=0)]
+Count = Annotated[int, Strict(), Field(ge=1)]
+Several = Annotated[int, Strict(), Field(ge=2)]
+Seed = Annotated[Whole, Field(lt=2**64)]
+Range = Annotated[tuple[Positive, Positive], AfterValidator(rising)]
+WidthInText = Annotated[float, Field(ge=0.25, le=1)]
+Width = Annotated[WidthInText, Strict()]
+Name = Annotated[str, matching(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case letters and digits, with single hyphens between")]
+Line = Annotated[str, matching(r".*\S.*", "one line of text")]
+
+
+def at(key: str, said: str) -> PydanticCustomError:
+    """What is wrong with a key inside the record that is checked."""
+    return PydanticCustomError("at_key", "{said}", {"key": key, "said": said})
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there is {', '.join(known) or 'none'}"
+
+
+class Closed(BaseModel):
+    """A record that refuses keys it does not know and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        known = list(cls.model_fields)
+        if isinstance(given, dict):
+            for key in given:
+                if key not in known:
+                    raise at(str(key), f"unknown key; {suggestion(str(key), known)}")
+        elif not isinstance(given, cls):
+            raise ValueError(f"must be a mapping with the keys {', '.join(known)}")
+        return given
