@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from us3l.errors import UserError
 from us3l.learner import Learner, _spread
-from us3l.losses import loss
 from us3l.models import backbone
 from us3l.models.heads import Head, Network
+from us3l.objectives import Target, loss
 from us3l.params.training import Pretrained
 from us3l.regularize import batch_norm_names
+from us3l.views import Shard
 
 CPU = torch.device("cpu")
 WIDTHS = ([1.0], [1.0, 0.61, 0.37], [1.0, 0.8, 0.25])
@@ -23,7 +24,9 @@ GROUPS = {"kind": "group", "strength": 0.01, "alpha": 0.1}
 
 def run(name: str, base: str, size: int = 16, shards: int = 2, **changes: Any) -> Pretrained:
     """A small run with strong decay; `changes` are of the method, or of the run where it has such a key."""
-    method = {"name": name, "base": base, "hidden": 12, "output": 8, "temperature": 0.3, "momentum": 0.8}
+    method = {"name": name, "base": base, "hidden": 12, "output": 8, "momentum": 0.8}
+    if {base, changes.get("distillation")} & {"infonce", "nt-xent"}:
+        method["temperature"] = 0.3
     record = {
         "dataset": "noise",
         "backbone": "small-resnet",
@@ -36,14 +39,16 @@ def run(name: str, base: str, size: int = 16, shards: int = 2, **changes: Any) -
     return Pretrained.model_validate(record | of_run | {"method": method | of_method})
 
 
-def learner(of: Pretrained, seed: int = 0, reduce: Any = lambda gradients: None) -> Learner:
-    return Learner(of, 3, seed, CPU, reduce)
+def learner(of: Pretrained, seed: int = 0, reduce: Any = lambda gradients: None, frozen: Any = None) -> Learner:
+    return Learner(of, 3, 5, seed, CPU, reduce, frozen)
 
 
-def shards(number: int, count: int = 2, size: int = 8) -> list[tuple[Tensor, Tensor]]:
-    """`count` shards of two views of noise."""
-    views = torch.randn(count, 2, size, 3, 8, 8, generator=torch.Generator().manual_seed(number))
-    return [(one, other) for one, other in views]
+def shards(number: int, count: int = 2, size: int = 8) -> list[Shard]:
+    """`count` shards of two views of noise, with labels 0 ... 4."""
+    generator = torch.Generator().manual_seed(number)
+    views = torch.randn(count, 2, size, 3, 8, 8, generator=generator)
+    labels = torch.randint(5, (count, size), generator=generator)
+    return [Shard((one, other), index, labels[index]) for index, (one, other) in enumerate(views)]
 
 
 class Plain:
@@ -67,7 +72,7 @@ class Plain:
     def cut(self, module: nn.Module, width: float) -> Network:
         return self.network(width, dict(module.named_parameters()))
 
-    def step(self, batch: list[tuple[Tensor, Tensor]], widths: list[float], epoch: int, lr: float) -> list[float]:
+    def step(self, batch: list[Shard], widths: list[float], epoch: int, lr: float) -> list[float]:
         losses, targets = [], []
         every_width = self.method.momentum_update == "every-width"
         for width in widths:
@@ -75,7 +80,7 @@ class Plain:
             if self.method.momentum is not None and (widest or every_width):
                 self.move_teacher(self.method.momentum)
             network = self.cut(self.online, width)
-            outputs = [[network(view, None) for view in views] for views in batch]
+            outputs = [[network(view, None) for view in shard.views] for shard in batch]
             own = widest or not self.method.distillation
             if own:
                 targets = self.targets(batch, outputs, width)
@@ -85,7 +90,7 @@ class Plain:
                 predictions = tuple(head(each.projection) for each in student)
                 projections = tuple(each.projection.detach() for each in teacher)
                 name = self.method.base if own else self.method.distillation
-                values.append(loss(name, predictions, projections, self.method))
+                values.append(loss(name, predictions, target(projections), self.method))
                 if self.method.features and not own:
                     values[-1] = 0.7 * values[-1] + 0.3 * self.features(network, student, teacher)
             mean = sum(values) / len(values)
@@ -105,11 +110,11 @@ class Plain:
         ]
         return sum(errors) / len(errors)
 
-    def targets(self, batch: list[tuple[Tensor, Tensor]], outputs: list[list[Any]], width: float) -> Any:
+    def targets(self, batch: list[Shard], outputs: list[list[Any]], width: float) -> Any:
         if self.method.momentum is None:
             return outputs
         teacher = self.cut(self.teacher, self.widest if self.method.distillation else width)
-        return [[teacher(view, None) for view in views] for views in batch]
+        return [[teacher(view, None) for view in shard.views] for shard in batch]
 
     def move_teacher(self, momentum: float) -> None:
         for p, online in zip(self.teacher.parameters(), self.online.parameters(), strict=True):
@@ -130,6 +135,11 @@ class Plain:
             penalty(trainable, self.run.regularizer, epoch, self.run.epochs, width, norms).backward()
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
+
+
+def target(projections: tuple[Tensor, ...]) -> Target:
+    """Nothing but the teacher's embeddings of both views."""
+    return Target(dict(enumerate(projections)), [], None, {}, 0, None, None, 0.0)
 
 
 def leading(p: Tensor) -> tuple[slice, ...]:
@@ -195,11 +205,11 @@ def assert_equal(ours: Learner, plain: Plain) -> None:
     for name, p in plain.online.named_parameters():
         torch.testing.assert_close(ours.flat.parameters[name], p.data, rtol=0, atol=1e-10, msg=name)
     if plain.method.momentum is not None:
-        for name, p in ours.flat.views(ours.momentum_encoder).items():
+        for name, p in ours.flat.views(ours.teacher.momentum_encoder).items():
             torch.testing.assert_close(p, plain.teacher.get_parameter(name).data, rtol=0, atol=1e-10, msg=name)
 
 
-def gradient_of(of: Pretrained, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
+def gradient_of(of: Pretrained, batch: list[Shard]) -> Tensor:
     """The gradient of the first step, as one process hands it over to be added up over all."""
     seen = []
     learner(of, reduce=lambda gradients: seen.append(gradients.clone())).step(batch, [1.0], 0, 0.1)
@@ -221,9 +231,10 @@ def test_shards_give_the_mean_of_their_gradients_in_however_many_processes() -> 
 def test_the_momentum_encoder_moves_once_a_batch_towards_the_weights_before_it() -> None:
     ours = learner(run("byol", "cosine"))
     ours.step(shards(0), [1.0, 0.5, 0.25], 0, 0.1)
-    before, weights = ours.momentum_encoder.clone(), ours.flat.values[: len(ours.momentum_encoder)].clone()
+    before = ours.teacher.momentum_encoder.clone()
+    weights = ours.flat.values[: len(before)].clone()
     ours.step(shards(1), [1.0, 0.5, 0.25], 0, 0.1)
-    torch.testing.assert_close(ours.momentum_encoder, 0.8 * before + 0.2 * weights, rtol=0, atol=1e-14)
+    torch.testing.assert_close(ours.teacher.momentum_encoder, 0.8 * before + 0.2 * weights, rtol=0, atol=1e-14)
     assert (before - weights).abs().max() > 1e-3
 
 
@@ -280,7 +291,7 @@ def test_the_spread_is_one_for_random_directions_and_zero_for_equal_ones() -> No
 
 def test_equal_images_have_no_spread_and_different_ones_have() -> None:
     different = shards(0)
-    equal = [tuple(view[:1].expand_as(view) for view in views) for views in different]
+    equal = [shard._replace(views=tuple(view[:1].expand_as(view) for view in shard.views)) for shard in different]
     ours = learner(run("byol", "cosine"))
     assert ours.step(different, [1.0, 0.5], 0, 1e-9)[:, 1].min() > 0.3
     assert ours.step(equal, [1.0, 0.5], 0, 1e-9)[:, 1].max() < 1e-3

@@ -19,7 +19,7 @@ from us3l.plan import RunPlan, width_label
 from us3l.provenance import identify, record, require_recipe
 from us3l.random import Purpose, permutation
 from us3l.records import write_record
-from us3l.slim import narrow
+from us3l.slim import narrow, of_width
 
 
 def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
@@ -32,13 +32,15 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
     tensors, about = checkpoint.load(path)
     require_recipe(path, about, plan.recipe("pretrain"), store.sha256, "pretrain")
     weights = {name.removeprefix("backbone."): each for name, each in tensors.items() if name.startswith("backbone.")}
-    widest = dict(backbone(plan.run.backbone, plan.run.width_range[1], channels).named_parameters())
-    checkpoint.require_shapes(path, weights, widest, plan.run.backbone, plan.run.width_range[1])
+    widest = plan.run.sampling.widest
+    expected = dict(backbone(plan.run.backbone, widest, channels).named_parameters())
+    checkpoint.require_shapes(path, of_width(weights, widest), expected, plan.run.backbone, widest)
     origin = {"data": store.sha256, "checkpoint": about["seal"], "seed": seed}
     identity = identify("calibrate", plan.recipe("calibrate"), **origin)
     start = time.monotonic()
     networks = {
-        width: narrow(weights, backbone(plan.run.backbone, width, channels)).to(device) for width in plan.widths
+        width: narrow(of_width(weights, width), backbone(plan.run.backbone, width, channels)).to(device)
+        for width in plan.widths
     }
     settle_statistics(list(networks.values()), plan, store, seed, device)
     seals = {

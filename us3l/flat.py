@@ -35,7 +35,7 @@ class Flat:
         """The leaves' gradients, flat, zero where a weight was cut away or took no part; the leaves lose theirs."""
         gradients = torch.zeros_like(self.values)
         for name, view in self.views(gradients).items():
-            if leaves[name].grad is not None:
+            if name in leaves and leaves[name].grad is not None:
                 view[slices[name]] = leaves[name].grad
                 leaves[name].grad = None
         return gradients

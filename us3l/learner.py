@@ -5,169 +5,173 @@ base loss against the teacher; the narrower ones take the distillation loss agai
 encoder moves in the widest network's turn, before that turn's optimizer step, and runs at full width.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from us3l.feature_losses import FEATURE_LOSSES
-from us3l.flat import Flat, cut, pairwise_sum
-from us3l.losses import loss
+from us3l.flat import Flat, pairwise_sum
 from us3l.models import backbone
 from us3l.models.blueprint import blueprint
-from us3l.models.heads import HEADS, Head, Network, Output, project
+from us3l.models.heads import Head, Output, network, project
+from us3l.objectives import Target, in_full, loss, student_views
+from us3l.optimizers import SGD, AdamW
 from us3l.params.training import Pretrained
 from us3l.regularize import add_gradient, batch_norm_names, coefficients
-from us3l.sgd import sgd_step
 from us3l.slim import Slimmable
-from us3l.views import Views
+from us3l.teacher import Encoder, Teacher
+from us3l.views import Shard
 
-ENCODER = ("backbone.", "projector.")
 PROJECTIONS = "feature_projections."
 
 
-class Target(NamedTuple):
-    """What a student is held against: embeddings of both views, and feature maps of each."""
-
-    embeddings: Views
-    maps: list[list[Tensor]]
-
-
 class Learner:
-    """The online network, its teacher and the velocity of SGD.
+    """The online network, its teacher, and what the optimizer keeps.
 
-    `reduce` adds a tensor up over all processes, in place.
+    `reduce` adds a tensor up over all processes, in place. `frozen` is the teacher of a method that names one.
     """
 
     def __init__(
-        self, run: Pretrained, in_channels: int, seed: int, device: torch.device, reduce: Callable[[Tensor], None]
+        self,
+        run: Pretrained,
+        in_channels: int,
+        classes: int,
+        seed: int,
+        device: torch.device,
+        reduce: Callable[[Tensor], None],
+        frozen: Encoder | None = None,
     ) -> None:
         self.run, self.method, self.reduce = run, run.method, reduce
-        self.widest = run.sampling.range[1]
+        self.widest = run.sampling.widest
         teacher = blueprint(lambda: backbone(run.backbone, self.widest, in_channels))
-        builder = lambda width: Network(backbone(run.backbone, width, in_channels), run.method, teacher)  # noqa: E731
-        self.network = Slimmable(builder)
+        builder = lambda width: network(run.method, backbone(run.backbone, width, in_channels), teacher, classes)  # noqa: E731
+        self.network = Slimmable(builder, run.sampling.own_norms)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            weights = dict(builder(self.widest).named_parameters())
+            weights = self.network.initial(self.widest)
         self.flat = Flat(weights, device)
-        self.batch_norms = batch_norm_names(self.network.skeleton(self.widest))
-        encoder_size = sum(value.numel() for name, value in weights.items() if name.startswith(ENCODER))
-        self.momentum_encoder = self.flat.values[:encoder_size].clone()
-        self.velocity = torch.zeros_like(self.flat.values)
-        self.used_heads: set[Head] = set()
-        self._known: dict[tuple[int, bool, frozenset[Head]], Tensor] = {}
+        norms = batch_norm_names(self.network.skeleton(self.widest))
+        self.batch_norms = [name for name in weights if name.split("@")[0] in norms]
+        sizes = [shape.numel() for shape in self.flat.shapes.values()]
+        optimizer = {"sgd": SGD, "adamw": AdamW}[run.optimizer.kind]
+        self.optimizer = optimizer(run.optimizer, self.flat.values, sizes)
+        self.moving: set[str] = set()  # the parameters that have had a gradient
+        self.teacher = Teacher(run, self.network, self.flat, seed, reduce, frozen)
+        self._known: dict[tuple[int, bool, int], tuple[Tensor, set[str]]] = {}
 
-    def step(self, shards: Sequence[Views], widths: Sequence[float], epoch: int, lr: float) -> Tensor:
-        """Train on this process's shards, each two views [B, C, H, W].
+    def step(self, shards: Sequence[Shard], widths: Sequence[float], epoch: float, lr: float) -> Tensor:
+        """Train on this process's shards. epoch: how many are done, and the done part of this one.
 
         Returns [widths, 2]: the loss without regularizer, and the spread of the embeddings, as this process's share of
         the mean over all shards (their sum over the processes is the mean).
         """
-        targets: list[Target] = []
-        shares = []
+        shares, targets, of_widest = [], [], []
         for width in widths:
-            widest = width == widths[0]
-            own_target = widest or self.method.distillation is None
-            teacher_moves = widest or self.method.momentum_update == "every-width"
-            if teacher_moves and self.method.momentum is not None:
-                self._move_momentum_encoder(self.method.momentum)
-            head: Head = "predictor" if teacher_moves else "distillation_predictor"
-            self.used_heads |= {head} if own_target else {head, "feature_projections"}
-            slices = self.network.slices(width)
-            weights = self.flat.leaves(slices)
-            gradients, parts = [], []
-            for index, views in enumerate(shards):
+            own_target = width == widths[0] or self.method.distillation is None
+            teacher_moves = width == widths[0] or self.method.momentum_update == "every-width"
+            if teacher_moves:
+                self.teacher.move(epoch)
+            if own_target:
                 with self._precision():
-                    outputs = self._both(weights, width, views, head)
-                    if own_target:
-                        targets[index : index + 1] = [self._target(views, outputs, width)]
-                    else:
-                        outputs = [self._project(weights, width, output) for output in outputs]
-                value = self._loss(outputs, targets[index], own_target) / self.run.batch.shards
-                value.backward()
-                gradients.append(self.flat.collect(weights, slices))
-                parts.append(torch.stack((value.detach(), _spread(outputs[0].projection) / self.run.batch.shards)))
-            shares.append(pairwise_sum(parts))
-            self._update(pairwise_sum(gradients), width, epoch, lr)
+                    targets = self.teacher.targets(shards, width, epoch)
+            head: Head = "predictor" if teacher_moves else "distillation_predictor"
+            gradients, share = self._backward(shards, width, head, targets, own_target, epoch)
+            self._update(gradients, width, epoch, lr)
+            shares.append(share)
+            of_widest = of_widest or targets
+        self.teacher.remember(of_widest)
         return torch.stack(shares)
+
+    def _backward(
+        self,
+        shards: Sequence[Shard],
+        width: float,
+        head: Head,
+        targets: list[Target],
+        own_target: bool,
+        epoch: float,
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients [P] of one width, and its share of loss and spread [2].
+
+        Where the student is its own teacher, this adds the missing targets.
+        """
+        slices = self.network.slices(width)
+        weights = self.flat.leaves(slices)
+        gradients, parts = [], []
+        for index, shard in enumerate(shards):
+            with self._precision():
+                seen = [shard.views[view] for view in self._student_views(own_target)]
+                outputs = [self.network(weights, width, view, head) for view in seen]
+                if len(targets) == index:
+                    targets.append(self.teacher.target(shard, outputs, epoch))
+                if self.method.features and not own_target:
+                    skeleton = self.network.skeleton(width)
+                    outputs = [each._replace(maps=project(skeleton, weights, each.maps)) for each in outputs]
+            value = self._loss(outputs, targets[index], own_target) / self.run.batch.shards
+            value.backward()
+            self.moving |= {name for name, leaf in weights.items() if leaf.grad is not None}
+            gradients.append(self.flat.collect(weights, slices))
+            parts.append(torch.stack((value.detach(), _spread(outputs[0].projection) / self.run.batch.shards)))
+        return pairwise_sum(gradients), pairwise_sum(parts)
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, by name."""
         return {
             "values": self.flat.values,
-            "velocity": self.velocity,
-            "momentum_encoder": self.momentum_encoder,
-            "used_heads": torch.tensor([head in self.used_heads for head in HEADS]),
+            "moving": torch.tensor([name in self.moving for name in self.flat.shapes]),
+            **self.optimizer.state,
+            **self.teacher.state(),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state` returned."""
-        self.flat.values.copy_(state["values"])
-        self.momentum_encoder.copy_(state["momentum_encoder"])
-        self.velocity.copy_(state["velocity"])
-        self.used_heads = {head for head, used in zip(HEADS, state["used_heads"].tolist(), strict=True) if used}
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+        self.moving = {name for name, moves in zip(self.flat.shapes, state["moving"].tolist(), strict=True) if moves}
 
-    def _both(self, weights: dict[str, Tensor], width: float, views: Views, head: Head | None) -> list[Output]:
-        """The outputs of both views, each view with batch statistics of its own."""
-        return [self.network(weights, width, view, head) for view in views]
-
-    @torch.no_grad()
-    def _target(self, views: Views, outputs: list[Output], width: float) -> Target:
-        """What the losses compare with: the momentum encoder's outputs, or the online ones, detached."""
-        if self.method.momentum is not None:
-            teacher_width = self.widest if self.method.distillation else width
-            encoder = self.flat.views(self.momentum_encoder)
-            slices = {name: piece for name, piece in self.network.slices(teacher_width).items() if name in encoder}
-            outputs = self._both(cut(encoder, slices), teacher_width, views, None)
-        one, other = ([each.detach() for each in (output.projection, *output.maps)] for output in outputs)
-        return Target((one[0], other[0]), [one[1:], other[1:]])
-
-    def _project(self, weights: dict[str, Tensor], width: float, output: Output) -> Output:
-        return output._replace(maps=project(self.network.skeleton(width), weights, output.maps))
+    def _student_views(self, own_target: bool) -> range:
+        if own_target:
+            return student_views(self.method.base)
+        return range(2) if self.method.features else student_views(self.method.distillation)
 
     def _loss(self, outputs: list[Output], target: Target, own_target: bool) -> Tensor:
         """The base loss of a network against its own target, the distillation losses of the others."""
         method = self.method
-        student = _float(output.prediction for output in outputs)
-        name = method.base if own_target else method.distillation
-        value = loss(name, student, _float(target.embeddings), method)
+        student = in_full(output.prediction for output in outputs)
         if own_target:
-            return value
-        value = method.distillation_strength * value
+            return loss(method.base, student, target, method)
+        value = method.distillation_strength * loss(method.distillation, student, target, method)
         if method.features:
-            maps, teacher = ([_float(each) for each in both] for both in ([o.maps for o in outputs], target.maps))
+            maps, teacher = ([in_full(each) for each in both] for both in ([o.maps for o in outputs], target.maps))
             value = value + method.features.strength * FEATURE_LOSSES[method.features.loss](maps, teacher)
         return value
 
-    def _move_momentum_encoder(self, momentum: float) -> None:
-        self.momentum_encoder.lerp_(self.flat.values[: len(self.momentum_encoder)], 1 - momentum)
-
-    def _update(self, gradients: Tensor, width: float, epoch: int, lr: float) -> None:
-        """One SGD step on the whole of the weights, whatever the width."""
+    def _update(self, gradients: Tensor, width: float, epoch: float, lr: float) -> None:
+        """One step of the optimizer on the whole of the weights, whatever the width."""
         self.reduce(gradients)
-        strengths = self._strengths(epoch, width == 1.0)
+        strengths, drawn = self._strengths(int(epoch), width == 1.0)
+        decay = None if self.run.regularizer else strengths
         if self.run.regularizer:
             add_gradient(gradients, strengths, self.flat.values, self.run.regularizer)
-        else:
-            gradients.addcmul_(strengths, self.flat.values)
-        sgd_step(self.flat.values, gradients, self.velocity, lr, self.run.optimizer.momentum)
+            self.moving |= drawn
+        moving = [index for index, name in enumerate(self.flat.shapes) if name in self.moving]
+        self.optimizer.step(self.flat.values, gradients, decay, lr, moving)
 
-    def _strengths(self, epoch: int, full_width: bool) -> Tensor:
-        """How strongly each element [P] is drawn to zero, made once an epoch."""
-        key = epoch, full_width, frozenset(self.used_heads)
+    def _strengths(self, epoch: int, full_width: bool) -> tuple[Tensor, set[str]]:
+        """How strongly each element [P] is drawn to zero, and which parameters are; made once an epoch."""
+        key = epoch, full_width, len(self.moving)
         if key not in self._known:
             this_epoch = {known: strengths for known, strengths in self._known.items() if known[0] == epoch}
-            self._known = this_epoch | {key: self._strengths_of(*key)}
+            self._known = this_epoch | {key: self._strengths_of(epoch, full_width)}
         return self._known[key]
 
-    def _strengths_of(self, epoch: int, full_width: bool, used_heads: frozenset[Head]) -> Tensor:
+    def _strengths_of(self, epoch: int, full_width: bool) -> tuple[Tensor, set[str]]:
         """The regularizer's coefficient or the weight decay of each element [P].
 
-        Weight decay spares a head that has had no gradient yet, as SGD does in PyTorch; the regularizer's penalty is a
-        gradient, so it spares no head, but for the feature projections. Frozen parameters do not move.
+        Weight decay spares a parameter that has had no gradient yet, as SGD does in PyTorch; the regularizer's penalty
+        is a gradient, so it spares none, but for the feature projections. Frozen parameters do not move.
         """
         run, flat = self.run, self.flat
         if run.regularizer:
@@ -175,25 +179,17 @@ class Learner:
             settings = run.regularizer, epoch, run.epochs, full_width, self.batch_norms
             strengths = coefficients(penalized, *settings)
         else:
-            unused = tuple(f"{head}." for head in HEADS if head not in used_heads)
-            strengths = {
-                name: torch.tensor(0.0 if name.startswith(unused) else run.optimizer.weight_decay)
-                for name in flat.shapes
-            }
+            strengths = {name: torch.tensor(run.optimizer.weight_decay) for name in self.moving}
+        strengths = {name: strengths[name] for name in flat.trainable if name in strengths and strengths[name].any()}
         result = torch.zeros_like(flat.values)
         for name, view in flat.views(result).items():
-            if name in flat.trainable and name in strengths:
+            if name in strengths:
                 view.copy_(strengths[name].expand(view.shape))
-        return result
+        return result, set(strengths)
 
     def _precision(self) -> torch.autocast:
         bfloat16 = self.run.precision == "bfloat16"
         return torch.autocast(self.flat.values.device.type, dtype=torch.bfloat16, enabled=bfloat16)
-
-
-def _float(views: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    """Losses are computed in the weights' precision or in float32, never in bfloat16."""
-    return tuple(view.float() if view.dtype == torch.bfloat16 else view for view in views)
 
 
 def _spread(embeddings: Tensor) -> Tensor:

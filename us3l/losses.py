@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from us3l.params.training import Method
-from us3l.relations import rkd_angle, rkd_distance, similarity_matrix, similarity_matrix_mse
 from us3l.views import Views, crossed
 
 
@@ -56,22 +54,34 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -(targets.detach() * logits.log_softmax(1)).sum(1).mean()
 
 
-BY_EMBEDDINGS = {
-    "cosine": cosine,
-    "mse": mse,
-    "rkd-distance": rkd_distance,
-    "rkd-angle": rkd_angle,
-    "similarity-matrix": similarity_matrix,
-    "similarity-matrix-mse": similarity_matrix_mse,
-}
+def contrastive(student: Tensor, keys: Tensor, first: int, temperature: float) -> Tensor:
+    """MoCo v3's loss (arXiv 2104.02057, algorithm 1), 2T times the cross entropy: which of the keys is one's own.
+
+    student: [B, D]; keys: [N, D], the teacher's of a whole batch, those of the B images from row `first` on.
+    """
+    logits = F.normalize(student, dim=1) @ F.normalize(keys.detach(), dim=1).T / temperature
+    own = torch.arange(first, first + len(student), device=student.device)
+    return 2 * temperature * F.cross_entropy(logits, own)
 
 
-def loss(name: str, student: Views, teacher: Views, method: Method) -> Tensor:
-    """The loss that params.yaml calls `name`, with the method's temperatures."""
-    if name in BY_EMBEDDINGS:
-        return BY_EMBEDDINGS[name](student, teacher)
-    if name == "kl":
-        return kl(student, teacher, method.student_temperature, method.teacher_temperature)
-    if name == "infonce":
-        return infonce(student, teacher, method.temperature)
-    return nt_xent(*student, method.temperature)
+def queue(student: Tensor, key: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """MoCo's InfoNCE (arXiv 1911.05722, eq. 1) of [B, D] with the teacher's [B, D], against negatives [K, D] of norm 1.
+
+    A student never meets the keys of other images of its own batch.
+    """
+    logits = _with_queue(student, key, negatives) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def queue_soft_labels(
+    student: Tensor, teacher: Tensor, negatives: Tensor, student_temperature: float, teacher_temperature: float
+) -> Tensor:
+    """SEED (arXiv 2101.04731, eq. 4): how alike an image is to the queue's [K, D] and to itself, student to teacher."""
+    targets = _with_queue(teacher, teacher, negatives) / teacher_temperature
+    return soft_cross_entropy(_with_queue(student, teacher, negatives) / student_temperature, targets.softmax(1))
+
+
+def _with_queue(one: Tensor, own: Tensor, negatives: Tensor) -> Tensor:
+    """Cosine similarities of [B, D] with its own of [B, D], then with all of [K, D]: [B, 1 + K]."""
+    one, own = F.normalize(one, dim=1), F.normalize(own.detach(), dim=1)
+    return torch.cat(((one * own).sum(1, keepdim=True), one @ negatives.T), dim=1)

@@ -247,8 +247,7 @@ class Plan:
         return _get(self.tables, (study, name), "table", f"{study} {name}")
 
     def _run(self, params: Params, study_name: str, study: Study, name: str, run: Run) -> RunPlan:
-        low, high = run.width_range
-        widths = tuple(width for width in study.widths if low <= width <= high)
+        widths = tuple(width for width in study.widths if run.sampling.has(width))
         data, protocol = self.datasets[run.dataset], params.protocols[study.protocol]
         return RunPlan(study_name, name, run, data, protocol, tuple(study.seeds), widths)
 

@@ -1,6 +1,6 @@
 """A slimmable network is a plain network plus slicing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
@@ -19,16 +19,34 @@ class Slimmable:
 
     The weights of width w are the leading slices, along every axis, of the widest network's weights. Nothing here owns
     weights: they are passed in by name, so that one copy serves every width, the teacher and the deployed network.
+    Widths in `own_norms` have BatchNorms of their own in the backbone (S-Nets, arXiv 1812.08928), named NAME@WIDTH.
     """
 
-    def __init__(self, builder: Builder) -> None:
+    def __init__(self, builder: Builder, own_norms: Collection[float] = ()) -> None:
+        self.builder, self.own_norms = builder, own_norms
         self.skeleton = lru_cache(maxsize=256)(lambda width: _skeleton(builder, width))
+        self._slices = lru_cache(maxsize=256)(self._slices_of)
+
+    def initial(self, width: float) -> dict[str, Tensor]:
+        """Weights as they are initialized, by name: the backbone's of the widest network, then the others."""
+        widest = self.builder(width)
+        own = {
+            f"{name}@{narrower}": p for narrower in self.own_norms for name, p in _norms(self.builder(narrower)).items()
+        }
+        weights = dict(widest.named_parameters()) | own
+        return dict(sorted(weights.items(), key=lambda item: not item[0].startswith("backbone.")))
 
     def slices(self, width: float) -> dict[str, Slices]:
-        """For each parameter name the slices that cut the widest network's tensor to its shape at `width`."""
+        """For each name the slices that cut the widest network's tensor to its shape at `width`."""
+        return dict(self._slices(width).values())
+
+    def _slices_of(self, width: float) -> dict[str, tuple[str, Slices]]:
+        """By the names of the network of `width`: whose weights it takes, and which part of them."""
+        network = self.skeleton(width)
+        own = _norms(network) if width in self.own_norms else {}
         return {
-            name: tuple(slice(size) for size in parameter.shape)
-            for name, parameter in self.skeleton(width).named_parameters()
+            name: (f"{name}@{width}" if name in own else name, tuple(slice(size) for size in parameter.shape))
+            for name, parameter in network.named_parameters()
         }
 
     def __call__(self, weights: dict[str, Tensor], width: float, *inputs: Any) -> Any:
@@ -37,8 +55,25 @@ class Slimmable:
         Its buffers, such as tables of positions, go where the first input is.
         """
         skeleton = self.skeleton(width)
-        buffers = {name: buffer.to(inputs[0].device) for name, buffer in skeleton.named_buffers()}
-        return functional_call(skeleton, buffers | weights, inputs)
+        values = {name: buffer.to(inputs[0].device) for name, buffer in skeleton.named_buffers()}
+        values |= {name: weights[source] for name, (source, _) in self._slices(width).items() if source in weights}
+        return functional_call(skeleton, values, inputs)
+
+
+def of_width(weights: dict[str, Tensor], width: float) -> dict[str, Tensor]:
+    """Weights with the BatchNorms that belong to `width` in the place of the widest network's; without the others."""
+    own = {name.removesuffix(f"@{width}"): value for name, value in weights.items() if name.endswith(f"@{width}")}
+    return {name: value for name, value in weights.items() if "@" not in name} | own
+
+
+def _norms(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of BatchNorms over images: those of the backbone, not those of the heads."""
+    return {
+        f"{path}.{name}": parameter
+        for path, module in network.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for name, parameter in module.named_parameters()
+    }
 
 
 def narrow(weights: dict[str, Tensor], network: nn.Module) -> nn.Module:

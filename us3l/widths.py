@@ -2,7 +2,7 @@
 
 import torch
 
-from us3l.params.training import Sampling
+from us3l.params.training import FixedWidths, Sampling
 from us3l.random import Purpose, uniform
 
 
@@ -20,11 +20,13 @@ def narrowest(sampling: Sampling, epoch: int, epochs: int) -> float:
     return low + (3 - quarter) * (high - low) / 3 if quarter else high
 
 
-def sample(sampling: Sampling, epoch: int, epochs: int, seed: int, step: int) -> list[float]:
+def sample(sampling: Sampling | FixedWidths, epoch: int, epochs: int, seed: int, step: int) -> list[float]:
     """The widths of one step, widest first, the same in every process.
 
     The sandwich rule (US-Nets, arXiv 1903.05134) takes the widest, the narrowest and uniform ones between them.
     """
+    if isinstance(sampling, FixedWidths):
+        return sorted(sampling.widths, reverse=True)
     low, high = narrowest(sampling, epoch, epochs), sampling.range[1]
     if low == high:
         return [high]

@@ -1,10 +1,11 @@
 """The network that is pretrained: a backbone, and the heads through which the losses see it.
 
-Only the projector's and the feature projections' inputs follow the width; the heads' own layers are never slimmed.
+Only the inputs of the projector, the classifier and the feature projections follow the width; the heads' own layers are
+never slimmed.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -12,32 +13,58 @@ from torch.func import functional_call
 from us3l.errors import UserError
 from us3l.params.training import Method
 
-Head = Literal["predictor", "distillation_predictor", "feature_projections"]
-HEADS: tuple[Head, ...] = get_args(Head)
+Head = Literal["predictor", "distillation_predictor"]
 
 
 class Output(NamedTuple):
-    """Of one view: projection and prediction [B, method.output], and a feature map [B, c, h, w] of each layer asked."""
+    """Of one view: projection and prediction [B, method.output], and a feature map [B, c, h, w] of each layer asked.
+
+    Of a supervised network both are the logits [B, classes].
+    """
 
     projection: Tensor
     prediction: Tensor
     maps: list[Tensor]
 
 
-class Network(nn.Module):
-    """Images [B, C, H, W] to a projection and, through the head asked for, a prediction.
+def network(method: Method, backbone: nn.Module, teacher: nn.Module, classes: int) -> nn.Module:
+    """Images [B, C, H, W] to an `Output`, by way of a `Head` or None: all that is trained, at one width.
 
-    Without a head the prediction is the projection.
-    SimCLR predicts with the projection itself; its own distillation head is what the official code calls predictor.
-    SimSiam has one predictor for all widths. `teacher` is a backbone of the teacher's width, for its shapes alone.
+    teacher: a backbone of the teacher's width, for its shapes alone.
+    """
+    if method.name == "supervised":
+        return Classifier(backbone, classes)
+    if method.name == "moco-v3" and hasattr(backbone, "patch_embed"):
+        backbone.patch_embed.requires_grad_(False)
+    return Network(backbone, method, teacher)
+
+
+class Classifier(nn.Module):
+    """A backbone and a linear classifier."""
+
+    def __init__(self, backbone: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = nn.Linear(backbone.num_features, classes)
+
+    def forward(self, x: Tensor, head: Head | None) -> Output:
+        logits = self.classifier(self.backbone(x))
+        return Output(logits, logits, [])
+
+
+class Network(nn.Module):
+    """A projection and, through the head asked for, a prediction; without a head it is the projection.
+
+    SimCLR, MoCo and SEED predict with the projection itself; SimCLR's own distillation head is what the official code
+    calls predictor. SimSiam without momentum teacher has one predictor for all widths; with one it has BYOL's heads.
     """
 
     def __init__(self, backbone: nn.Module, method: Method, teacher: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.projector = projector(backbone.num_features, method)
-        self.predictor = nn.Identity() if method.name == "simclr" else predictor(method)
-        own_head = method.distillation and method.distillation_head == "own" and method.name != "simsiam"
+        self.predictor = predictor(method) if method.predicts else nn.Identity()
+        own_head = method.distillation and method.distillation_head == "own" and method.heads != "simsiam"
         self.distillation_predictor = predictor(method) if own_head else self.predictor
         self.layers = method.features.layers if method.features else []
         self.feature_projections = nn.ModuleList(
@@ -77,30 +104,39 @@ def channels(backbone: nn.Module, layer: str) -> int:
 
 
 def projector(features: int, method: Method) -> nn.Sequential:
-    """Three layers, [B, features] to [B, method.output]; SimSiam's ends in a BatchNorm without scale and shift.
+    """[B, features] to [B, method.output]: three layers, but for MoCo v2's two without BatchNorm.
 
-    The bias before that BatchNorm cannot change the output: it stays a parameter, frozen, as in the official code.
+    SimSiam's and MoCo v3's end in a BatchNorm without scale and shift. SimSiam's bias before it cannot change the
+    output: it stays a parameter, frozen, as in the official code.
     """
+    if method.name == "moco":
+        first, last = nn.Linear(features, method.hidden), nn.Linear(method.hidden, method.output)
+        return nn.Sequential(first, nn.ReLU(inplace=True), last)
+    biased = method.name != "moco-v3"
     layers = [
-        nn.Linear(features, method.hidden),
+        nn.Linear(features, method.hidden, bias=biased),
         nn.BatchNorm1d(method.hidden),
         nn.ReLU(inplace=True),
         nn.Linear(method.hidden, method.hidden, bias=method.name == "simclr"),
         nn.BatchNorm1d(method.hidden),
         nn.ReLU(inplace=True),
-        nn.Linear(method.hidden, method.output),
+        nn.Linear(method.hidden, method.output, bias=biased),
     ]
-    if method.name == "simsiam":
+    if method.heads == "simsiam":
         layers[-1].bias.requires_grad_(False)
+    if method.heads in ("simsiam", "moco-v3"):
         layers.append(nn.BatchNorm1d(method.output, affine=False))
     return nn.Sequential(*layers)
 
 
 def predictor(method: Method) -> nn.Sequential:
-    """Two layers, [B, method.output] to the same."""
-    return nn.Sequential(
+    """Two layers, [B, method.output] to the same; MoCo v3's end in a BatchNorm without scale and shift."""
+    layers = [
         nn.Linear(method.output, method.hidden, bias=False),
         nn.BatchNorm1d(method.hidden),
         nn.ReLU(inplace=True),
-        nn.Linear(method.hidden, method.output),
-    )
+        nn.Linear(method.hidden, method.output, bias=method.name != "moco-v3"),
+    ]
+    if method.name == "moco-v3":
+        layers.append(nn.BatchNorm1d(method.output, affine=False))
+    return nn.Sequential(*layers)

@@ -37,6 +37,8 @@ Range = Annotated[tuple[Positive, Positive], AfterValidator(rising)]
 WidthInText = Annotated[float, Field(ge=0.25, le=1)]
 Width = Annotated[WidthInText, Strict()]
 Name = Annotated[str, matching(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case letters and digits, with single hyphens between")]
+_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+Reference = Annotated[str, matching(rf"({_NAME}/)?{_NAME}", "a run of the same study, or STUDY/RUN")]
 Line = Annotated[str, matching(r".*\S.*", "one line of text")]
 
 

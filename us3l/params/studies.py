@@ -76,9 +76,8 @@ class Params(Closed):
             _defined(study.protocol, self.protocols, f"{where}.protocol", "protocol")
             for run_name, run in study.runs.items():
                 _defined(run.dataset, self.datasets, f"{where}.runs.{run_name}.dataset", "dataset")
-                low, high = run.width_range
-                if not any(low <= width <= high for width in study.widths):
-                    what = f"has the widths {low} to {high}, but the study evaluates none of them, only {study.widths}"
+                if not any(run.sampling.has(width) for width in study.widths):
+                    what = f"has the widths {run.sampling}, but the study evaluates none of them, only {study.widths}"
                     raise at(f"{where}.runs.{run_name}", what)
             for table_name, table in study.tables.items():
                 for index, row in enumerate(table.rows):
@@ -92,11 +91,11 @@ def _check_row(row: Row, study: Study, where: str) -> None:
         return
     for width, run in row.runs.items():
         _defined(run, study.runs, f"{where}.{width}", "run")
-        low, high = study.runs[run].width_range
+        sampling = study.runs[run].sampling
         if width not in study.widths:
             raise at(f"{where}.{width}", f"must be one of the study's widths, {study.widths}")
-        if not low <= width <= high:
-            raise at(f"{where}.{width}", f"the run {run!r} has the widths {low} to {high}")
+        if not sampling.has(width):
+            raise at(f"{where}.{width}", f"the run {run!r} has the widths {sampling}")
 
 
 def _defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:

@@ -1,0 +1,56 @@
+"""Optimizers of a flat tensor of weights, as torch.optim has them, without importing PyTorch's compiler.
+
+`step` moves values [P] in place, and may overwrite gradients [P]. decay: [P]; moving: the numbers of the parameters
+that have had a gradient; sizes: how many elements each parameter has.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from us3l.params.training import TrainingOptimizer
+from us3l.sgd import sgd_step
+
+
+class SGD:
+    """Stochastic gradient descent with momentum; the decay is part of the gradient."""
+
+    def __init__(self, settings: TrainingOptimizer, values: Tensor, sizes: Sequence[int]) -> None:
+        self.momentum = settings.momentum
+        self.state = {"velocity": torch.zeros_like(values)}
+
+    def step(self, values: Tensor, gradients: Tensor, decay: Tensor | None, lr: float, moving: Sequence[int]) -> None:
+        if decay is not None:
+            gradients.addcmul_(decay, values)
+        sgd_step(values, gradients, self.state["velocity"], lr, self.momentum)
+
+
+class AdamW:
+    """Adam with decoupled weight decay (arXiv 1711.05101); a parameter's age are its steps from the first gradient."""
+
+    EPSILON = 1e-8
+
+    def __init__(self, settings: TrainingOptimizer, values: Tensor, sizes: Sequence[int]) -> None:
+        self.betas = settings.betas
+        self.sizes = torch.tensor(sizes)
+        self.state = {
+            "mean": torch.zeros_like(values),
+            "square": torch.zeros_like(values),
+            "age": torch.zeros(len(sizes), dtype=torch.long),
+        }
+
+    def step(self, values: Tensor, gradients: Tensor, decay: Tensor | None, lr: float, moving: Sequence[int]) -> None:
+        mean, square, age = self.state.values()
+        age[list(moving)] += 1
+        if decay is not None:
+            values.mul_(1 - lr * decay)
+        mean.lerp_(gradients, 1 - self.betas[0])
+        square.mul_(self.betas[1]).addcmul_(gradients, gradients, value=1 - self.betas[1])
+        of_mean, of_square = (self._each(1 - beta ** age.clamp(min=1).double(), values) for beta in self.betas)
+        values.sub_(lr * (mean / of_mean) / ((square / of_square).sqrt() + self.EPSILON))
+
+    def _each(self, of_parameters: Tensor, values: Tensor) -> Tensor:
+        """One number of each parameter, for each of its elements."""
+        repeats, numbers = self.sizes.to(values.device), of_parameters.to(values.device, values.dtype)
+        return numbers.repeat_interleave(repeats, output_size=len(values))
