@@ -25,6 +25,9 @@ def _odd(number: int) -> int:
     return number
 
 
+Address = Annotated[str, matching(r"(https?|file)://\S+", "an https:// or file:// address")]
+
+
 class Digits(Closed):
     """The 1,797 handwritten digits (8x8, grey) that ship with scikit-learn, split by class."""
 
@@ -36,7 +39,7 @@ class Cifar(Closed):
     """The official python archive of CIFAR-10 or CIFAR-100, from an https:// or file:// address."""
 
     kind: Literal["cifar10", "cifar100"]
-    url: Annotated[str, matching(r"(https?|file)://\S+", "an https:// or file:// address")]
+    url: Address
     md5: Annotated[str, matching(r"[0-9a-f]{32}", "32 hexadecimal digits, in lower case")]
 
 
@@ -54,7 +57,7 @@ class Folder(Closed):
     test_fraction: Fraction | None = None
     subset: str | None = None
     image_size: Count | None = None
-    page: Annotated[str | None, Field(exclude=True)] = None
+    page: Annotated[Address | None, Field(exclude=True)] = None
 
     @model_validator(mode="after")
     def _one_test_set(self) -> "Folder":
@@ -68,9 +71,9 @@ class Folder(Closed):
 class Transfer(Closed):
     """A data set of transfer learning as torchvision lays it out below `root`; see us3l/data/transfer.py.
 
-    Each image is resized and cropped as those of a folder, or stays in its file without `image_size`. Caltech-101, which
-    has no official split, takes 30 training images of each class, or holds out a fraction. `download` says only where
-    the files may come from: no recipe has it.
+    Each image is resized and cropped as those of a folder, or stays in its file without `image_size`. Caltech-101,
+    which has no official split, takes 30 training images of each class, or holds out a fraction. `download` says only
+    where the files may come from: no recipe has it.
     """
 
     kind: Literal["aircraft", "caltech101", "dtd", "flowers102", "food101", "pets"]
