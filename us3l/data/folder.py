@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,7 +23,7 @@ from us3l.data.subset import read_subset
 from us3l.errors import UserError
 from us3l.params.data import Folder
 
-_BLOCK = 256  # images decoded at a time
+_BLOCK = 256  # images read at a time
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,9 @@ def squares_or_files(folder: Path, paths: list[Path], size: int | None) -> Itera
 def files(folder: Path, paths: list[Path]) -> Files:
     """What the files are. Raises UserError at an unreadable image."""
     names = [os.fsencode(path.relative_to(folder)) for path in paths]
-    with ThreadPoolExecutor() as pool:
-        rows = [(name, *facts) for name, facts in zip(names, pool.map(_facts, paths), strict=True)]
-    return Files(folder, np.array(rows, table_type(max(map(len, names), default=1))))
+    rows = zip(names, chain.from_iterable(_threaded(_facts, paths)), strict=True)
+    rows_of = table_type(max(map(len, names), default=1))
+    return Files(folder, np.fromiter(((name, *facts) for name, facts in rows), rows_of, len(names)))
 
 
 def _facts(path: Path) -> tuple[int, int, int, str]:
@@ -141,9 +143,14 @@ def _facts(path: Path) -> tuple[int, int, int, str]:
 
 def blocks(paths: list[Path], size: int) -> Iterator[np.ndarray]:
     """The images' squares in order, each block [n, size, size, 3] uint8. Raises UserError at an unreadable image."""
+    return (np.stack(squares) for squares in _threaded(partial(_read_square, size=size), paths))
+
+
+def _threaded(read: Callable[[Path], Any], paths: list[Path]) -> Iterator[list[Any]]:
+    """What is read of each file, in order, of a block at a time."""
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), _BLOCK):
-            yield np.stack(list(pool.map(partial(_read_square, size=size), paths[start : start + _BLOCK])))
+            yield list(pool.map(read, paths[start : start + _BLOCK]))
 
 
 def _read_square(path: Path, size: int) -> np.ndarray:

@@ -19,12 +19,12 @@ def resident(array: np.ndarray, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Resident:
-    """Images whose bytes are on the device: [N, H, W, C] uint8. See `us3l.data.images.Images`."""
+    """Images on the device, pixels: [N, H, W, C] uint8. See `us3l.data.images.Images`."""
 
-    bytes: Tensor
+    pixels: Tensor
 
     def __len__(self) -> int:
-        return len(self.bytes)
+        return len(self.pixels)
 
     def augmented(
         self,
@@ -37,8 +37,8 @@ class Resident:
         epoch: int,
     ) -> Iterator[list[Tensor]]:
         for samples in batches:
-            images, where = self.bytes[samples], {"seed": seed, "purpose": purpose, "epoch": epoch, "samples": samples}
+            images, where = self.pixels[samples], {"seed": seed, "purpose": purpose, "epoch": epoch, "samples": samples}
             yield [augment(images, recipe, normalize, **where, view=view) for view, recipe in enumerate(recipes)]
 
     def plain(self, batches: Sequence[Tensor], recipe: TestView, normalize: Normalize) -> Iterator[Tensor]:
-        return (plain_view(self.bytes[samples], recipe, normalize) for samples in batches)
+        return (plain_view(self.pixels[samples], recipe, normalize) for samples in batches)
