@@ -12,6 +12,7 @@ from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor, nn
 
 from us3l.calibrate import batches, settle_statistics
+from us3l.data.resident import Resident
 from us3l.data.store import Split, Store
 from us3l.linear import Probe, score, train
 from us3l.models import backbone
@@ -154,7 +155,7 @@ def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
     features = torch.cat([pixels(images).flatten(1), torch.ones(len(images), 1)], 1).double()
     weight = torch.cat([ours.head.weight, ours.head.bias[:, None]], 1).detach().double()
     velocity = torch.zeros_like(weight)
-    train([ours], images, labels, views(), protocol(), seed)
+    train([ours], Resident(images), labels, views(), protocol(), seed)
     for epoch, lr in enumerate((0.5, 0.05)):
         order = permutation(seed, Purpose.LINEAR_ORDER, epoch, 90, CPU).tolist()
         for start in range(0, 90, 16):
@@ -190,15 +191,15 @@ def test_lars_leaves_the_gradient_of_weights_that_are_zero() -> None:
 
 def test_classes_that_a_plane_separates_are_told_apart_without_a_mistake() -> None:
     (images, labels), ours = pictures(), probe()
-    train([ours], images[:60], labels[:60], views(), protocol(epochs=10), 0)
+    train([ours], Resident(images[:60]), labels[:60], views(), protocol(epochs=10), 0)
     assert score(ours.logits(pixels(images[60:])), labels[60:])["top1"] == 100
 
 
 def test_features_that_are_kept_give_what_features_of_every_epoch_give() -> None:
     images, labels = pictures()
     kept, anew = probe(network(0.5)), probe(network(0.5))
-    train([kept], images, labels, views(), protocol(), 0)
-    train([anew], images, labels, views(color_jitter={}), protocol(), 0)  # a jitter by nothing
+    train([kept], Resident(images), labels, views(), protocol(), 0)
+    train([anew], Resident(images), labels, views(color_jitter={}), protocol(), 0)  # a jitter by nothing
     torch.testing.assert_close(weights(kept), weights(anew), rtol=1e-4, atol=1e-5)
 
 
@@ -206,7 +207,7 @@ def test_augmented_images_are_seen_anew_in_every_epoch() -> None:
     (images, labels), ours = pictures(), probe()
     seen = []
     ours.learn = lambda features, labels, lr: seen.append(features)  # type: ignore[method-assign]
-    train([ours], images, labels, views(affine={"degrees": 90.0}), protocol(), 0)
+    train([ours], Resident(images), labels, views(affine={"degrees": 90.0}), protocol(), 0)
     first, second = torch.cat(seen).split(90)
     of_image_0 = [
         each[permutation(0, Purpose.LINEAR_ORDER, epoch, 90, CPU) == 0] for epoch, each in enumerate((first, second))
@@ -219,8 +220,8 @@ def test_training_leaves_the_network_alone_and_classifiers_do_not_disturb_one_an
     images, labels = pictures()
     together, alone = [probe(network(width)) for width in (1.0, 0.25)], probe(network(0.25))
     before = deepcopy(together[1].network.state_dict())
-    train(together, images, labels, views(**linear), protocol(), 0)
-    train([alone], images, labels, views(**linear), protocol(), 0)
+    train(together, Resident(images), labels, views(**linear), protocol(), 0)
+    train([alone], Resident(images), labels, views(**linear), protocol(), 0)
     assert torch.equal(weights(together[1]), weights(alone))
     for name, value in together[1].network.state_dict().items():
         assert torch.equal(value, before[name]), name

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from us3l import checkpoint
-from us3l.data.augment import augment
-from us3l.data.resident import resident
+from us3l.data.images import open_images
 from us3l.data.store import Store, open_store
 from us3l.models import backbone
 from us3l.networks import save_network
@@ -28,7 +27,7 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
     Raises UserError where the checkpoint is not this run's.
     """
     store = open_store(plan.data.folder)
-    path, channels = plan.checkpoint(seed), store.train.images.shape[-1]
+    path, channels = plan.checkpoint(seed), store.channels
     tensors, about = checkpoint.load(path)
     require_recipe(path, about, plan.recipe("pretrain"), store.sha256, "pretrain")
     weights = {name.removeprefix("backbone."): each for name, each in tensors.items() if name.startswith("backbone.")}
@@ -62,11 +61,12 @@ def settle_statistics(networks: list[nn.Module], plan: RunPlan, store: Store, se
     settings, views = plan.protocol.calibration, plan.data.dataset.views
     for norm in norms:
         norm.momentum = settings.momentum
-    images = resident(store.train.images, device)
+    images = open_images(store.train, device)
     for epoch in range(settings.passes):
-        for samples in batches(permutation(seed, Purpose.CALIBRATE, epoch, len(images), device), settings.batch_size):
-            where = {"seed": seed, "purpose": Purpose.CALIBRATE, "epoch": epoch, "samples": samples}
-            x = augment(images[samples], views.linear, views.normalize, **where)
+        order = permutation(seed, Purpose.CALIBRATE, epoch, len(images), device)
+        where = {"seed": seed, "purpose": Purpose.CALIBRATE, "epoch": epoch}
+        shown = images.augmented(batches(order, settings.batch_size), [views.linear], views.normalize, **where)
+        for (x,) in shown:
             for network in networks:
                 network.train()(x)
 

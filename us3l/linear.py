@@ -5,6 +5,8 @@ widths see the same batches, so that the images are augmented once.
 """
 
 import time
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l.data.augment import augment, plain_view
+from us3l.data.images import Images, open_images
 from us3l.data.resident import resident
 from us3l.data.store import open_store
 from us3l.models import backbone
@@ -65,18 +67,20 @@ def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
     store, views, protocol = open_store(plan.data.folder), plan.data.dataset.views, plan.protocol
     start = time.monotonic()
     networks, origins = zip(*(_network(plan, path, store.sha256) for path in plan.networks(seed)), strict=True)
-    images, labels = resident(store.train.images, device), resident(store.train.labels, device)
-    test = plain_view(resident(store.test.images, device), views.test, views.normalize)
+    images, labels = open_images(store.train, device), resident(store.train.labels, device)
+    test = open_images(store.test, device)
+    [example] = test.plain([torch.arange(1)], views.test, views.normalize)
     classes = len(store.classes)
-    probes = [Probe(network.to(device), test[:1], classes, protocol.optimizer, seed) for network in networks]
+    probes = [Probe(network.to(device), example, classes, protocol.optimizer, seed) for network in networks]
     train(probes, images, labels, views, protocol, seed)
     answers = resident(store.test.labels, torch.device("cpu"))
-    scores = [score(probe.logits(test).cpu(), answers) for probe in probes]
+    features = features_of(probes, test.plain(torch.arange(len(test)).split(CHUNK), views.test, views.normalize))
+    scores = [score(probe.head(each).detach().cpu(), answers) for probe, each in zip(probes, features, strict=True)]
     seconds = (time.monotonic() - start) / len(probes)
     where = {"study": plan.study, "run": plan.name, "protocol": "linear", "dataset": plan.data.name}
     for width, result, origin in zip(plan.widths, scores, origins, strict=True):
         identity = identify("linear", plan.recipe("linear"), **origin, seed=seed, width=width)
-        size = cost(plan.run.backbone, width, tuple(test.shape[1:]), classes)
+        size = cost(plan.run.backbone, width, tuple(example.shape[1:]), classes)
         facts = record(identity, device, seconds)
         write_record(plan.evaluation(seed, width), {**where, **result, **size, **facts})
 
@@ -88,26 +92,32 @@ def _network(plan: RunPlan, path: Path, data: str) -> tuple[nn.Module, dict[str,
     return network, {"data": data, "checkpoint": about["checkpoint"], "network": about["seal"]}
 
 
-def train(probes: list[Probe], images: Tensor, labels: Tensor, views: Views, protocol: Protocol, seed: int) -> None:
+def train(probes: list[Probe], images: Images, labels: Tensor, views: Views, protocol: Protocol, seed: int) -> None:
     """Train every probe's classifier, all on the same batches.
 
     Images that are not augmented have the same features in every epoch, so these are computed once.
     """
 
-    def view(samples: Tensor, epoch: int) -> Tensor:
-        where = {"seed": seed, "purpose": Purpose.LINEAR_AUGMENT, "epoch": epoch, "samples": samples}
-        return augment(images[samples], views.linear, views.normalize, **where)
+    def shown(batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        where = {"seed": seed, "purpose": Purpose.LINEAR_AUGMENT, "epoch": epoch}
+        return (x for (x,) in images.augmented(batches, [views.linear], views.normalize, **where))
 
-    everything = torch.arange(len(images), device=images.device)
+    everything = torch.arange(len(images), device=labels.device)
     constant = views.linear == Augmentation()
-    known = [probe.features(view(everything, 0)) for probe in probes] if constant else None
+    known = features_of(probes, shown(everything.split(CHUNK), 0)) if constant else None
     for epoch in range(protocol.epochs):
         lr = learning_rate(protocol.optimizer, epoch, protocol.epochs)
-        order = permutation(seed, Purpose.LINEAR_ORDER, epoch, len(images), images.device)
-        for samples in order.split(protocol.batch_size):
-            x = None if known else view(samples, epoch)
+        order = permutation(seed, Purpose.LINEAR_ORDER, epoch, len(images), labels.device)
+        batches = order.split(protocol.batch_size)
+        for samples, x in zip(batches, repeat(None) if known else shown(batches, epoch), strict=False):
             for index, probe in enumerate(probes):
                 probe.learn(known[index][samples] if known else probe.features(x), labels[samples], lr)
+
+
+def features_of(probes: list[Probe], shown: Iterator[Tensor]) -> list[Tensor]:
+    """Every probe's features [N, features] of images that are shown in batches."""
+    batches = [[probe.features(x) for probe in probes] for x in shown]
+    return [torch.cat(features) for features in zip(*batches, strict=True)]
 
 
 def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:

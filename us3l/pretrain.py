@@ -25,6 +25,7 @@ from us3l.provenance import fingerprint, identify, record
 from us3l.records import read_record, write_record
 from us3l.rundir import run_directory
 from us3l.schedule import learning_rate
+from us3l.views import Views
 from us3l.widths import sample
 
 COLLAPSED = 0.1  # a spread below this: the embeddings of different images are all but equal
@@ -72,12 +73,12 @@ def _is_done_meanwhile(record: Path, before: int | None, fingerprint: str) -> bo
 
 def _initial_weights(run: Untrained, store: Store, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    network = backbone(run.backbone, 1.0, store.train.images.shape[-1])
+    network = backbone(run.backbone, 1.0, store.channels)
     return _of_backbone(dict(network.named_parameters()))
 
 
 def _imported(run: Official, store: Store) -> Mapped:
-    return import_backbone(Path(run.checkpoint), run.sha256, run.backbone, store.train.images.shape[-1])
+    return import_backbone(Path(run.checkpoint), run.sha256, run.backbone, store.channels)
 
 
 def _of_backbone(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -93,7 +94,7 @@ class Training:
         self.run, self.seed, self.world, self.state, self.save_every = run, seed, world, state, save_every
         views = plan.data.dataset.views
         self.stream = Stream(store.train, run.batch, views.pretrain, views.normalize, seed, world)
-        self.learner = Learner(run, store.train.images.shape[-1], seed, world.device, world.add_up)
+        self.learner = Learner(run, store.channels, seed, world.device, world.add_up)
         self.epoch = self.step = 0
         self.totals: Tensor = torch.zeros(0)
         self.history: list[dict[str, Any]] = []
@@ -111,10 +112,9 @@ class Training:
             progress.advance(self.epoch * self.stream.steps + self.step)
             saved = self.clock = time.monotonic()
             while self.epoch < self.run.epochs:
-                order = self.stream.order(self.epoch)
                 rate = learning_rate(self.run.optimizer, self.epoch, self.run.epochs)
-                while self.step < self.stream.steps:
-                    self._train_step(order, rate)
+                for shards in self.stream.shards(self.epoch, self.step):
+                    self._train_step(shards, rate)
                     progress.advance(1)
                     if self.world.any(bool(caught)):
                         self.save()
@@ -125,9 +125,8 @@ class Training:
                 self._finish_epoch(rate, progress.line)
         self._require_finite()
 
-    def _train_step(self, order: Tensor, rate: float) -> None:
+    def _train_step(self, shards: list[Views], rate: float) -> None:
         widths = sample(self.run.sampling, self.epoch, self.run.epochs, self.seed, self.step)
-        shards = self.stream.shards(order, self.epoch, self.step)
         results = self.learner.step(shards, widths, self.epoch, rate)
         self.world.add_up(results)
         self.totals = self.totals + results if self.step else results

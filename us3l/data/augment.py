@@ -34,18 +34,33 @@ def augment(
     What happens to an image depends on the recipe, seed, purpose, epoch, view and its number in samples: [B] int64,
     and not on the images beside it. Raises UserError when the blur is too wide for the images.
     """
-    names = [name for name in OPERATIONS if getattr(recipe, name)]
-    numbers = uniform(seed, purpose, epoch, samples, view, sum(OPERATIONS[name].numbers for name in names))
+    numbers = draw_numbers(recipe, seed=seed, purpose=purpose, epoch=epoch, samples=samples, view=view)
+    return in_chunks(images, numbers, lambda some, u: finish(as_float(some), recipe, normalize, u))
+
+
+def draw_numbers(
+    recipe: Augmentation, *, seed: int, purpose: Purpose, epoch: int, samples: Tensor, view: int
+) -> dict[str, Tensor]:
+    """For each operation of a recipe, in order, the random numbers [B, numbers] that determine it."""
+    counts = {name: operation.numbers for name, operation in OPERATIONS.items() if getattr(recipe, name)}
+    numbers = uniform(seed, purpose, epoch, samples, view, sum(counts.values()))
+    return dict(zip(counts, numbers.split(list(counts.values()), dim=1), strict=True))
+
+
+def in_chunks(
+    images: Tensor, numbers: dict[str, Tensor], view: Callable[[Tensor, dict[str, Tensor]], Tensor]
+) -> Tensor:
+    """Views [B, C, h, w] of images and their numbers, made of as many at a time as suits the device."""
     size = _images_at_once(images)
-    chunks = zip(images.split(size), numbers.split(size), strict=True)
-    return torch.cat([_normalize(_apply(recipe, names, *chunk), normalize) for chunk in chunks])
+    chunks = (slice(start, start + size) for start in range(0, len(images), size))
+    return torch.cat([view(images[chunk], {name: u[chunk] for name, u in numbers.items()}) for chunk in chunks])
 
 
-def _apply(recipe: Augmentation, names: list[str], images: Tensor, numbers: Tensor) -> Tensor:
-    x = _as_float(images)
-    for name, u in zip(names, numbers.split([OPERATIONS[name].numbers for name in names], dim=1), strict=True):
+def finish(x: Tensor, recipe: Augmentation, normalize: Normalize, numbers: dict[str, Tensor]) -> Tensor:
+    """Apply those operations of a recipe that have numbers to x: [B, C, H, W] float32 in [0, 1], and normalize it."""
+    for name, u in numbers.items():
         x = OPERATIONS[name].apply(x, getattr(recipe, name), u)
-    return x
+    return normalized(x, normalize)
 
 
 def _images_at_once(images: Tensor) -> int:
@@ -55,19 +70,19 @@ def _images_at_once(images: Tensor) -> int:
 
 def plain_view(images: Tensor, recipe: TestView, normalize: Normalize) -> Tensor:
     """The test view of images: [B, H, W, C] uint8, normalized, [B, C, h, w] float32."""
-    x = _as_float(images)
+    x = as_float(images)
     if recipe.resize:
         x = resample.resize(x, recipe.resize, recipe.interpolation)
     if recipe.center_crop:
         x = resample.center_crop(x, recipe.center_crop)
-    return _normalize(x, normalize)
+    return normalized(x, normalize)
 
 
-def _as_float(images: Tensor) -> Tensor:
+def as_float(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def _normalize(x: Tensor, normalize: Normalize) -> Tensor:
+def normalized(x: Tensor, normalize: Normalize) -> Tensor:
     mean, std = (
         # A copy that blocks would make the host wait for the GPU.
         torch.tensor(values).to(x.device, non_blocking=True)[:, None, None]

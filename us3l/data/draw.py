@@ -42,25 +42,31 @@ class Jitter(NamedTuple):
     factors: Tensor
 
 
-def box(u: Tensor, recipe: ResizedCrop, height: int, width: int) -> Box:
-    """RandomResizedCrop.get_params: the first of ten tries that fits into the image, else a centre crop. n = 22."""
+def box(u: Tensor, recipe: ResizedCrop, height: Tensor | int, width: Tensor | int) -> Box:
+    """RandomResizedCrop.get_params: the first of ten tries that fits into the image, else a centre crop. n = 22.
+
+    Height and width of the images are one for all, or [B, 1] int64.
+    """
     area = height * width * _between(u[:, :TRIES], *recipe.scale)
     aspect = _between(u[:, TRIES : 2 * TRIES], *map(math.log, recipe.ratio)).exp()
     widths, heights = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    some, first = fits.any(1), fits.int().argmax(1, keepdim=True)
+    some, first = fits.any(1, keepdim=True), fits.int().argmax(1, keepdim=True)
+    height, width = (torch.zeros_like(first) + side for side in (height, width))
     h, w = (
-        torch.where(some, tries.gather(1, first)[:, 0], centre)
+        torch.where(some, tries.gather(1, first), centre)
         for tries, centre in zip((heights, widths), _centre(recipe, height, width), strict=True)
     )
-    top, left = (u[:, -2] * (height - h + 1)).long(), (u[:, -1] * (width - w + 1)).long()
-    return Box(torch.where(some, top, (height - h) // 2), torch.where(some, left, (width - w) // 2), h, w)
+    top, left = (u[:, -2:-1] * (height - h + 1)).long(), (u[:, -1:] * (width - w + 1)).long()
+    places = (torch.where(some, top, (height - h) // 2), torch.where(some, left, (width - w) // 2))
+    return Box(*(each[:, 0] for each in (*places, h, w)))
 
 
-def _centre(recipe: ResizedCrop, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the largest box in the image whose aspect ratio the recipe allows."""
+def _centre(recipe: ResizedCrop, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """Height and width of the largest box in each image whose aspect ratio the recipe allows."""
     narrowest, widest = recipe.ratio
-    return min(height, round(width / narrowest)), min(width, round(height * widest))
+    tallest, broadest = (width.double() / narrowest).round().long(), (height.double() * widest).round().long()
+    return height.minimum(tallest), width.minimum(broadest)
 
 
 def motion(u: Tensor, recipe: Affine, height: int, width: int) -> Motion:

@@ -27,11 +27,12 @@ def resize(x: Tensor, size: int, interpolation: str) -> Tensor:
 
 def center_crop(x: Tensor, size: int) -> Tensor:
     """torchvision's CenterCrop; a larger size is filled up with zeros."""
-    (top, bottom), (left, right) = (_margins(side, size) for side in x.shape[2:])
+    (top, bottom), (left, right) = (margins(side, size) for side in x.shape[2:])
     return F.pad(x, (-left, -right, -top, -bottom))
 
 
-def _margins(side: int, size: int) -> tuple[int, int]:
+def margins(side: int, size: int) -> tuple[int, int]:
+    """What to cut off before and after a side for its centre of `size`; less than nothing is filled up."""
     before = round((side - size) / 2) if side > size else -((size - side) // 2)
     return before, side - size - before
 

@@ -1,4 +1,4 @@
-"""A prepared data set on disk: images as uint8 arrays that are mapped, not read, and a record of what they are."""
+"""A prepared data set on disk, mapped, not read: images as uint8 arrays or a table of files; and what they are."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from us3l.data.image_files import Files, table_type
 from us3l.errors import UserError
 from us3l.files import replacing
 
@@ -20,36 +21,40 @@ FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels
 
 @dataclass(frozen=True)
 class Split:
-    """images: [N, H, W, C] uint8; labels: [N] int64, each an index into the store's classes."""
+    """images: [N, H, W, C] uint8, or N RGB files; labels: [N] int64, each an index into the store's classes."""
 
-    images: np.ndarray
+    images: np.ndarray | Files
     labels: np.ndarray
 
 
 @dataclass(frozen=True)
 class Store:
-    """A data set in read-only, memory-mapped arrays; `sha256` names its pixels, labels and classes."""
+    """A data set in read-only, memory-mapped arrays; `sha256` names its images, labels and classes."""
 
     train: Split
     test: Split
     classes: tuple[str, ...]
     sha256: str
 
+    @property
+    def channels(self) -> int:
+        return 3 if isinstance(self.train.images, Files) else self.train.images.shape[-1]
+
 
 @dataclass(frozen=True)
 class Unwritten:
-    """A split that need not fit into memory. labels: [N]; blocks: its images in order, each [n, H, W, C] uint8."""
+    """A split that need not fit into memory. labels: [N]; images: blocks [n, H, W, C] uint8 in order, or files."""
 
     labels: np.ndarray
-    blocks: Iterable[np.ndarray]
+    images: Iterable[np.ndarray] | Files
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store is made of; shape: (H, W, C) of every image."""
+    """What a store is made of; shape: (H, W, C) of every image, None where they stay in their files."""
 
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int] | None
     train: Unwritten
     test: Unwritten
 
@@ -71,25 +76,49 @@ def write_store(folder: Path, contents: Contents) -> str:
         temporary = {name: stack.enter_context(replacing(folder / name)) for name in reversed(FILES)}
         for name, split in splits.items():
             with temporary[f"{name}_images.npy"].open("wb") as file:
-                _write_array(file, split.blocks, "|u1", (len(split.labels), *contents.shape), digest)
+                _write_images(file, split, contents.shape, digest)
             with temporary[f"{name}_labels.npy"].open("wb") as file:
-                _write_array(file, [split.labels.astype("<i8")], "<i8", split.labels.shape, digest)
-        temporary["meta.json"].write_text(json.dumps({**meta, "sha256": digest.hexdigest()}, indent=2) + "\n")
+                _write_array(file, [split.labels.astype("<i8")], np.dtype("<i8"), split.labels.shape, digest)
+        about = {**meta, "sha256": digest.hexdigest(), **_places(splits, folder)}
+        temporary["meta.json"].write_text(json.dumps(about, indent=2) + "\n")
         # Until the new one is in place the arrays may be old and new: without a meta.json they are no store.
         (folder / "meta.json").unlink(missing_ok=True)
     return digest.hexdigest()
 
 
+def _places(splits: dict[str, Unwritten], store: Path) -> dict[str, dict[str, str]]:
+    """Where image files are, which no hash depends on."""
+    there = {name: split.images.folder for name, split in splits.items() if isinstance(split.images, Files)}
+    return {"folders": {name: _seen_from(store, folder) for name, folder in there.items()}} if there else {}
+
+
+def _seen_from(store: Path, folder: Path) -> str:
+    """A relative path below the current directory, so that a project can be moved; an absolute one elsewhere."""
+    return os.path.relpath(folder, store.resolve()) if folder.is_relative_to(Path.cwd()) else str(folder)
+
+
+def _write_images(
+    file: BinaryIO, split: Unwritten, shape: tuple[int, int, int] | None, digest: "hashlib._Hash"
+) -> None:
+    if isinstance(split.images, Files):
+        table = split.images.table
+        _write_array(file, [table], table.dtype, table.shape, digest)
+    else:
+        _write_array(file, split.images, np.dtype("u1"), (len(split.labels), *shape), digest)
+
+
 def _write_array(
-    file: BinaryIO, blocks: Iterable[np.ndarray], dtype: str, shape: tuple[int, ...], digest: "hashlib._Hash"
+    file: BinaryIO, blocks: Iterable[np.ndarray], dtype: np.dtype, shape: tuple[int, ...], digest: "hashlib._Hash"
 ) -> None:
     """Write a .npy file block by block. A mapped file would end the process, by SIGBUS, where the disk is full."""
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    )
     rows = 0
     for block in blocks:
         if block.dtype != dtype or block.shape[1:] != shape[1:]:
             raise ValueError(f"a block of {block.dtype} {block.shape} in an array of {dtype} {shape}")
-        data = np.ascontiguousarray(block).data
+        data = _bytes(block)
         digest.update(data)
         file.write(data)
         rows += len(block)
@@ -109,16 +138,21 @@ def open_store(folder: Path) -> Store:
         raise UserError(f"{folder}: {', '.join(missing)} missing from the prepared data set; {remedy} again")
     try:
         meta = json.loads((folder / "meta.json").read_text())
+        folders = meta.pop("folders", None)
         train, test = (
-            _open_split(folder, name, (meta["sizes"][name], *meta["shape"]), len(meta["classes"]))
+            Split(_open_images(folder, name, meta, folders), _open_labels(folder, name, meta))
             for name in ("train", "test")
         )
         sha256 = meta.pop("sha256")
         if _content(meta, train, test) != sha256:
             raise ValueError("the arrays are not those that meta.json tells of")
-        return Store(train, test, tuple(meta["classes"]), sha256)
+        store = Store(train, test, tuple(meta["classes"]), sha256)
     except (ValueError, KeyError, TypeError, EOFError, SyntaxError, TokenError) as error:
         raise UserError(f"{folder}: the prepared data set is damaged ({error}); {remedy} again") from None
+    for split in (train, test):
+        if isinstance(split.images, Files):
+            split.images.check()
+    return store
 
 
 def _digest(meta: dict[str, Any]) -> "hashlib._Hash":
@@ -129,18 +163,30 @@ def _content(meta: dict[str, Any], *splits: Split) -> str:
     """What `write_store` named the data set by: a pass over all bytes, at a gigabyte a second or more."""
     digest = _digest(meta)
     for split in splits:
-        digest.update(np.ascontiguousarray(split.images))
-        digest.update(np.ascontiguousarray(split.labels))
+        digest.update(_bytes(split.images.table if isinstance(split.images, Files) else split.images))
+        digest.update(_bytes(split.labels))
     return digest.hexdigest()
 
 
-def _open_split(folder: Path, name: str, shape: tuple[int, ...], classes: int) -> Split:
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _open_images(folder: Path, name: str, meta: dict[str, Any], folders: dict[str, str] | None) -> np.ndarray | Files:
     images = np.load(folder / f"{name}_images.npy", mmap_mode="r")
+    count, shape = meta["sizes"][name], meta["shape"]
+    dtype = np.dtype("u1") if shape else table_type(images.dtype["path"].itemsize)
+    expected = (count, *(shape or ()))
+    if images.dtype != dtype or images.shape != expected:
+        raise ValueError(f"{name}_images.npy holds {images.dtype} {images.shape}, meta.json says {dtype} {expected}")
+    return images if shape else Files(folder / folders[name], images)
+
+
+def _open_labels(folder: Path, name: str, meta: dict[str, Any]) -> np.ndarray:
     labels = np.load(folder / f"{name}_labels.npy", mmap_mode="r")
-    if images.dtype != np.uint8 or images.shape != shape:
-        raise ValueError(f"{name}_images.npy holds {images.dtype} {images.shape}, meta.json says uint8 {shape}")
-    if labels.dtype != np.int64 or labels.shape != shape[:1]:
-        raise ValueError(f"{name}_labels.npy holds {labels.dtype} {labels.shape}, meta.json says int64 {shape[:1]}")
+    count, classes = meta["sizes"][name], len(meta["classes"])
+    if labels.dtype != np.int64 or labels.shape != (count,):
+        raise ValueError(f"{name}_labels.npy holds {labels.dtype} {labels.shape}, meta.json says int64 {(count,)}")
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"{name}_labels.npy holds labels outside 0..{classes - 1}")
-    return Split(images, labels)
+    return labels

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from us3l.data.folder import Listing, blocks, hold_out, split, unwritten
+from us3l.data.folder import Listing, hold_out, shape, split, squares_or_files, unwritten
 from us3l.data.store import Contents, Unwritten
 from us3l.errors import UserError
 from us3l.params.data import Transfer
@@ -46,7 +46,7 @@ _SETS = {
 
 
 def read_transfer(source: Transfer) -> Contents:
-    """The squares of `source.image_size` that the images are cut to, labels and order as torchvision has them.
+    """The squares of `source.image_size` that the images are cut to, or their files; as torchvision has them.
 
     Raises UserError where the files are absent or torchvision cannot read them, and for an unreadable image, also while
     the blocks are read.
@@ -61,9 +61,9 @@ def read_transfer(source: Transfer) -> Contents:
         raise UserError(f"{_place(source)}: training and test have different classes; get the data set again")
     return Contents(
         classes=classes,
-        shape=(source.image_size, source.image_size, 3),
-        train=_unwritten(train, source.image_size),
-        test=_unwritten([test], source.image_size),
+        shape=shape(source.image_size),
+        train=_unwritten(train, source),
+        test=_unwritten([test], source),
     )
 
 
@@ -86,9 +86,10 @@ def _open(source: Transfer, **arguments: str) -> Any:
         raise UserError(f"{place}: torchvision cannot read the data set ({what}); get it from {known.page}") from None
 
 
-def _unwritten(parts: list[Any], size: int) -> Unwritten:
+def _unwritten(parts: list[Any], source: Transfer) -> Unwritten:
     paths = [Path(path) for part in parts for path in (part._images if hasattr(part, "_images") else part._image_files)]
-    return Unwritten(np.array([label for part in parts for label in part._labels], np.int64), blocks(paths, size))
+    labels = np.array([label for part in parts for label in part._labels], np.int64)
+    return Unwritten(labels, squares_or_files(_place(source), paths, source.image_size))
 
 
 def _caltech(source: Transfer, images: datasets.Caltech101) -> Contents:
@@ -101,7 +102,7 @@ def _caltech(source: Transfer, images: datasets.Caltech101) -> Contents:
     train, test = _split(listing) if source.test_fraction is None else hold_out(listing, source.test_fraction)
     return Contents(
         classes=tuple(classes),
-        shape=(source.image_size, source.image_size, 3),
+        shape=shape(source.image_size),
         train=unwritten(train, source.image_size),
         test=unwritten(test, source.image_size),
     )

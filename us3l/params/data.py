@@ -25,6 +25,9 @@ def _odd(number: int) -> int:
     return number
 
 
+Address = Annotated[str, matching(r"(https?|file)://\S+", "an https:// or file:// address")]
+
+
 class Digits(Closed):
     """The 1,797 handwritten digits (8x8, grey) that ship with scikit-learn, split by class."""
 
@@ -36,15 +39,16 @@ class Cifar(Closed):
     """The official python archive of CIFAR-10 or CIFAR-100, from an https:// or file:// address."""
 
     kind: Literal["cifar10", "cifar100"]
-    url: Annotated[str, matching(r"(https?|file)://\S+", "an https:// or file:// address")]
+    url: Address
     md5: Annotated[str, matching(r"[0-9a-f]{32}", "32 hexadecimal digits, in lower case")]
 
 
 class Folder(Closed):
     """A folder of class folders. Each image is resized (shorter side) and centre-cropped to a square when prepared.
 
-    Give either a `test` folder with the same classes, or the fraction of each class to hold out. `subset` is a file
-    with the name of an image a line: only these are trained on.
+    Without `image_size` the images stay in their files, which are decoded whenever they are seen: for data sets that no
+    memory holds. Give either a `test` folder with the same classes, or the fraction of each class to hold out. `subset`
+    is a file with the name of an image a line: only these are trained on. `page` says where the images can be had.
     """
 
     kind: Literal["folder"]
@@ -52,7 +56,8 @@ class Folder(Closed):
     test: str | None = None
     test_fraction: Fraction | None = None
     subset: str | None = None
-    image_size: Count
+    image_size: Count | None = None
+    page: Annotated[Address | None, Field(exclude=True)] = None
 
     @model_validator(mode="after")
     def _one_test_set(self) -> "Folder":
@@ -66,13 +71,14 @@ class Folder(Closed):
 class Transfer(Closed):
     """A data set of transfer learning as torchvision lays it out below `root`; see us3l/data/transfer.py.
 
-    Each image is resized and cropped as those of a folder. Caltech-101, which has no official split, takes 30 training
-    images of each class, or holds out a fraction. `download` says only where the files may come from: no recipe has it.
+    Each image is resized and cropped as those of a folder, or stays in its file without `image_size`. Caltech-101,
+    which has no official split, takes 30 training images of each class, or holds out a fraction. `download` says only
+    where the files may come from: no recipe has it.
     """
 
     kind: Literal["aircraft", "caltech101", "dtd", "flowers102", "food101", "pets"]
     root: str
-    image_size: Count
+    image_size: Count | None = None
     test_fraction: Fraction | None = None
     download: Annotated[bool, Strict(), Field(exclude=True)] = False
 

@@ -1,0 +1,171 @@
+"""Images that stay in their files: threads decode, cut and resize those of a batch while the device computes.
+
+Pillow lets go of Python's lock while it decodes and resizes. Only the crops of two batches are in memory.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
+from itertools import chain, pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from us3l.data.augment import draw_numbers, finish, in_chunks, normalized
+from us3l.data.draw import box
+from us3l.data.image_files import Files
+from us3l.data.resample import margins
+from us3l.errors import UserError
+from us3l.params.data import Augmentation, Normalize, ResizedCrop, TestView
+from us3l.random import Purpose
+
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+Edges = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+class Cut(NamedTuple):
+    """The part of an image that is resized to (width, height), and the window of the result that is seen."""
+
+    box: Edges
+    size: tuple[int, int]
+    window: Edges
+    interpolation: str
+
+
+class Decoded:
+    """Images in files, seen on a device. See `us3l.data.images.Images`."""
+
+    def __init__(self, files: Files, device: torch.device) -> None:
+        self.files, self.device = files, device
+        self.heights, self.widths = (torch.from_numpy(files.table[key].astype(np.int64)) for key in ("height", "width"))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def augmented(
+        self,
+        batches: Sequence[Tensor],
+        recipes: Sequence[Augmentation],
+        normalize: Normalize,
+        *,
+        seed: int,
+        purpose: Purpose,
+        epoch: int,
+    ) -> Iterator[list[Tensor]]:
+        """Raises UserError, too, when images of different sizes are to be seen without a resized crop."""
+
+        def numbers(samples: Tensor) -> list[dict[str, Tensor]]:
+            where = {"seed": seed, "purpose": purpose, "epoch": epoch, "samples": samples}
+            return [draw_numbers(recipe, **where, view=view) for view, recipe in enumerate(recipes)]
+
+        def cuts(samples: Tensor) -> list[list[Cut]]:
+            drawn = zip(recipes, numbers(samples), strict=True)
+            return [self._random_cuts(recipe, samples, u.get("resized_crop")) for recipe, u in drawn]
+
+        for samples, views in self._decode(batches, cuts):
+            drawn = zip(views, recipes, numbers(samples.to(self.device)), strict=True)
+            yield [_finished(x, recipe, normalize, u) for x, recipe, u in drawn]
+
+    def plain(self, batches: Sequence[Tensor], recipe: TestView, normalize: Normalize) -> Iterator[Tensor]:
+        """Raises UserError, too, when images of different sizes are to be seen without a centre crop."""
+        for _, [x] in self._decode(batches, lambda samples: [self._test_cuts(recipe, samples)]):
+            yield normalized(x, normalize)
+
+    def _random_cuts(self, recipe: Augmentation, samples: Tensor, u: Tensor | None) -> list[Cut]:
+        """Of a recipe with a resized crop, the boxes that u: [B, 22] determines; else the whole images."""
+        heights, widths = self.heights[samples, None], self.widths[samples, None]
+        if recipe.resized_crop is None:
+            self._require_one_size("add resized_crop to all views but that of the test")
+            return [_test_cut(TestView(), *sides) for sides in torch.cat([heights, widths], 1).tolist()]
+        boxes = torch.stack(box(u, recipe.resized_crop, heights, widths), 1)
+        return [_random_cut(recipe.resized_crop, *each) for each in boxes.tolist()]
+
+    def _test_cuts(self, recipe: TestView, samples: Tensor) -> list[Cut]:
+        if recipe.center_crop is None:
+            self._require_one_size("add center_crop to the view of the test")
+        sides = zip(self.heights[samples].tolist(), self.widths[samples].tolist(), strict=True)
+        return [_test_cut(recipe, height, width) for height, width in sides]
+
+    def _require_one_size(self, remedy: str) -> None:
+        if other := int(((self.heights != self.heights[0]) | (self.widths != self.widths[0])).int().argmax()):
+            first, second = (f"{self.heights[i]}x{self.widths[i]}" for i in (0, other))
+            raise UserError(
+                f"{self.files.folder}: the images have different sizes, such as {first} and {second}; {remedy}"
+            )
+
+    def _decode(
+        self, batches: Sequence[Tensor], cuts: Callable[[Tensor], list[list[Cut]]]
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Each batch on the CPU, and for each list of cuts [B, 3, h, w] float32 in [0, 1] on the device."""
+        on_cpu = torch.cat(list(batches)).cpu().split([len(batch) for batch in batches])
+        pool = ThreadPoolExecutor(torch.get_num_threads())
+        try:
+            started = (_Batch(pool, self.files, samples, cuts(samples), self.device) for samples in on_cpu)
+            for batch, _ in pairwise(chain(started, [None])):  # which starts the next batch before this one is seen
+                yield batch.samples, batch.wait()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _finished(x: Tensor, recipe: Augmentation, normalize: Normalize, numbers: dict[str, Tensor]) -> Tensor:
+    """What follows the resized crop."""
+    rest = {name: u for name, u in numbers.items() if name != "resized_crop"}
+    return in_chunks(x, rest, lambda some, u: finish(some, recipe, normalize, u))
+
+
+def _random_cut(recipe: ResizedCrop, top: int, left: int, height: int, width: int) -> Cut:
+    size = (recipe.size, recipe.size)
+    return Cut((left, top, left + width, top + height), size, (0, 0, *size), recipe.interpolation)
+
+
+def _test_cut(recipe: TestView, height: int, width: int) -> Cut:
+    box, shorter = (0, 0, width, height), min(height, width)
+    if recipe.resize:
+        height, width = recipe.resize * height // shorter, recipe.resize * width // shorter
+    window = (0, 0, width, height)
+    if recipe.center_crop:
+        (top, _), (left, _) = (margins(side, recipe.center_crop) for side in (height, width))
+        window = (left, top, left + recipe.center_crop, top + recipe.center_crop)
+    return Cut(box, (width, height), window, recipe.interpolation)
+
+
+class _Batch:
+    """A batch that threads are decoding."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, files: Files, samples: Tensor, views: list[list[Cut]], device: torch.device
+    ) -> None:
+        self.samples, self.device = samples, device
+        self.views = [torch.empty(len(cuts), 3, *_shape(cuts[0]), pin_memory=device.type == "cuda") for cuts in views]
+        rows = zip(*(view.numpy() for view in self.views), strict=True)
+        jobs = zip(samples.tolist(), zip(*views, strict=True), rows, strict=True)
+        self.futures: list[Future[None]] = [pool.submit(_decode, files, *job) for job in jobs]
+
+    def wait(self) -> list[Tensor]:
+        """The views on the device, in [0, 1]: what a bicubic filter overshoots is clamped."""
+        for future in self.futures:
+            future.result()
+        return [view.to(self.device, non_blocking=True).div_(255).clamp_(0, 1) for view in self.views]
+
+
+def _shape(cut: Cut) -> tuple[int, int]:
+    left, top, right, bottom = cut.window
+    return bottom - top, right - left
+
+
+def _decode(files: Files, sample: int, cuts: Sequence[Cut], views: Sequence[np.ndarray]) -> None:
+    """Decode an image once and write each cut of it to a view, [3, h, w] float32 in [0, 255]."""
+    content = files.read(sample)
+    try:
+        with Image.open(BytesIO(content)) as file:
+            image = file.convert("RGB")
+    except Exception as error:  # each of Pillow's decoders has its own ways to fail
+        raise UserError(f"{files.path(sample)}: not a readable image ({error}); replace or remove it") from None
+    for cut, view in zip(cuts, views, strict=True):
+        for channel, band in zip(view, image.crop(cut.box).split(), strict=True):
+            resized = band.convert("F").resize(cut.size, FILTERS[cut.interpolation])  # float32, never rounded
+            channel[:] = resized.crop(cut.window)
