@@ -15,6 +15,7 @@ from us3l.data.store import Store, open_store
 from us3l.data.stream import Stream
 from us3l.distributed import World
 from us3l.errors import Interrupted, UserError
+from us3l.frozen import frozen_teacher
 from us3l.interop import Mapped, import_backbone
 from us3l.learner import Learner
 from us3l.models import backbone
@@ -25,7 +26,7 @@ from us3l.provenance import fingerprint, identify, record
 from us3l.records import read_record, write_record
 from us3l.rundir import run_directory
 from us3l.schedule import learning_rate
-from us3l.views import Views
+from us3l.views import Shard
 from us3l.widths import sample
 
 COLLAPSED = 0.1  # a spread below this: the embeddings of different images are all but equal
@@ -93,8 +94,11 @@ class Training:
     ) -> None:
         self.run, self.seed, self.world, self.state, self.save_every = run, seed, world, state, save_every
         views = plan.data.dataset.views
-        self.stream = Stream(store.train, run.batch, views.pretrain, views.normalize, seed, world)
-        self.learner = Learner(run, store.channels, seed, world.device, world.add_up)
+        shuffled = run.method.name == "moco"
+        self.stream = Stream(store.train, run.batch, plan.trained_views, views.normalize, seed, world, shuffled)
+        teacher = plan.source and frozen_teacher(plan.source, seed, store.channels, world.device)
+        classes = len(store.classes)
+        self.learner = Learner(run, store.channels, classes, seed, world.device, world.add_up, teacher)
         self.epoch = self.step = 0
         self.totals: Tensor = torch.zeros(0)
         self.history: list[dict[str, Any]] = []
@@ -112,9 +116,8 @@ class Training:
             progress.advance(self.epoch * self.stream.steps + self.step)
             saved = self.clock = time.monotonic()
             while self.epoch < self.run.epochs:
-                rate = learning_rate(self.run.optimizer, self.epoch, self.run.epochs)
                 for shards in self.stream.shards(self.epoch, self.step):
-                    self._train_step(shards, rate)
+                    self._train_step(shards)
                     progress.advance(1)
                     if self.world.any(bool(caught)):
                         self.save()
@@ -122,18 +125,30 @@ class Training:
                     if time.monotonic() - saved >= self.save_every:
                         self.save()
                         saved = time.monotonic()
-                self._finish_epoch(rate, progress.line)
+                self._finish_epoch(progress.line)
         self._require_finite()
 
-    def _train_step(self, shards: list[Views], rate: float) -> None:
+    @property
+    def _rate(self) -> float:
+        """The learning rate of the next step."""
+        by_step = self.run.optimizer.rate == "step"
+        return learning_rate(self.run.optimizer, self._progress if by_step else self.epoch, self.run.epochs)
+
+    @property
+    def _progress(self) -> float:
+        """How many epochs are done, and the done part of this one."""
+        return self.epoch + self.step / self.stream.steps
+
+    def _train_step(self, shards: list[Shard]) -> None:
         widths = sample(self.run.sampling, self.epoch, self.run.epochs, self.seed, self.step)
-        results = self.learner.step(shards, widths, self.epoch, rate)
+        results = self.learner.step(shards, widths, self._progress, self._rate)
         self.world.add_up(results)
         self.totals = self.totals + results if self.step else results
         self.step += 1
 
-    def _finish_epoch(self, rate: float, say: Callable[[str], None]) -> None:
+    def _finish_epoch(self, say: Callable[[str], None]) -> None:
         self._require_finite()
+        self.step, rate = 0, self._rate
         self._count_seconds()
         losses, spreads = (self.totals / self.stream.steps).T.tolist()
         entry = {"epoch": self.epoch, "lr": rate, "loss": losses, "spread": spreads, "seconds": round(self.seconds, 2)}
@@ -143,7 +158,7 @@ class Training:
             f"epoch {self.epoch + 1}/{self.run.epochs}  lr {rate:.4g}  loss {_numbers(losses)}  "
             f"spread {_numbers(spreads)}  {self.seconds:.1f} s{collapse}"
         )
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch += 1
 
     def save(self) -> None:
         """Write the state in the leading process: it is the same in all. Raises UserError if it is not finite."""

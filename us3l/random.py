@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     LINEAR_ORDER = 4
     LINEAR_AUGMENT = 5
     INIT = 6
+    SHUFFLE = 7
 
 
 def uniform(seed: int, purpose: Purpose, epoch: int, address: Tensor, part: int = 0, count: int = 1) -> Tensor:

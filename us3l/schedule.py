@@ -1,12 +1,12 @@
-"""Learning rates as the official code has them: constant within an epoch."""
+"""Learning rates as the official code has them: constant within an epoch, or of each step (MoCo v3)."""
 
 import math
 
 from us3l.params.training import Optimizer
 
 
-def learning_rate(optimizer: Optimizer, epoch: int, epochs: int) -> float:
-    """The rate of an epoch (from 0): linear warm-up from 0, then cosine (which ends above 0), or steps by 0.1."""
+def learning_rate(optimizer: Optimizer, epoch: float, epochs: int) -> float:
+    """The rate after so many epochs, and parts of one: linear warm-up from 0, then cosine (which ends above 0), or steps by 0.1."""
     if epoch < optimizer.warmup_epochs:
         return optimizer.lr * epoch / optimizer.warmup_epochs
     if optimizer.schedule == "multistep":

@@ -1,49 +1,84 @@
 """The images of a training, in the order and with the augmentation that seed, epoch and step alone determine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from us3l.data.images import open_images
+from us3l.data.resident import resident
 from us3l.data.store import Split
 from us3l.distributed import World
 from us3l.errors import UserError
 from us3l.params.data import Augmentation, Normalize
 from us3l.params.training import Batch
-from us3l.random import Purpose, permutation
-from us3l.views import Views
+from us3l.random import Purpose, permutation, uniform
+from us3l.views import Shard
 
 
 class Stream:
-    """Batches of two augmented views, cut into shards; the last incomplete batch of an epoch is dropped.
+    """Batches of augmented views, one by each recipe, cut into shards; an epoch's last incomplete batch is dropped.
 
-    Which process computes a shard changes nothing in it.
+    Which process computes a shard changes nothing in it. Of batches that are shuffled for the teacher (MoCo, arXiv
+    1911.05722, section 3.3), each image is seen in two shards.
     """
 
     def __init__(
-        self, split: Split, batch: Batch, recipes: list[Augmentation], normalize: Normalize, seed: int, world: World
+        self,
+        split: Split,
+        batch: Batch,
+        recipes: list[Augmentation],
+        normalize: Normalize,
+        seed: int,
+        world: World,
+        shuffled: bool = False,
     ) -> None:
-        self.images = open_images(split, world.device)
+        self.images, self.labels = open_images(split, world.device), resident(split.labels, world.device)
         self.batch, self.recipes, self.normalize, self.seed, self.world = batch, recipes, normalize, seed, world
+        self.shuffled = shuffled
         self.steps = len(self.images) // batch.size
         if self.steps == 0:
             raise UserError(f"batch.size is {batch.size}, but there are only {len(self.images)} training images")
 
-    def shards(self, epoch: int, first: int = 0) -> Iterator[list[Views]]:
-        """This process's shards of each step of an epoch from the `first` on.
+    def shards(self, epoch: int, first: int = 0) -> Iterator[list[Shard]]:
+        """This process's shards of each step of an epoch from the `first` on."""
+        batches = self._batches(epoch)[first:]
+        seen = self._seen(epoch, batches)
+        if not self.shuffled:
+            for batch, shards in zip(batches, seen, strict=True):
+                yield self._shards(batch, shards)
+            return
+        orders = [self._shuffle(epoch, step) for step in range(first, self.steps)]
+        elsewhere = self._seen(epoch, [batch[order] for batch, order in zip(batches, orders, strict=True)])
+        for batch, order, shards, others in zip(batches, orders, seen, elsewhere, strict=True):
+            yield [
+                shard._replace(shuffled=other, order=order)
+                for shard, other in zip(self._shards(batch, shards), others, strict=True)
+            ]
 
-        They are two views [batch.size / batch.shards, C, H, W] each.
-        """
-        mine, batches = self.world.shards(self.batch.shards), self._samples(epoch)[first:]
+    def _batches(self, epoch: int) -> Tensor:
+        """The images of each step of an epoch [steps, batch]."""
+        order = permutation(self.seed, Purpose.ORDER, epoch, len(self.images), self.world.device)
+        return order[: self.steps * self.batch.size].view(self.steps, self.batch.size)
+
+    def _shuffle(self, epoch: int, step: int) -> Tensor:
+        """Which image of the batch lies where, for the teacher [batch]."""
+        address = step * self.batch.size + torch.arange(self.batch.size, device=self.world.device)
+        return uniform(self.seed, Purpose.SHUFFLE, epoch, address).flatten().argsort(stable=True)
+
+    @property
+    def _mine(self) -> range:
+        return self.world.shards(self.batch.shards)
+
+    def _seen(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[list[tuple[Tensor, ...]]]:
+        """For each of the batches, the views of each of this process's shards [batch.size / batch.shards, C, H, W]."""
+        size, mine = self.batch.size // self.batch.shards, self._mine
+        samples = [batch[mine.start * size : mine.stop * size] for batch in batches]
         where = {"seed": self.seed, "purpose": Purpose.AUGMENT, "epoch": epoch}
-        for views in self.images.augmented(batches, self.recipes, self.normalize, **where):
+        for views in self.images.augmented(samples, self.recipes, self.normalize, **where):
             shards = [view.to(memory_format=torch.channels_last).chunk(len(mine)) for view in views]
             yield list(zip(*shards, strict=True))
 
-    def _samples(self, epoch: int) -> list[Tensor]:
-        """The images that this process sees in each step of an epoch."""
-        order = permutation(self.seed, Purpose.ORDER, epoch, len(self.images), self.world.device)
-        batches = order[: self.steps * self.batch.size].view(self.steps, self.batch.shards, -1)
-        mine = self.world.shards(self.batch.shards)
-        return list(batches[:, mine.start : mine.stop].flatten(1))
+    def _shards(self, batch: Tensor, views: list[tuple[Tensor, ...]]) -> list[Shard]:
+        labels = self.labels[batch].view(self.batch.shards, -1)
+        return [Shard(each, number, labels[number]) for number, each in zip(self._mine, views, strict=True)]
