@@ -11,6 +11,7 @@ The exit code is 1 when an error is above 1e-8; otherwise 2 when nothing of some
 
 import json
 import math
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -23,9 +24,12 @@ from torch import Tensor, nn
 
 from us3l.learner import Learner
 from us3l.models import BACKBONES, backbone
-from us3l.params.training import Batch, Method, Optimizer, Pretrained, Regularizer
+from us3l.models.vit import positions
+from us3l.params.training import READ_BY, Batch, Features, Method, Pretrained, Regularizer, TrainingOptimizer
 from us3l.regularize import coefficients
+from us3l.sgd import sgd_step
 from us3l.slim import narrow
+from us3l.views import Shard
 
 TOLERANCE = 1e-8
 
@@ -39,10 +43,30 @@ METHODS = {
     "SimCLR_Momentum": "simclr",
     "BYOL": "byol",
     "SimSiam": "simsiam",
-    "SimSiam_Momentum": "byol",
+    "SimSiam_Momentum": "simsiam",
+    "MoCo_USViT": "moco-v3",
 }
 WITHOUT_TEACHER = {"SimCLR", "SimSiam"}
-LOSSES = {"CosineSimilarity": "cosine", "InfoNCEv2": "nt-xent", "InfoNCEv2_distill": "infonce"}
+LOSSES = {
+    "CosineSimilarity": "cosine",
+    "InfoNCEv2": "nt-xent",
+    "InfoNCEv2_distill": "infonce",
+    "InfoNCEv2MSE_distill": "infonce+cosine",
+    "InfoNCEv2_RKDA_distill": "infonce+rkd-angle",
+    "KLLoss": "kl",
+    "MSELoss": "mse",
+    "RKDALoss": "rkd-angle",
+    "RKDDLoss": "rkd-distance",
+    "SimMatrixLoss": "similarity-matrix",
+    "SimMatrixMSELoss": "similarity-matrix-mse",
+    "contrastive": "contrastive",
+}
+FEATURE_LOSSES = {
+    "MSELoss": "mse",
+    "CosineSimilarity": "cosine",
+    "AMSELoss": "attention-spatial",
+    "CMSELoss": "attention-channel",
+}
 REGULARIZERS = {"GroupReg": "group", "L2Reg": "l2"}
 DECAYS = {"linear": "linear", "exp": "exponential"}
 
@@ -84,13 +108,30 @@ def fill(name: str, shape: tuple[int, ...]) -> Tensor:
     return 1 + 0.1 * values if name.endswith("weight") else 0.1 * values
 
 
-def official_name(name: str, simclr: bool) -> str:
+def official_name(name: str, ssl: str) -> str:
     """The official name of one of our parameters; SimCLR's `predictor` is the head of its distillation."""
+    encoder, projector = ("base_encoder", "head") if ssl == "MoCo_USViT" else ("encoder_q", "fc")
     if name.startswith("backbone."):
-        return name.replace("backbone.", "encoder_q.", 1)
+        return name.replace("backbone.", f"{encoder}.", 1)
     if name.startswith("projector."):
-        return name.replace("projector.", "encoder_q.fc.", 1)
-    return name.replace("distillation_predictor", "predictor" if simclr else "predictor_new")
+        return name.replace("projector.", f"{encoder}.{projector}.", 1)
+    return name.replace("distillation_predictor", "predictor" if METHODS[ssl] == "simclr" else "predictor_new")
+
+
+def online_name(name: str) -> str:
+    """Whose values a parameter of the momentum encoder takes."""
+    return name.replace("encoder_k.", "encoder_q.", 1).replace("momentum_encoder.", "base_encoder.", 1)
+
+
+def momentum_name(name: str) -> str:
+    return name.replace("encoder_q.", "encoder_k.", 1).replace("base_encoder.", "momentum_encoder.", 1)
+
+
+def position_table(tokens: int, size: int) -> Tensor:
+    """The official pos_embed [1, 1 + patches, size]: nothing for the class token, then the patches of a square."""
+    side = math.isqrt(tokens - 1)
+    table = positions(side, side, size, torch.get_default_dtype(), torch.device("cpu"))
+    return torch.cat((torch.zeros(1, size), table.flatten(0, 1)))[None]
 
 
 def ours(known: dict[str, str], official: str, what: str) -> str:
@@ -123,31 +164,39 @@ def our_run(case: Case) -> Pretrained:
     """The run of params.yaml that a training case stands for."""
     backbone_name = ours(NETWORKS, case["arch"], "architecture")
     method_name = ours(METHODS, case["ssl"], "method")
-    if case["distill_feature"]:
-        raise Unsupported("feature distillation is not supported")
     has_teacher = case["ssl"] not in WITHOUT_TEACHER
     every_width = case["momentum_update_students"]
     own = has_own_head(case) and (has_teacher or not every_width)
     if own and not case["distill"] and not every_width:
         raise Unsupported("a distillation head without distillation is not supported")
+    base = ours(LOSSES, case["criterion"], "loss")
+    distillation = ours(LOSSES, case["distill_criterion"], "loss") if case["distill"] else None
+    asked = {*base.split("+"), *(distillation or "").split("+")}
+    temperatures = {
+        "temperature": case["temperature"],
+        "student_temperature": case.get("distill_student_temp", 1.0),
+        "teacher_temperature": case.get("distill_teacher_temp", 1.0),
+    }
     try:
         return Pretrained(
             dataset="golden",
             backbone=backbone_name,
             method=Method(
                 name=method_name,
-                base=ours(LOSSES, case["criterion"], "loss"),
-                distillation=ours(LOSSES, case["distill_criterion"], "loss") if case["distill"] else None,
+                base=base,
+                distillation=distillation,
+                distillation_strength=case.get("distill_lambda", 1.0) if distillation else 1.0,
+                features=our_features(case, backbone_name),
                 distillation_head="own" if own else "shared",
                 momentum=case["ema_momentum"] if has_teacher else None,
                 momentum_update="every-width" if has_teacher and every_width else "widest",
-                temperature=case["temperature"],
+                **{key: value for key, value in temperatures.items() if asked & set(READ_BY[key])},
                 hidden=case["hidden_dim"],
                 output=case["dim"],
             ),
             epochs=case["epochs"],
             batch=Batch(size=case["batch_size"]),
-            optimizer=Optimizer(lr=case["lr"], momentum=case["sgd_momentum"], weight_decay=case["weight_decay"]),
+            optimizer=our_optimizer(case),
             regularizer=case["regularizer"] and our_regularizer(case["regularizer"]),
         )
     except ValidationError as error:
@@ -155,51 +204,105 @@ def our_run(case: Case) -> Pretrained:
         raise Unsupported(f"params.yaml cannot say it ({message})") from None
 
 
+def our_optimizer(case: Case) -> TrainingOptimizer:
+    if "optimizer" in case:
+        return TrainingOptimizer(kind="adamw", lr=case["lr"], weight_decay=case["weight_decay"])
+    return TrainingOptimizer(lr=case["lr"], momentum=case["sgd_momentum"], weight_decay=case["weight_decay"])
+
+
+def our_features(case: Case, name: str) -> Features | None:
+    """The file has the layers in the names of their projections, with _ for each dot."""
+    if not case["distill_feature"]:
+        return None
+    layers = {layer.replace(".", "_"): layer for layer, _ in backbone(name, 1.0, 3).named_modules()}
+    asked = [key.split(".")[1] for key in case["param_shapes"] if key.startswith("proj_conv.")]
+    return Features(
+        layers=[ours(layers, layer, "layer") for layer in asked],
+        loss=ours(FEATURE_LOSSES, case.get("distill_feature_criterion", "MSELoss"), "loss of feature maps"),
+        strength=case.get("distill_feature_lambda", 1.0),
+    )
+
+
+def as_training(case: Case) -> Case:
+    """A case of the ViT experiments in the terms of the others."""
+    if "mlp_dim" not in case:
+        return case
+    if not case["stop_grad_patch_embed"]:
+        raise Unsupported("a patch embedding that is trained is not supported")
+    optimizer = re.fullmatch(r"AdamW lr (\S+) weight_decay (\S+) .*", case["optimizer"])
+    if not optimizer:
+        raise Unsupported(f"the optimizer {case['optimizer']!r} is not supported")
+    given = {
+        "ssl": "MoCo_USViT",
+        "criterion": "contrastive",
+        "distill": True,
+        "distill_criterion": "contrastive",
+        "distill_feature": False,
+        "momentum_update_students": False,
+        "hidden_dim": case["mlp_dim"],
+        "epochs": 1,
+        "epoch": 0,
+        "lr": float(optimizer[1]),
+        "weight_decay": float(optimizer[2]),
+        "regularizer": None,
+    }
+    return Case(given | case)
+
+
 class Replay:
     """One training case: the learner with the file's weights, and what its steps gave."""
 
     def __init__(self, case: Case) -> None:
         self.case, self.run = case, our_run(case)
+        self.unused: dict[str, tuple[Tensor, Tensor]] = {}  # what no width uses, with its velocity
         self.penalties: list[float] = []
-        self.learner = Learner(self.run, 3, seed=0, device=torch.device("cpu"), reduce=self._note_penalty)
+        self.learner = Learner(self.run, 3, 0, seed=0, device=torch.device("cpu"), reduce=self._note_penalty)
         self.parameters = self._by_official_name()
         for name, values in self.parameters.items():
             if list(values.shape) != case["param_shapes"][name]:
                 raise Unsupported(f"{name} of the shape {case['param_shapes'][name]} is not supported")
-            values.copy_(fill(name.replace("encoder_k.", "encoder_q.", 1), tuple(values.shape)))
+            values.copy_(fill(online_name(name), tuple(values.shape)))
         self._add_unused()
 
     def _by_official_name(self) -> dict[str, Tensor]:
         """The values of the online network and of the momentum encoder; later steps change them in place."""
-        flat, simclr = self.learner.flat, METHODS[self.case["ssl"]] == "simclr"
-        teacher = flat.views(self.learner.momentum_encoder) if self.run.method.momentum is not None else {}
-        names = {name: official_name(name, simclr) for name in flat.parameters}
+        flat, method = self.learner.flat, self.run.method
+        teacher = flat.views(self.learner.teacher.momentum_encoder) if method.momentum is not None else {}
+        names = {name: official_name(name, self.case["ssl"]) for name in flat.parameters}
+        for index, layer in enumerate(method.features.layers if method.features else []):
+            names[f"feature_projections.{index}.weight"] = f"proj_conv.{layer.replace('.', '_')}.weight"
         return {
             **{names[name]: values for name, values in flat.parameters.items()},
-            **{names[name].replace("encoder_q.", "encoder_k.", 1): values for name, values in teacher.items()},
+            **{momentum_name(names[name]): values for name, values in teacher.items()},
         }
 
     def _add_unused(self) -> None:
-        """Predictors of the file that are ours under a second name, or that no width uses: those stay as they are."""
+        """What the file has besides: position tables, and predictors that have a second name or no use."""
         for name in [name for name in self.case["param_shapes"] if name not in self.parameters]:
-            if not name.startswith("predictor"):
-                raise Unsupported(f"a network with {name} is not supported")
+            shape = tuple(self.case["param_shapes"][name])
             twin = name.replace("predictor_new.", "predictor.")
-            if twin in self.parameters and not has_own_head(self.case):
+            if name.endswith("pos_embed"):
+                self.parameters[name] = position_table(*shape[1:])
+            elif not name.startswith("predictor"):
+                raise Unsupported(f"a network with {name} is not supported")
+            elif twin in self.parameters and not has_own_head(self.case):
                 self.parameters[name] = self.parameters[twin]
-            elif self.run.regularizer:
-                raise Unsupported("a regularizer on a predictor that no width uses is not supported")
             else:
-                self.parameters[name] = fill(name, tuple(self.case["param_shapes"][name]))
+                self.parameters[name] = fill(name, shape)
+                self.unused[name] = self.parameters[name], torch.zeros(shape)
 
     def _note_penalty(self, gradients: Tensor) -> None:
         """The learner calls this between the backward pass and the update of each width."""
-        if self.run.regularizer:
-            full_width = next(self.widths) == 1.0
-            shapes, epoch, epochs = self.learner.flat.shapes, self.case["epoch"], self.run.epochs
-            strengths = coefficients(shapes, self.run.regularizer, epoch, epochs, full_width)
-            parameters = self.learner.flat.parameters.items()
-            self.penalties.append(sum(float((strengths[name] * p**2).sum()) for name, p in parameters))
+        if not self.run.regularizer:
+            return
+        settings = self.run.regularizer, self.case["epoch"], self.run.epochs, next(self.widths) == 1.0
+        flat = self.learner.flat
+        penalized = {name: p for name, p in flat.parameters.items() if not name.startswith("feature_projections.")}
+        penalized |= {name: p for name, (p, _) in self.unused.items()}
+        strengths = coefficients({name: p.shape for name, p in penalized.items()}, *settings)
+        self.penalties.append(sum(float((strengths[name] * p**2).sum()) for name, p in penalized.items()))
+        for name, (p, velocity) in self.unused.items():
+            sgd_step(p, 2 * strengths[name] * p, velocity, self.case["lr"], self.run.optimizer.momentum)
 
     def errors(self) -> Iterator[float]:
         """The relative error of every loss, penalty and parameter norm."""
@@ -208,10 +311,10 @@ class Replay:
         for index, expected in enumerate(case["steps"]):
             self.widths = iter(expected["widths"])
             views = tuple(normal(f"{case['case']}/step{index}/view{view}", shape) for view in (0, 1))
-            results = self.learner.step([views], expected["widths"], case["epoch"], case["lr"])
+            results = self.learner.step([Shard(views)], expected["widths"], case["epoch"], case["lr"])
             for own, loss in zip(results[:, 0].tolist(), expected["loss"], strict=True):
                 yield relative_error(own, loss, SMALL_LOSS)
-        official = [value for step in case["steps"] for value in step["regularizer"] or []]
+        official = [value for step in case["steps"] for value in step.get("regularizer") or []]
         for own, penalty in zip(self.penalties, official, strict=True):
             yield relative_error(own, penalty)
         for name, expected in case["final_param_norms"].items():
@@ -258,7 +361,7 @@ def replay(path: Path) -> float | None:
         found, reasons = [], [str(reason)]
     for case in found:
         try:
-            errors += list(calibrated_errors(case) if "logits_first5" in case else Replay(case).errors())
+            errors += list(calibrated_errors(case) if "logits_first5" in case else Replay(as_training(case)).errors())
         except Unsupported as reason:
             reasons.append(str(reason))
     for reason in dict.fromkeys(reasons):

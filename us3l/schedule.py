@@ -6,7 +6,7 @@ from us3l.params.training import Optimizer
 
 
 def learning_rate(optimizer: Optimizer, epoch: float, epochs: int) -> float:
-    """The rate after so many epochs, and parts of one: linear warm-up from 0, then cosine (which ends above 0), or steps by 0.1."""
+    """The rate after so many epochs: linear warm-up from 0, then cosine (which ends above 0), or steps by 0.1."""
     if epoch < optimizer.warmup_epochs:
         return optimizer.lr * epoch / optimizer.warmup_epochs
     if optimizer.schedule == "multistep":

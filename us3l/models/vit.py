@@ -118,10 +118,11 @@ class VisionTransformer(nn.Module):
 def positions(rows: int, columns: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The fixed table [rows, columns, size]: a quarter each of sines and cosines of the row, then of the column.
 
-    MoCo v3 has the row first too, though it calls it w.
+    MoCo v3 has the row first too, though it calls it w. As there, it has the precision of float32.
     """
-    frequencies = 10000.0 ** -(torch.arange(size // 4, dtype=torch.float64) / (size // 4))
-    row, column = (torch.arange(count, dtype=torch.float64)[:, None] * frequencies for count in (rows, columns))
+    exponents = torch.arange(size // 4, dtype=torch.float32) / (size // 4)
+    frequencies = 1.0 / 10000.0**exponents
+    row, column = (torch.arange(count, dtype=torch.float32)[:, None] * frequencies for count in (rows, columns))
     by_row = torch.cat((row.sin(), row.cos()), dim=1)[:, None].expand(-1, columns, -1)
     by_column = torch.cat((column.sin(), column.cos()), dim=1)[None].expand(rows, -1, -1)
     return torch.cat((by_row, by_column), dim=2).to(device, dtype)
