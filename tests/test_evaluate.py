@@ -16,7 +16,7 @@ from us3l.data.store import Split, Store
 from us3l.linear import Probe, score, train
 from us3l.models import backbone
 from us3l.params.data import Views
-from us3l.params.evaluation import Protocol
+from us3l.params.evaluation import Linear
 from us3l.params.studies import Params
 from us3l.plan import Plan, RunPlan
 from us3l.random import Purpose, permutation
@@ -121,10 +121,10 @@ def views(**linear: Any) -> Views:
     return Views.model_validate(record)
 
 
-def protocol(epochs: int = 2, lr: float = 0.5, trust: float | None = None) -> Protocol:
+def protocol(epochs: int = 2, lr: float = 0.5, trust: float | None = None) -> Linear:
     optimizer = {"lr": lr, "momentum": 0.9, "weight_decay": 0.01, "schedule": "multistep", "milestones": [1]}
     optimizer["trust"] = trust
-    return Protocol.model_validate({"epochs": epochs, "batch_size": 16, "optimizer": optimizer})
+    return Linear.model_validate({"epochs": epochs, "batch_size": 16, "optimizer": optimizer})
 
 
 def pictures(count: int = 90) -> tuple[Tensor, Tensor]:

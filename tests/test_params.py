@@ -18,7 +18,7 @@ ROWS = f"{STUDY}.tables.main.rows"
 NAME = "must be lower-case letters and digits, with single hyphens between"
 METHOD_KEYS = (
     "name, base, distillation, distillation_strength, features, distillation_head, momentum, momentum_update, "
-    "temperature, student_temperature, teacher_temperature, hidden, output"
+    "teacher, temperature, student_temperature, teacher_temperature, hidden, output"
 )
 OPTIMIZER_KEYS = "lr, momentum, weight_decay, schedule, milestones, warmup_epochs"
 VIEW_KEYS = "resized_crop, affine, color_jitter, grayscale, blur, flip, solarize"

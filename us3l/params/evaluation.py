@@ -1,6 +1,8 @@
 """Protocols in params.yaml: how each width is evaluated."""
 
-from pydantic import model_validator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from us3l.params.schema import Closed, Count, Positive, Several, Share
 from us3l.params.training import Optimizer
@@ -20,15 +22,43 @@ class Calibration(Closed):
     momentum: Share = 0.1
 
 
-class Protocol(Closed):
+class Linear(Closed):
     """A linear classifier on frozen features; the result is taken after the last epoch."""
 
+    kind: Literal["linear"] = "linear"
     calibration: Calibration = Calibration()
     epochs: Count
     batch_size: Count
     optimizer: ProbeOptimizer
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Protocol":
+    def _fits_together(self) -> "Linear":
         self.optimizer.check_epochs(self.epochs)
         return self
+
+
+class FeaturesLinear(Closed):
+    kind: Literal["features-linear"]
+    calibration: Calibration = Calibration()
+    epochs: Count
+
+
+class Knn(Closed):
+    kind: Literal["knn"]
+    calibration: Calibration = Calibration()
+
+
+class Finetune(Closed):
+    kind: Literal["finetune"]
+    calibration: Calibration = Calibration()
+    epochs: Count
+
+
+def _linear_by_default(given: Any) -> Any:
+    return {"kind": "linear", **given} if isinstance(given, dict) else given
+
+
+Protocol = Annotated[
+    Annotated[Linear | FeaturesLinear | Knn | Finetune, Field(discriminator="kind")],
+    BeforeValidator(_linear_by_default),
+]

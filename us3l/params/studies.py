@@ -6,8 +6,9 @@ from pydantic import Discriminator, Field, Tag, ValidatorFunctionWrapHandler, Wr
 
 from us3l.params.data import Dataset
 from us3l.params.evaluation import Protocol
+from us3l.params.references import check_references, width_range, widths_of
 from us3l.params.schema import Closed, Line, Name, Seed, Width, WidthInText, at, suggestion
-from us3l.params.training import Run
+from us3l.params.training import Pruned, Reused, Run
 
 
 def _each_width_once(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -55,6 +56,11 @@ class Study(Closed):
     runs: dict[Name, Run]
     tables: dict[Name, Table]
 
+    def protocol_of(self, run: str) -> str:
+        """The protocol that evaluates a run: its own, or the study's."""
+        own = self.runs[run].protocol if isinstance(self.runs[run], Reused) else None
+        return own or self.protocol
+
 
 class Params(Closed):
     """params.yaml. `build` names the studies that snakemake and `dvc repro` make when no target is given."""
@@ -75,28 +81,37 @@ class Params(Closed):
             _distinct(study.widths, f"{where}.widths")
             _defined(study.protocol, self.protocols, f"{where}.protocol", "protocol")
             for run_name, run in study.runs.items():
-                _defined(run.dataset, self.datasets, f"{where}.runs.{run_name}.dataset", "dataset")
-                low, high = run.width_range
-                if not any(low <= width <= high for width in study.widths):
+                self._check_run(run, f"{where}.runs.{run_name}")
+        check_references(self.studies)
+        for name, study in self.studies.items():
+            for run in study.runs:
+                if not widths_of(self.studies, (name, run)):
+                    low, high = width_range(self.studies, (name, run))
                     what = f"has the widths {low} to {high}, but the study evaluates none of them, only {study.widths}"
-                    raise at(f"{where}.runs.{run_name}", what)
+                    raise at(f"studies.{name}.runs.{run}", what)
             for table_name, table in study.tables.items():
                 for index, row in enumerate(table.rows):
-                    _check_row(row, study, f"{where}.tables.{table_name}.rows.{index}.runs")
+                    self._check_row(row, name, f"studies.{name}.tables.{table_name}.rows.{index}.runs")
         return self
 
+    def _check_run(self, run: Run, where: str) -> None:
+        if not isinstance(run, Pruned):
+            _defined(run.dataset, self.datasets, f"{where}.dataset", "dataset")
+        if isinstance(run, Reused) and run.protocol:
+            _defined(run.protocol, self.protocols, f"{where}.protocol", "protocol")
 
-def _check_row(row: Row, study: Study, where: str) -> None:
-    if isinstance(row.runs, str):
-        _defined(row.runs, study.runs, where, "run")
-        return
-    for width, run in row.runs.items():
-        _defined(run, study.runs, f"{where}.{width}", "run")
-        low, high = study.runs[run].width_range
-        if width not in study.widths:
-            raise at(f"{where}.{width}", f"must be one of the study's widths, {study.widths}")
-        if not low <= width <= high:
-            raise at(f"{where}.{width}", f"the run {run!r} has the widths {low} to {high}")
+    def _check_row(self, row: Row, study: str, where: str) -> None:
+        runs, widths = self.studies[study].runs, self.studies[study].widths
+        if isinstance(row.runs, str):
+            _defined(row.runs, runs, where, "run")
+            return
+        for width, run in row.runs.items():
+            _defined(run, runs, f"{where}.{width}", "run")
+            low, high = width_range(self.studies, (study, run))
+            if width not in widths:
+                raise at(f"{where}.{width}", f"must be one of the study's widths, {widths}")
+            if not low <= width <= high:
+                raise at(f"{where}.{width}", f"the run {run!r} has the widths {low} to {high}")
 
 
 def _defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:

@@ -13,6 +13,7 @@ from us3l.params.schema import (
     Number,
     Positive,
     Probability,
+    Reference,
     Several,
     Whole,
     Width,
@@ -55,7 +56,7 @@ class Method(Closed):
 
     `name` fixes the heads; `base` is the loss of the widest network, `distillation` that of the others (null: they take
     the base loss too), weighted by its strength. `momentum` is the momentum encoder's; null means that the widest
-    network itself is the teacher. `temperature` is that of infonce and nt-xent, the other two are those of kl.
+    network itself is the teacher. `teacher` is a run whose checkpoint is a frozen one. `temperature` is that of infonce and nt-xent, the other two are those of kl.
     """
 
     name: Literal["simclr", "byol", "simsiam"]
@@ -66,6 +67,7 @@ class Method(Closed):
     distillation_head: Literal["own", "shared"] = "own"
     momentum: Probability | None = 0.99
     momentum_update: Literal["widest", "every-width"] = "widest"
+    teacher: Reference | None = None
     temperature: Positive = 0.5
     student_temperature: Positive = 0.1
     teacher_temperature: Positive = 0.04
@@ -260,14 +262,46 @@ class Pretrained(Closed):
         return self
 
 
+class Reused(Closed):
+    """The calibrated networks of another run, evaluated on another data set or by another protocol: no training.
+
+    A protocol that is left out is the study's; the protocol's calibration has no part in it.
+    """
+
+    method: Literal["reuse"]
+    run: Reference
+    dataset: Name
+    protocol: Name | None = None
+    resources: Resources = Resources()
+
+
+class Pruned(Closed):
+    """The checkpoint of another run with its least channels cut off: a width is the share that is kept.
+
+    The data set and the backbone are that run's. `criterion`: L1 norms of filters, or of BatchNorms' weights.
+    """
+
+    method: Literal["pruned"]
+    run: Reference
+    criterion: Literal["filters", "batch-norm"]
+    resources: Resources = Resources()
+
+    @property
+    def width_range(self) -> tuple[float, float]:
+        return 0.25, 1.0
+
+
 def _kind_of_run(run: Any) -> str:
     method = run.get("method") if isinstance(run, dict) else getattr(run, "method", None)
-    return {"none": "untrained", "official": "official"}.get(str(method), "pretrained")
+    kinds = {"none": "untrained", "official": "official", "reuse": "reused", "pruned": "pruned"}
+    return kinds.get(str(method), "pretrained")
 
 
 Run = Annotated[
     Annotated[Untrained, Tag("untrained")]
     | Annotated[Official, Tag("official")]
+    | Annotated[Reused, Tag("reused")]
+    | Annotated[Pruned, Tag("pruned")]
     | Annotated[Pretrained, Tag("pretrained")],
     Discriminator(_kind_of_run),
 ]

@@ -1,0 +1,110 @@
+"""References in params.yaml: the run whose weights another one takes, and what a run has from it."""
+
+from typing import TYPE_CHECKING
+
+from us3l.params.schema import at, suggestion
+from us3l.params.training import Pretrained, Pruned, Reused, Run
+
+if TYPE_CHECKING:
+    from us3l.params.studies import Study
+
+Address = tuple[str, str]  # study and run
+Studies = dict[str, "Study"]
+
+
+def run_at(studies: Studies, address: Address) -> Run:
+    study, name = address
+    return studies[study].runs[name]
+
+
+def source_of(studies: Studies, address: Address) -> Address | None:
+    """The run whose weights a run takes: to evaluate them, to prune them, or as its teacher."""
+    reference = _reference(run_at(studies, address))[1]
+    if reference is None:
+        return None
+    study, _, run = reference.rpartition("/")
+    return study or address[0], run
+
+
+def width_range(studies: Studies, address: Address) -> tuple[float, float]:
+    """The narrowest and the widest network of a run."""
+    run = run_at(studies, address)
+    return width_range(studies, source_of(studies, address)) if isinstance(run, Reused) else run.width_range
+
+
+def widths_of(studies: Studies, address: Address) -> list[float]:
+    """Those of its study's widths that a run has."""
+    low, high = width_range(studies, address)
+    return [width for width in studies[address[0]].widths if low <= width <= high]
+
+
+def check_references(studies: Studies) -> None:
+    """Raise an error where a run takes weights that there are not, or not as it needs them."""
+    addresses = [(study, run) for study in studies for run in studies[study].runs]
+    referring = [address for address in addresses if source_of(studies, address)]
+    for check in (_check_names, _check_circles, _check_kinds, _check_seeds, _check_widths):
+        for address in referring:
+            check(studies, address)
+
+
+def _reference(run: Run) -> tuple[str, str | None]:
+    """The key of a run's reference, and the reference."""
+    match run:
+        case Reused() | Pruned():
+            return "run", run.run
+        case Pretrained():
+            return "method.teacher", run.method.teacher
+    return "run", None
+
+
+def _where(studies: Studies, address: Address) -> str:
+    study, name = address
+    return f"studies.{study}.runs.{name}.{_reference(run_at(studies, address))[0]}"
+
+
+def _check_names(studies: Studies, address: Address) -> None:
+    study, run = source_of(studies, address)
+    if study not in studies:
+        what = f"no study is called {study!r}; {suggestion(study, list(studies))}"
+        raise at(_where(studies, address), what)
+    if run not in studies[study].runs:
+        what = f"the study {study!r} has no run {run!r}; {suggestion(run, list(studies[study].runs))}"
+        raise at(_where(studies, address), what)
+
+
+def _check_circles(studies: Studies, address: Address) -> None:
+    seen = [address]
+    while source := source_of(studies, seen[-1]):
+        if source in seen:
+            circle = " from ".join("/".join(each) for each in [*seen, source])
+            raise at(_where(studies, address), f"weights go round in a circle: {circle}")
+        seen.append(source)
+
+
+def _check_kinds(studies: Studies, address: Address) -> None:
+    source = source_of(studies, address)
+    run, other = run_at(studies, address), run_at(studies, source)
+    name, where = "/".join(source), _where(studies, address)
+    if isinstance(other, Reused) or (isinstance(other, Pruned) and not isinstance(run, Reused)):
+        origin = "/".join(source_of(studies, source))
+        raise at(where, f"{name} has no such weights of its own; name {origin}, from which it takes them")
+    if isinstance(run, Pruned) and other.width_range[1] < 1:
+        low, high = other.width_range
+        raise at(where, f"{name} has the widths {low} to {high}; name a run that has the width 1.0, to be pruned")
+
+
+def _check_seeds(studies: Studies, address: Address) -> None:
+    source = source_of(studies, address)
+    mine, others = (studies[study].seeds for study in (address[0], source[0]))
+    if set(mine) != set(others):
+        what = f"the study {address[0]} has the seeds {mine} and {source[0]} has {others}; each needs its counterpart"
+        raise at(_where(studies, address), what)
+
+
+def _check_widths(studies: Studies, address: Address) -> None:
+    source = source_of(studies, address)
+    if isinstance(run_at(studies, address), Reused):
+        absent = [width for width in widths_of(studies, address) if width not in studies[source[0]].widths]
+        if absent:
+            what = f"the study {source[0]} does not evaluate the widths {absent} of {source[1]}; add them there"
+            raise at(_where(studies, address), what)
