@@ -5,7 +5,6 @@ widths see the same batches, so that the images are augmented once.
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +16,11 @@ from us3l.data.resident import resident
 from us3l.data.store import open_store
 from us3l.models import backbone
 from us3l.models.vit import Attention
-from us3l.networks import open_network
+from us3l.networks import networks_to_evaluate
 from us3l.params.data import Augmentation, Views
 from us3l.params.evaluation import ProbeOptimizer, Protocol
 from us3l.plan import RunPlan
-from us3l.provenance import identify, record, require_recipe
+from us3l.provenance import identify, record
 from us3l.random import Purpose, permutation
 from us3l.records import write_record
 from us3l.schedule import learning_rate
@@ -64,7 +63,7 @@ def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
     """Write one JSON for each width of the run. Raises UserError where a network or the data set is not as expected."""
     store, views, protocol = open_store(plan.data.folder), plan.data.dataset.views, plan.protocol
     start = time.monotonic()
-    networks, origins = zip(*(_network(plan, path, store.sha256) for path in plan.networks(seed)), strict=True)
+    networks, origins = zip(*networks_to_evaluate(plan, seed, store), strict=True)
     images, labels = resident(store.train.images, device), resident(store.train.labels, device)
     test = plain_view(resident(store.test.images, device), views.test, views.normalize)
     classes = len(store.classes)
@@ -76,16 +75,9 @@ def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
     where = {"study": plan.study, "run": plan.name, "protocol": "linear", "dataset": plan.data.name}
     for width, result, origin in zip(plan.widths, scores, origins, strict=True):
         identity = identify("linear", plan.recipe("linear"), **origin, seed=seed, width=width)
-        size = cost(plan.run.backbone, width, tuple(test.shape[1:]), classes)
+        size = cost(plan.backbone, width, tuple(test.shape[1:]), classes)
         facts = record(identity, device, seconds)
         write_record(plan.evaluation(seed, width), {**where, **result, **size, **facts})
-
-
-def _network(plan: RunPlan, path: Path, data: str) -> tuple[nn.Module, dict[str, str]]:
-    """A narrow network, and the seals of all that it came from."""
-    network, about = open_network(path)
-    require_recipe(path, about, plan.recipe("calibrate"), data, "calibrate")
-    return network, {"data": data, "checkpoint": about["checkpoint"], "network": about["seal"]}
 
 
 def train(probes: list[Probe], images: Tensor, labels: Tensor, views: Views, protocol: Protocol, seed: int) -> None:

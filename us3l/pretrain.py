@@ -21,7 +21,7 @@ from us3l.models import backbone
 from us3l.params.training import Official, Pretrained, Untrained
 from us3l.plan import RunPlan
 from us3l.progress import Progress
-from us3l.provenance import fingerprint, identify, record
+from us3l.provenance import fingerprint, identify, record, require_params
 from us3l.records import read_record, write_record
 from us3l.rundir import run_directory
 from us3l.schedule import learning_rate
@@ -37,7 +37,10 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
     Raises UserError for what the user can mend, Interrupted after SIGTERM or SIGINT.
     """
     store = open_store(plan.data.folder)
-    identity = identify("pretrain", plan.recipe("pretrain"), data=store.sha256, seed=seed)
+    origin = {"data": store.sha256, "seed": seed}
+    if plan.source:
+        origin["teacher"] = _teacher(plan.source, seed)[1]
+    identity = identify("pretrain", plan.recipe("pretrain"), **origin)
 
     def write(weights: dict[str, Tensor], history: list[dict[str, Any]], seconds: float, **more: Any) -> None:
         facts = record(identity, world.device, seconds, world.size)
@@ -59,6 +62,14 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
         training.run_to_the_end()
         if world.leads:
             write(training.learner.flat.parameters, training.history, training.seconds)
+
+
+def _teacher(plan: RunPlan, seed: int) -> tuple[dict[str, Tensor], str]:
+    """The weights of a frozen teacher, all that its training left, and their seal."""
+    path = plan.checkpoint(seed)
+    tensors, about = checkpoint.load(path)
+    require_params(path, about, plan.recipe("pretrain"), "pretrain")
+    return tensors, about["seal"]
 
 
 def _stamp(path: Path) -> int | None:

@@ -56,7 +56,8 @@ class Method(Closed):
 
     `name` fixes the heads; `base` is the loss of the widest network, `distillation` that of the others (null: they take
     the base loss too), weighted by its strength. `momentum` is the momentum encoder's; null means that the widest
-    network itself is the teacher. `teacher` is a run whose checkpoint is a frozen one. `temperature` is that of infonce and nt-xent, the other two are those of kl.
+    network itself is the teacher. `teacher` is a run whose checkpoint is a frozen one. `temperature` is that of infonce
+    and nt-xent, the other two are those of kl.
     """
 
     name: Literal["simclr", "byol", "simsiam"]
