@@ -108,7 +108,7 @@ def test_the_content_that_these_tests_spoil_is_right() -> None:
         (f"{RUNS}.sampling", {"sampels": 3}, "unknown key; did you mean 'samples'?"),
         (f"{RUNS}.resources", {"gpu": 1}, "unknown key; did you mean 'gpus'?"),
         (f"{STUDY}.runs.pixels.epochs", 3, "unknown key; there is method, dataset, backbone, resources"),
-        (f"{STUDY}.tables.main.caption", "x", "unknown key; there is title, rows"),
+        (f"{STUDY}.tables.main.caption", "x", "unknown key; there is title, rows, published"),
         (f"{ROWS}.0.run", "us3l", "unknown key; did you mean 'runs'?"),
     ],
 )

@@ -18,7 +18,8 @@ from us3l.errors import UserError
 from us3l.params.studies import Params
 from us3l.plan import Plan, RunPlan, TablePlan
 from us3l.records import read_record, write_record
-from us3l.tables import MISSING, write_table
+from us3l.tables import write_table
+from us3l.typeset import MISSING
 
 FORMATS = ("md", "csv", "tex", "json")
 
@@ -123,7 +124,7 @@ def test_a_cell_without_results_is_a_mark_and_never_a_number() -> None:
     table = plan(US3L, seeds=(0,))
     texts = written(table)
     assert markdown_rows(table)[-1] == ["US3L", MISSING, "82.0"]
-    assert "US3L & — & 82.0 " in texts["tex"]
+    assert "US3L & --- & 82.0 " in texts["tex"]
     assert f"{MISSING}: no result" in texts["md"] and "---: no result" in texts["tex"]
     assert texts["csv"].splitlines()[1] == "US3L,1.0,,,0,1"
     missing = cells(table)[0]

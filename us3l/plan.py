@@ -216,6 +216,20 @@ class TablePlan:
     widths: tuple[float, ...]
     runs: dict[str, RunPlan]
 
+    @property
+    def kind(self) -> str:
+        """The kind of protocol that evaluates all of its runs."""
+        return self._shown[0].protocol.kind
+
+    @property
+    def protocols(self) -> list[str]:
+        """The names of the protocols that evaluate its runs."""
+        return list(dict.fromkeys(run.protocol_name for run in self._shown))
+
+    @property
+    def _shown(self) -> list[RunPlan]:
+        return [self.runs[name] for row in self.table.rows for name in row.names]
+
     def file(self, suffix: str) -> Path:
         return Path("results", self.study, "tables", f"{self.name}.{suffix}")
 
@@ -249,7 +263,8 @@ class TablePlan:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return {"table": self.table.model_dump(mode="json"), "widths": list(self.widths)}
+        table = self.table.model_dump(mode="json")
+        return {"table": table, "kind": self.kind, "protocols": self.protocols, "widths": list(self.widths)}
 
 
 class Plan:

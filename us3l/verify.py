@@ -23,8 +23,9 @@ from us3l.plan import RunPlan, TablePlan, width_label
 from us3l.provenance import differences
 from us3l.records import read_record
 from us3l.rederive import Rederived, rederive
+from us3l.rows import read_rows
 from us3l.seals import read_weights
-from us3l.tables import read_rows, with_sources
+from us3l.tables import with_sources
 
 SHOWN = 20  # findings of one verdict
 

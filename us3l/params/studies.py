@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import Discriminator, Field, Strict, Tag, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from us3l.params.data import Dataset
 from us3l.params.evaluation import Protocol
 from us3l.params.references import check_references, width_range, widths_of
-from us3l.params.schema import Closed, Line, Name, Seed, Width, WidthInText, at, suggestion
+from us3l.params.schema import Closed, Line, Name, Number, Seed, Width, WidthInText, at, suggestion
 from us3l.params.training import Pruned, Reused, Run
 
 
@@ -19,6 +19,18 @@ def _each_width_once(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 RunOfEachWidth = Annotated[dict[WidthInText, Name], Field(min_length=1), WrapValidator(_each_width_once)]
+
+
+class Published(Closed):
+    """A figure that others have published: top-1 accuracy in percent, and where it stands."""
+
+    top1: Annotated[Number, Field(ge=0, le=100)]
+    source: Line
+
+
+PublishedOfEachWidth = Annotated[
+    dict[WidthInText, Published], Field(default_factory=dict), WrapValidator(_each_width_once)
+]
 RunOrRuns = Annotated[
     Annotated[Name, Tag("run")] | Annotated[RunOfEachWidth, Tag("runs")],
     Discriminator(
@@ -30,10 +42,16 @@ RunOrRuns = Annotated[
 
 
 class Row(Closed):
-    """One line of a table: a run, or for each width the run that stands for it."""
+    """One line of a table: a run, or for each width the run that stands for it; and figures that others published."""
 
     label: Line
     runs: RunOrRuns
+    published: PublishedOfEachWidth
+
+    @property
+    def names(self) -> list[str]:
+        """All runs of the row."""
+        return [self.runs] if isinstance(self.runs, str) else list(self.runs.values())
 
     def run_at(self, width: float) -> str | None:
         """The run whose result stands in the column of `width`; None where the row names none."""
@@ -41,10 +59,18 @@ class Row(Closed):
 
 
 class Table(Closed):
-    """Rows are runs, columns are the study's widths, cells are top-1 accuracies."""
+    """Rows are runs evaluated by one kind of protocol, columns are the study's widths, cells are top-1 accuracies.
+
+    Published figures stand beside them where a row has some, or where `published` is true.
+    """
 
     title: Line
     rows: Annotated[list[Row], Field(min_length=1)]
+    published: Annotated[bool, Strict()] = False
+
+    @property
+    def shows_published(self) -> bool:
+        return self.published or any(row.published for row in self.rows)
 
 
 class Study(Closed):
@@ -90,8 +116,7 @@ class Params(Closed):
                     what = f"has the widths {low} to {high}, but the study evaluates none of them, only {study.widths}"
                     raise at(f"studies.{name}.runs.{run}", what)
             for table_name, table in study.tables.items():
-                for index, row in enumerate(table.rows):
-                    self._check_row(row, name, f"studies.{name}.tables.{table_name}.rows.{index}.runs")
+                self._check_table(table, name, f"studies.{name}.tables.{table_name}")
         return self
 
     def _check_run(self, run: Run, where: str) -> None:
@@ -100,18 +125,34 @@ class Params(Closed):
         if isinstance(run, Reused) and run.protocol:
             _defined(run.protocol, self.protocols, f"{where}.protocol", "protocol")
 
+    def _check_table(self, table: Table, study: str, where: str) -> None:
+        kinds: dict[str, str] = {}
+        for index, row in enumerate(table.rows):
+            self._check_row(row, study, f"{where}.rows.{index}.runs")
+            for width in row.published:
+                self._check_width(width, study, f"{where}.rows.{index}.published.{width}")
+            for run in row.names:
+                kinds.setdefault(self.protocols[self.studies[study].protocol_of(run)].kind, run)
+        if len(kinds) > 1:
+            (one, first), (other, second), *_ = kinds.items()
+            what = f"has {first!r}, which {one} evaluates, and {second!r}, which {other} does"
+            raise at(where, f"{what}; give each kind of protocol a table of its own")
+
     def _check_row(self, row: Row, study: str, where: str) -> None:
-        runs, widths = self.studies[study].runs, self.studies[study].widths
+        runs = self.studies[study].runs
         if isinstance(row.runs, str):
             _defined(row.runs, runs, where, "run")
             return
         for width, run in row.runs.items():
             _defined(run, runs, f"{where}.{width}", "run")
             low, high = width_range(self.studies, (study, run))
-            if width not in widths:
-                raise at(f"{where}.{width}", f"must be one of the study's widths, {widths}")
+            self._check_width(width, study, f"{where}.{width}")
             if not low <= width <= high:
                 raise at(f"{where}.{width}", f"the run {run!r} has the widths {low} to {high}")
+
+    def _check_width(self, width: float, study: str, where: str) -> None:
+        if width not in self.studies[study].widths:
+            raise at(where, f"must be one of the study's widths, {self.studies[study].widths}")
 
 
 def _defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:
