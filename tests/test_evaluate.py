@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pictures import CPU, MEAN, STD, evaluated, network, pictures, pixels
 from project import params
 from scipy.stats import binomtest
 from sklearn.metrics import top_k_accuracy_score
@@ -14,20 +15,14 @@ from torch import Tensor, nn
 from us3l.calibrate import batches, settle_statistics
 from us3l.classifier import Classifier, linear_layer
 from us3l.data.store import Split, Store
-from us3l.evaluation import Images
 from us3l.linear import answers, train
 from us3l.models import backbone
-from us3l.params.data import Views
 from us3l.params.evaluation import Linear
 from us3l.params.studies import Params
 from us3l.plan import Plan, RunPlan
 from us3l.random import Purpose, permutation
 from us3l.scores import score
 from us3l.sgd import trusted
-
-CPU = torch.device("cpu")
-MEAN, STD = 0.3, 0.4
-
 
 # --- calibration ----------------------------------------------------------------------------------------------------
 
@@ -57,11 +52,6 @@ class Listener(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.seen.append(x.clone())
         return self.norm(x)
-
-
-def network(width: float) -> nn.Module:
-    torch.manual_seed(0)
-    return backbone("small-resnet", width, 1)
 
 
 def seen_in_calibration(**settings: Any) -> tuple[Listener, list[list[int]]]:
@@ -119,39 +109,14 @@ def test_fewer_images_than_a_batch_are_one_batch() -> None:
 # --- the linear classifier ------------------------------------------------------------------------------------------
 
 
-def views(**linear: Any) -> Views:
-    record = {"normalize": {"mean": [MEAN], "std": [STD]}, "pretrain": [{}, {}], "linear": linear}
-    return Views.model_validate(record)
-
-
 def protocol(epochs: int = 2, lr: float = 0.5, trust: float | None = None) -> Linear:
     optimizer = {"lr": lr, "momentum": 0.9, "weight_decay": 0.01, "schedule": "multistep", "milestones": [1]}
     optimizer["trust"] = trust
     return Linear.model_validate({"epochs": epochs, "batch_size": 16, "optimizer": optimizer})
 
 
-def pictures(count: int = 90) -> tuple[Tensor, Tensor]:
-    """Noise, and on it a bright row for each of three classes, at a height of its own."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 100, (count, 8, 8, 1), generator=generator).to(torch.uint8)
-    labels = torch.arange(count) % 3
-    images[torch.arange(count), 2 * labels] += 100
-    return images, labels
-
-
-def pixels(images: Tensor) -> Tensor:
-    return (images.permute(0, 3, 1, 2) / 255 - MEAN) / STD
-
-
 def pixels_network() -> nn.Module:
     return backbone("pixels", 1.0, 1)
-
-
-def images_of(images: Tensor, labels: Tensor, seed: int = 0, **linear: Any) -> Images:
-    """The first two thirds of them are for training."""
-    count = len(images) * 2 // 3
-    splits = [Split(images[part].numpy(), labels[part].numpy()) for part in (slice(count), slice(count, None))]
-    return Images(Store(*splits, ("top", "middle", "bottom"), "0"), views(**linear), seed, CPU)
 
 
 def weights(of: Classifier) -> Tensor:
@@ -164,7 +129,7 @@ def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
     features = torch.cat([pixels(images).flatten(1), torch.ones(len(images), 1)], 1).double()
     weight = torch.cat([layer.weight, layer.bias[:, None]], 1).detach().double()
     velocity = torch.zeros_like(weight)
-    (ours,) = train([pixels_network()], images_of(images, labels, seed), protocol())
+    (ours,) = train([pixels_network()], evaluated(images, labels, seed), protocol())
     for epoch, lr in enumerate((0.5, 0.05)):
         order = permutation(seed, Purpose.LINEAR_ORDER, epoch, 60, CPU).tolist()
         for start in range(0, 60, 16):
@@ -214,20 +179,20 @@ def test_lars_leaves_the_gradient_of_weights_that_are_zero() -> None:
 
 def test_classes_that_a_plane_separates_are_told_apart_without_a_mistake() -> None:
     images, labels = pictures()
-    (logits,) = answers([pixels_network()], images_of(images, labels), protocol(epochs=10))
+    (logits,) = answers([pixels_network()], evaluated(images, labels), protocol(epochs=10))
     assert score(logits, labels[60:])["top1"] == 100
 
 
 def test_features_that_are_kept_give_what_features_of_every_epoch_give() -> None:
     images, labels = pictures()
     frozen = network(0.5).eval()
-    (kept,) = train([frozen], images_of(images, labels), protocol())
-    (anew,) = train([frozen], images_of(images, labels, color_jitter={}), protocol())  # a jitter by nothing
+    (kept,) = train([frozen], evaluated(images, labels), protocol())
+    (anew,) = train([frozen], evaluated(images, labels, color_jitter={}), protocol())  # a jitter by nothing
     torch.testing.assert_close(weights(kept), weights(anew), rtol=1e-4, atol=1e-5)
 
 
 def test_augmented_images_are_seen_anew_in_every_epoch() -> None:
-    images = images_of(*pictures(), affine={"degrees": 90.0})
+    images = evaluated(*pictures(), affine={"degrees": 90.0})
     seen, listener = [], pixels_network()
     listener.register_forward_hook(lambda module, inputs, output: seen.append(output))
     train([listener], images, protocol())
@@ -240,7 +205,7 @@ def test_augmented_images_are_seen_anew_in_every_epoch() -> None:
 
 @pytest.mark.parametrize("linear", [{}, {"flip": 0.5}])
 def test_training_leaves_the_network_alone_and_classifiers_do_not_disturb_one_another(linear: dict[str, Any]) -> None:
-    images = images_of(*pictures(), **linear)
+    images = evaluated(*pictures(), **linear)
     networks = [network(width).eval() for width in (1.0, 0.25)]
     before = deepcopy(networks[1].state_dict())
     together, alone = train(networks, images, protocol()), train([network(0.25).eval()], images, protocol())

@@ -21,7 +21,7 @@ CRITERIA = ("filters", "batch-norm")
 def weights_of(name: str) -> dict[str, Tensor]:
     """Such that nothing is zero that need not be."""
     torch.manual_seed(0)
-    return {key: torch.randn_like(p) for key, p in backbone(name, 1.0, 3).named_parameters()}
+    return {key: torch.randn(p.shape, dtype=torch.float32) for key, p in backbone(name, 1.0, 3).named_parameters()}
 
 
 def made(name: str, kept: float, criterion: str, weights: dict[str, Tensor] | None = None) -> nn.Module:
