@@ -117,6 +117,53 @@ def test_a_misspelt_key_is_named_with_the_right_one(key: str, value: Any, said: 
     assert refusal(yaml.safe_dump(edited(key, value))) == f"{key}{inner}: {said}"
 
 
+TRAINED = {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind"),
+    [
+        (TRAINED, "linear"),
+        (TRAINED | {"kind": "linear"}, "linear"),
+        (TRAINED | {"kind": "features-linear"}, "features-linear"),
+        ({"kind": "knn"}, "knn"),
+        (TRAINED | {"kind": "finetune", "classifier_lr": 1.0}, "finetune"),
+    ],
+)
+def test_a_protocol_is_linear_unless_it_says_its_kind(protocol: dict[str, Any], kind: str) -> None:
+    assert read(yaml.safe_dump(edited("protocols.quick", protocol))).protocols["quick"].kind == kind
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ({"kind": "kmeans"}, "kind: must be 'linear', 'features-linear', 'knn' or 'finetune'"),
+        ({"kind": None}, "kind: must be 'linear', 'features-linear', 'knn' or 'finetune'"),
+        ({"kind": ["knn"]}, "kind: must be 'linear', 'features-linear', 'knn' or 'finetune'"),
+        ({"kind": "knn", "neighbors": 5}, "neighbors: unknown key; did you mean 'neighbours'?"),
+        ({"kind": "knn", "neighbours": 0}, "neighbours: must be at least 1, not 0"),
+        ({"kind": "knn", "temperature": 0.0}, "temperature: must be greater than 0, not 0.0"),
+        ({"kind": "finetune"}, "epochs: is missing"),
+        (
+            TRAINED | {"kind": "finetune", "optimizer": {"lr": 0.1, "trust": 0.1}},
+            f"optimizer.trust: unknown key; there is {OPTIMIZER_KEYS}",
+        ),
+        (TRAINED | {"kind": "finetune", "batch_size": 1}, "batch_size: must be at least 2, not 1"),
+        (
+            TRAINED | {"kind": "finetune", "optimizer": {"lr": 0.1, "schedule": "multistep", "milestones": [2]}},
+            "optimizer.milestones: must be below the 2 epochs, not [2]",
+        ),
+        (
+            TRAINED | {"kind": "features-linear", "optimizer": {"lr": 0.1, "warmup_epochs": 2}},
+            "optimizer.warmup_epochs: must be below the 2 epochs, not 2",
+        ),
+        (TRAINED | {"neighbours": 3}, "neighbours: unknown key; there is calibration, epochs, batch_size, optimizer"),
+    ],
+)
+def test_a_protocol_has_the_keys_of_its_kind(protocol: dict[str, Any], said: str) -> None:
+    assert refusal(yaml.safe_dump(edited("protocols.quick", protocol))).startswith(f"protocols.quick.{said}")
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -18,6 +18,7 @@ from us3l.networks import save_network
 from us3l.params.training import Pruned, Run
 from us3l.plan import RunPlan, width_label
 from us3l.provenance import identify, record, require_recipe
+from us3l.prune import pruned
 from us3l.random import Purpose, permutation
 from us3l.records import write_record
 from us3l.slim import Builder, narrow
@@ -44,12 +45,11 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
     start = time.monotonic()
     networks = {width: _cut(plan.run, weights, build, width).to(device) for width in plan.widths}
     settle_statistics(list(networks.values()), plan, store, seed, device)
-    seals = {
-        width_label(width): save_network(
-            plan.network(seed, width), network, plan.backbone, width, channels, {**identity, "width": width}
-        )
-        for width, network in networks.items()
-    }
+    seals = {}
+    for width, network in networks.items():
+        shape = widest if isinstance(plan.run, Pruned) else width  # a pruned network keeps its shape
+        architecture, about = (plan.backbone, shape, channels), {**identity, "width": width}
+        seals[width_label(width)] = save_network(plan.network(seed, width), network, *architecture, about)
     facts = record(identity, device, time.monotonic() - start)
     write_record(plan.calibration(seed), {**facts, "networks": seals})
 
@@ -57,8 +57,6 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
 def _cut(run: Run, weights: dict[str, Tensor], build: Builder, width: float) -> nn.Module:
     """The narrow network: of a slimmable one the leading channels, of a pruned one those that weigh most."""
     if isinstance(run, Pruned):
-        from us3l.prune import pruned
-
         return pruned(weights, build, width, run.criterion)
     return narrow(weights, build(width))
 

@@ -192,11 +192,9 @@ class RunPlan:
                 pruning = {"criterion": self.run.criterion} if isinstance(self.run, Pruned) else {}
                 share = {"calibration": calibration, "widths": list(self.widths), **pruning}
                 return {**share, "views": self._views("normalize", "linear")}
-        return {
-            "protocol": protocol,
-            "widths": list(self.widths),
-            "views": self._views("normalize", "linear", "test"),
-        }
+        augmented = ["linear"] if stage in ("linear", "finetune") else []
+        views = self._views("normalize", *augmented, "test")
+        return {"protocol": protocol, "widths": list(self.widths), "views": views}
 
     def _views(self, *keys: str) -> dict[str, Any]:
         views = self.data.dataset.views.model_dump(mode="json")
