@@ -129,9 +129,10 @@ def test_a_training_with_a_teacher_names_the_seal_of_its_checkpoint(project: Pro
     assert "teacher" not in read_record(Path("results/tiny/pretrain/us3l/seed0.json"))
 
 
-def test_all_is_up_to_date_and_verified_to_the_last_level(project: Project) -> None:
-    assert "0 of 14 jobs to do" in project.must("us3l", "plan")
-    output = project.must("us3l", "verify", "--level", "3")
+def test_all_is_up_to_date_and_a_cell_is_verified_to_the_last_level(project: Project, us3l: Command) -> None:
+    assert "0 of 14 jobs to do" in us3l("plan")[1]
+    assert us3l("verify", "--level", "1")[0] == 0
+    output = project.must("us3l", "verify", "near:cut-near", "--level", "3")
     assert [line.split()[:3] for line in output.splitlines() if " holds " in line] == [
         ["level", str(level), "holds"] for level in range(4)
     ]
