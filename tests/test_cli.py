@@ -281,7 +281,7 @@ def plan_of_us3l(us3l: Command) -> tuple[list[str], list[str]]:
     title, run, *others, _ = us3l("plan")[1].splitlines()
     assert title.split()[-3:] == ["pretrain", "calibrate", "linear"]
     *facts, pretrain, calibrate, linear = run.split()
-    assert facts == ["tiny", "us3l", "digits", "small-resnet", "1", "0.25", "1"]
+    assert facts == ["tiny", "us3l", "trained", "digits", "small-resnet", "1", "0.25", "1"]
     return [pretrain, calibrate, linear], others
 
 

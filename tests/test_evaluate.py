@@ -6,26 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pictures import CPU, MEAN, STD, evaluated, network, pictures, pixels
 from project import params
 from scipy.stats import binomtest
 from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor, nn
 
 from us3l.calibrate import batches, settle_statistics
-from us3l.data.resident import Resident
+from us3l.classifier import Classifier, linear_layer
 from us3l.data.store import Split, Store
-from us3l.linear import Probe, score, train
+from us3l.linear import answers, train
 from us3l.models import backbone
-from us3l.params.data import Views
-from us3l.params.evaluation import Protocol
+from us3l.params.evaluation import Linear
 from us3l.params.studies import Params
 from us3l.plan import Plan, RunPlan
 from us3l.random import Purpose, permutation
+from us3l.scores import score
 from us3l.sgd import trusted
-
-CPU = torch.device("cpu")
-MEAN, STD = 0.3, 0.4
-
 
 # --- calibration ----------------------------------------------------------------------------------------------------
 
@@ -55,11 +52,6 @@ class Listener(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.seen.append(x.clone())
         return self.norm(x)
-
-
-def network(width: float) -> nn.Module:
-    torch.manual_seed(0)
-    return backbone("small-resnet", width, 1)
 
 
 def seen_in_calibration(**settings: Any) -> tuple[Listener, list[list[int]]]:
@@ -117,48 +109,30 @@ def test_fewer_images_than_a_batch_are_one_batch() -> None:
 # --- the linear classifier ------------------------------------------------------------------------------------------
 
 
-def views(**linear: Any) -> Views:
-    record = {"normalize": {"mean": [MEAN], "std": [STD]}, "pretrain": [{}, {}], "linear": linear}
-    return Views.model_validate(record)
-
-
-def protocol(epochs: int = 2, lr: float = 0.5, trust: float | None = None) -> Protocol:
+def protocol(epochs: int = 2, lr: float = 0.5, trust: float | None = None) -> Linear:
     optimizer = {"lr": lr, "momentum": 0.9, "weight_decay": 0.01, "schedule": "multistep", "milestones": [1]}
     optimizer["trust"] = trust
-    return Protocol.model_validate({"epochs": epochs, "batch_size": 16, "optimizer": optimizer})
+    return Linear.model_validate({"epochs": epochs, "batch_size": 16, "optimizer": optimizer})
 
 
-def pictures(count: int = 90) -> tuple[Tensor, Tensor]:
-    """Noise, and on it a bright row for each of three classes, at a height of its own."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 100, (count, 8, 8, 1), generator=generator).to(torch.uint8)
-    labels = torch.arange(count) % 3
-    images[torch.arange(count), 2 * labels] += 100
-    return images, labels
+def pixels_network() -> nn.Module:
+    return backbone("pixels", 1.0, 1)
 
 
-def pixels(images: Tensor) -> Tensor:
-    return (images.permute(0, 3, 1, 2) / 255 - MEAN) / STD
-
-
-def probe(frozen: nn.Module | None = None, seed: int = 0, trust: float | None = None) -> Probe:
-    frozen = backbone("pixels", 1.0, 1) if frozen is None else frozen.eval()
-    return Probe(frozen, torch.zeros(1, 1, 8, 8), 3, protocol(trust=trust).optimizer, seed)
-
-
-def weights(of: Probe) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in of.head.parameters()])
+def weights(of: Classifier) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in of.layer.parameters()])
 
 
 def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
-    (images, labels), ours, seed = pictures(), probe(), 5
+    (images, labels), seed = pictures(), 5
+    layer = linear_layer(64, 3, seed, CPU)
     features = torch.cat([pixels(images).flatten(1), torch.ones(len(images), 1)], 1).double()
-    weight = torch.cat([ours.head.weight, ours.head.bias[:, None]], 1).detach().double()
+    weight = torch.cat([layer.weight, layer.bias[:, None]], 1).detach().double()
     velocity = torch.zeros_like(weight)
-    train([ours], Resident(images), labels, views(), protocol(), seed)
+    (ours,) = train([pixels_network()], evaluated(images, labels, seed), protocol())
     for epoch, lr in enumerate((0.5, 0.05)):
-        order = permutation(seed, Purpose.LINEAR_ORDER, epoch, 90, CPU).tolist()
-        for start in range(0, 90, 16):
+        order = permutation(seed, Purpose.LINEAR_ORDER, epoch, 60, CPU).tolist()
+        for start in range(0, 60, 16):
             batch = order[start : start + 16]
             error = (features[batch] @ weight.T).softmax(1) - torch.eye(3)[labels[batch]]
             velocity = 0.9 * velocity + error.T @ features[batch] / len(batch) + 0.01 * weight
@@ -169,10 +143,11 @@ def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
 
 
 def test_lars_moves_weight_and_bias_each_in_proportion_to_its_own_norm() -> None:
-    ours, features = probe(trust=0.02), torch.randn(12, 64, generator=torch.Generator().manual_seed(0))
-    ours.head.bias.data.copy_(torch.tensor([0.3, -0.2, 0.1]))
+    ours = Classifier(linear_layer(64, 3, 0, CPU), protocol(trust=0.02).optimizer)
+    features = torch.randn(12, 64, generator=torch.Generator().manual_seed(0))
+    ours.layer.bias.data.copy_(torch.tensor([0.3, -0.2, 0.1]))
     labels, velocity, lr = torch.arange(12) % 3, [0.0, 0.0], 0.5
-    weight, bias = (p.detach().clone() for p in ours.head.parameters())
+    weight, bias = (p.detach().clone() for p in ours.layer.parameters())
     for _ in range(2):
         error = ((features @ weight.T + bias).softmax(1) - torch.eye(3)[labels]) / 12
         for index, (p, gradient) in enumerate(((weight, error.T @ features), (bias, error.sum(0)))):
@@ -183,6 +158,19 @@ def test_lars_moves_weight_and_bias_each_in_proportion_to_its_own_norm() -> None
     torch.testing.assert_close(weights(ours), torch.cat([weight.flatten(), bias]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("float64")
+def test_larc_is_sgd_at_a_learning_rate_that_is_each_parameters_own() -> None:
+    """apex's LARC without clipping: lr * trust * |w| / (|g| + decay * |w| + 1e-8), decay inside, then momentum."""
+    parameter, lr, trust, decay = torch.tensor([3.0, -4.0]), 0.8, 0.001, 1e-4
+    for gradient in (torch.tensor([0.6, 0.8]), torch.tensor([1e-9, 0.0])):
+        theirs = parameter.clone().requires_grad_()
+        theirs.grad = gradient.clone()
+        own = lr * trust * 5 / (gradient.norm().item() + decay * 5 + 1e-8)
+        torch.optim.SGD([theirs], own, weight_decay=decay).step()
+        ours = parameter - lr * trusted(parameter, gradient, decay, trust)
+        torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-14)
+
+
 def test_lars_leaves_the_gradient_of_weights_that_are_zero() -> None:
     gradient = torch.tensor([3.0, 4.0])
     assert torch.equal(trusted(torch.zeros(2), gradient, 0.01, 0.001), gradient)
@@ -190,42 +178,41 @@ def test_lars_leaves_the_gradient_of_weights_that_are_zero() -> None:
 
 
 def test_classes_that_a_plane_separates_are_told_apart_without_a_mistake() -> None:
-    (images, labels), ours = pictures(), probe()
-    train([ours], Resident(images[:60]), labels[:60], views(), protocol(epochs=10), 0)
-    assert score(ours.logits(pixels(images[60:])), labels[60:])["top1"] == 100
+    images, labels = pictures()
+    (logits,) = answers([pixels_network()], evaluated(images, labels), protocol(epochs=10))
+    assert score(logits, labels[60:])["top1"] == 100
 
 
 def test_features_that_are_kept_give_what_features_of_every_epoch_give() -> None:
     images, labels = pictures()
-    kept, anew = probe(network(0.5)), probe(network(0.5))
-    train([kept], Resident(images), labels, views(), protocol(), 0)
-    train([anew], Resident(images), labels, views(color_jitter={}), protocol(), 0)  # a jitter by nothing
+    frozen = network(0.5).eval()
+    (kept,) = train([frozen], evaluated(images, labels), protocol())
+    (anew,) = train([frozen], evaluated(images, labels, color_jitter={}), protocol())  # a jitter by nothing
     torch.testing.assert_close(weights(kept), weights(anew), rtol=1e-4, atol=1e-5)
 
 
 def test_augmented_images_are_seen_anew_in_every_epoch() -> None:
-    (images, labels), ours = pictures(), probe()
-    seen = []
-    ours.learn = lambda features, labels, lr: seen.append(features)  # type: ignore[method-assign]
-    train([ours], Resident(images), labels, views(affine={"degrees": 90.0}), protocol(), 0)
-    first, second = torch.cat(seen).split(90)
+    images = evaluated(*pictures(), affine={"degrees": 90.0})
+    seen, listener = [], pixels_network()
+    listener.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    train([listener], images, protocol())
+    first, second = torch.cat(seen[1:]).split(60)  # the first one tells how many features there are
     of_image_0 = [
-        each[permutation(0, Purpose.LINEAR_ORDER, epoch, 90, CPU) == 0] for epoch, each in enumerate((first, second))
+        each[permutation(0, Purpose.LINEAR_ORDER, epoch, 60, CPU) == 0] for epoch, each in enumerate((first, second))
     ]
     assert not torch.equal(*of_image_0)
 
 
 @pytest.mark.parametrize("linear", [{}, {"flip": 0.5}])
 def test_training_leaves_the_network_alone_and_classifiers_do_not_disturb_one_another(linear: dict[str, Any]) -> None:
-    images, labels = pictures()
-    together, alone = [probe(network(width)) for width in (1.0, 0.25)], probe(network(0.25))
-    before = deepcopy(together[1].network.state_dict())
-    train(together, Resident(images), labels, views(**linear), protocol(), 0)
-    train([alone], Resident(images), labels, views(**linear), protocol(), 0)
-    assert torch.equal(weights(together[1]), weights(alone))
-    for name, value in together[1].network.state_dict().items():
+    images = evaluated(*pictures(), **linear)
+    networks = [network(width).eval() for width in (1.0, 0.25)]
+    before = deepcopy(networks[1].state_dict())
+    together, alone = train(networks, images, protocol()), train([network(0.25).eval()], images, protocol())
+    assert torch.equal(weights(together[1]), weights(alone[0]))
+    for name, value in networks[1].state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert all(p.grad is None for p in together[1].network.parameters())
+    assert all(p.grad is None for p in networks[1].parameters())
 
 
 # --- the score ------------------------------------------------------------------------------------------------------

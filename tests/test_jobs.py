@@ -9,7 +9,7 @@ from project import RUN, params
 
 from us3l.jobs import Job, jobs
 from us3l.params.studies import Params
-from us3l.plan import Plan
+from us3l.plan import EVALUATIONS, Plan
 
 RUN_STAGES = ("pretrain", "calibrate", "linear")
 RUNS = ("us3l", "other", "narrow")
@@ -55,6 +55,75 @@ def test_a_job_is_a_data_set_or_a_seed_of_a_run_or_a_table() -> None:
     of_runs = [f"{stage} tiny {run} {seed}" for stage in RUN_STAGES for run in RUNS for seed in (0, 7)]
     commands = ["prepare digits", "prepare more", *of_runs, "table tiny main", "table tiny second"]
     assert sorted(job.command for job in everything) == sorted(commands)
+
+
+def taking() -> Plan:
+    """Studies of runs that take weights from `tiny`, and one from the other; `tiny` comes last in params.yaml."""
+    made = content()
+    made["protocols"]["near"] = {"kind": "knn"}
+    tiny, reused = made["studies"]["tiny"], {"method": "reuse", "dataset": "more", "protocol": "near"}
+    learning = RUN | {"method": RUN["method"] | {"teacher": "tiny/narrow"}}
+    of_study = {
+        "reused": {"near": reused | {"run": "tiny/us3l"}, "cut-near": reused | {"run": "pruned/cut"}},
+        "pruned": {"cut": {"method": "pruned", "run": "tiny/us3l", "criterion": "batch-norm"}},
+        "taught": {"pupil": learning | {"method": learning["method"] | {"teacher": "student"}}, "student": learning},
+    }
+    studies = {name: tiny | {"runs": runs, "tables": {}} for name, runs in of_study.items()}
+    return Plan(Params.model_validate(made | {"studies": studies | {"tiny": tiny}}))
+
+
+@pytest.mark.parametrize("studies", [["reused"], ["pruned"], ["taught"], ["reused", "pruned", "taught", "tiny"]])
+def test_what_a_run_takes_from_another_is_made_before_it_whatever_the_order(studies: list[str]) -> None:
+    made: set[Path] = set()
+    for job in jobs(taking(), studies):
+        assert made.issuperset(job.inputs), job.command
+        assert made.isdisjoint(job.outputs), job.command
+        made.update(job.outputs)
+
+
+@pytest.mark.parametrize(
+    ("study", "expected"),
+    [
+        (
+            "reused",
+            "prepare digits, prepare more, pretrain tiny us3l, calibrate tiny us3l, calibrate pruned cut, "
+            "knn reused near, knn reused cut-near",
+        ),
+        ("pruned", "prepare digits, pretrain tiny us3l, calibrate pruned cut, linear pruned cut"),
+        (
+            "taught",
+            "prepare digits, pretrain tiny narrow, pretrain taught student, pretrain taught pupil, "
+            "calibrate taught student, calibrate taught pupil, linear taught student, linear taught pupil",
+        ),
+    ],
+)
+def test_a_study_has_the_jobs_of_other_runs_that_it_rests_on_and_no_other(study: str, expected: str) -> None:
+    found = {" ".join([job.stage, *job.names]): job for job in jobs(taking(), [study])}
+    assert sorted(found) == sorted(expected.split(", "))
+    seeds = [job.seed for job in jobs(taking(), [study]) if (job.stage, *job.names) == ("pretrain", "tiny", "us3l")]
+    assert seeds in ([], [0, 7])
+
+
+@pytest.mark.parametrize("kind", EVALUATIONS)
+def test_each_kind_of_evaluation_has_its_rule_its_command_and_its_stage_of_dvc_yaml(kind: str) -> None:
+    made = content()
+    training = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}} if kind != "knn" else {}
+    made["protocols"]["quick"] = {"kind": kind} | training
+    job = next(job for job in jobs(Plan(Params.model_validate(made)), ["tiny"]) if job.stage == kind)
+    assert (job.command, job.rule) == (f"{kind} tiny us3l 0", f"{kind}_tiny_w025_w100")
+    assert job.dvc_stage == f"tiny-{kind.replace('-', '_')}@us3l"
+
+
+def test_no_two_jobs_of_other_runs_share_a_stage_of_dvc_yaml_however_studies_are_called() -> None:
+    made = content()
+    training = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}}
+    made["protocols"]["features"] = {"kind": "features-linear"} | training
+    made["studies"] = {"a": made["studies"]["tiny"] | {"protocol": "features"}, "a-features": made["studies"]["later"]}
+    everything = jobs(Plan(Params.model_validate(made | {"build": ["a", "a-features"]})), ["a", "a-features"])
+    stages: dict[str, set[tuple[str, ...]]] = {}
+    for job in everything:
+        stages.setdefault(job.dvc_stage, set()).add((job.stage, *job.names))
+    assert all(len(what) == 1 for what in stages.values())
 
 
 @pytest.mark.parametrize("studies", [["tiny"], ["later"], BOTH, []])

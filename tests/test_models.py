@@ -3,8 +3,8 @@ import torch
 import torchvision
 from torch import nn
 
+from us3l.complexity import cost
 from us3l.errors import UserError
-from us3l.linear import cost
 from us3l.models import BACKBONES, backbone
 from us3l.models.channels import scaled
 from us3l.models.heads import Network
@@ -71,7 +71,7 @@ def test_parameters_and_macs_are_those_of_the_official_networks(
     features: tuple[int, ...],
 ) -> None:
     """In millions; the MACs with a classifier of so many classes."""
-    costs = [cost(name, width, (3, size, size), classes) for width in WIDTHS]
+    costs = [cost(backbone(name, width, 3).eval(), torch.zeros(1, 3, size, size), classes) for width in WIDTHS]
     decimals = 1 if isinstance(macs[0], float) else 0
     assert tuple(round(each["parameters"] / 1e6, 3) for each in costs) == parameters
     assert tuple(round(each["macs"] / 1e6, decimals) for each in costs) == macs
@@ -86,7 +86,7 @@ def test_linear_layers_of_a_vision_transformer_cost_what_the_official_ones_do() 
         linears.append(sum(p.numel() for layer in layers for p in layer.parameters()))
         macs.append(197 * sum(layer.weight.numel() for layer in layers))
         whole, attention = 192 * (768 + 1 + 2 * 25 + 1), 12 * 2 * 197 * 197 * 192
-        total = cost("vit-tiny", width, (3, 224, 224), 1000)
+        total = cost(backbone("vit-tiny", width, 3).eval(), torch.zeros(1, 3, 224, 224), 1000)
         assert total["parameters"] == linears[-1] + whole
         assert total["macs"] == macs[-1] + 196 * 768 * 192 + attention + 192 * 1000
         assert backbone("vit-tiny", width, 3).num_features == 192

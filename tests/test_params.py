@@ -18,7 +18,7 @@ ROWS = f"{STUDY}.tables.main.rows"
 NAME = "must be lower-case letters and digits, with single hyphens between"
 METHOD_KEYS = (
     "name, base, distillation, distillation_strength, features, distillation_head, momentum, momentum_update, "
-    "temperature, student_temperature, teacher_temperature, hidden, output"
+    "teacher, temperature, student_temperature, teacher_temperature, hidden, output"
 )
 OPTIMIZER_KEYS = "lr, momentum, weight_decay, schedule, milestones, warmup_epochs"
 VIEW_KEYS = "resized_crop, affine, color_jitter, grayscale, blur, flip, solarize"
@@ -108,13 +108,60 @@ def test_the_content_that_these_tests_spoil_is_right() -> None:
         (f"{RUNS}.sampling", {"sampels": 3}, "unknown key; did you mean 'samples'?"),
         (f"{RUNS}.resources", {"gpu": 1}, "unknown key; did you mean 'gpus'?"),
         (f"{STUDY}.runs.pixels.epochs", 3, "unknown key; there is method, dataset, backbone, resources"),
-        (f"{STUDY}.tables.main.caption", "x", "unknown key; there is title, rows"),
+        (f"{STUDY}.tables.main.caption", "x", "unknown key; there is title, rows, published"),
         (f"{ROWS}.0.run", "us3l", "unknown key; did you mean 'runs'?"),
     ],
 )
 def test_a_misspelt_key_is_named_with_the_right_one(key: str, value: Any, said: str) -> None:
     inner = f".{next(iter(value))}" if isinstance(value, dict) and value else ""
     assert refusal(yaml.safe_dump(edited(key, value))) == f"{key}{inner}: {said}"
+
+
+TRAINED = {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind"),
+    [
+        (TRAINED, "linear"),
+        (TRAINED | {"kind": "linear"}, "linear"),
+        (TRAINED | {"kind": "features-linear"}, "features-linear"),
+        ({"kind": "knn"}, "knn"),
+        (TRAINED | {"kind": "finetune", "classifier_lr": 1.0}, "finetune"),
+    ],
+)
+def test_a_protocol_is_linear_unless_it_says_its_kind(protocol: dict[str, Any], kind: str) -> None:
+    assert read(yaml.safe_dump(edited("protocols.quick", protocol))).protocols["quick"].kind == kind
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ({"kind": "kmeans"}, "kind: must be 'linear', 'features-linear', 'knn' or 'finetune'"),
+        ({"kind": None}, "kind: must be 'linear', 'features-linear', 'knn' or 'finetune'"),
+        ({"kind": ["knn"]}, "kind: must be 'linear', 'features-linear', 'knn' or 'finetune'"),
+        ({"kind": "knn", "neighbors": 5}, "neighbors: unknown key; did you mean 'neighbours'?"),
+        ({"kind": "knn", "neighbours": 0}, "neighbours: must be at least 1, not 0"),
+        ({"kind": "knn", "temperature": 0.0}, "temperature: must be greater than 0, not 0.0"),
+        ({"kind": "finetune"}, "epochs: is missing"),
+        (
+            TRAINED | {"kind": "finetune", "optimizer": {"lr": 0.1, "trust": 0.1}},
+            f"optimizer.trust: unknown key; there is {OPTIMIZER_KEYS}",
+        ),
+        (TRAINED | {"kind": "finetune", "batch_size": 1}, "batch_size: must be at least 2, not 1"),
+        (
+            TRAINED | {"kind": "finetune", "optimizer": {"lr": 0.1, "schedule": "multistep", "milestones": [2]}},
+            "optimizer.milestones: must be below the 2 epochs, not [2]",
+        ),
+        (
+            TRAINED | {"kind": "features-linear", "optimizer": {"lr": 0.1, "warmup_epochs": 2}},
+            "optimizer.warmup_epochs: must be below the 2 epochs, not 2",
+        ),
+        (TRAINED | {"neighbours": 3}, "neighbours: unknown key; there is calibration, epochs, batch_size, optimizer"),
+    ],
+)
+def test_a_protocol_has_the_keys_of_its_kind(protocol: dict[str, Any], said: str) -> None:
+    assert refusal(yaml.safe_dump(edited("protocols.quick", protocol))).startswith(f"protocols.quick.{said}")
 
 
 @pytest.mark.parametrize(
@@ -404,6 +451,157 @@ def test_a_data_set_that_does_not_fit_together_is_refused(key: str, value: Any, 
 def test_a_name_that_nothing_has_is_refused(key: str, value: Any, said: str) -> None:
     place = f"{key}.{next(iter(value))}" if isinstance(value, dict) else key
     assert refusal(yaml.safe_dump(edited(key, value), sort_keys=False)) == f"{place}: {said}"
+
+
+# --- references -------------------------------------------------------------------------------------------------------
+
+
+def referring(study: dict[str, Any] | None = None, **runs: Any) -> dict[str, Any]:
+    """The content with more runs in its study, and a second study, `later`, with one seed more and no width 0.25.
+
+    `later` has the runs of the first, other than the narrow one, and what `study` says otherwise.
+    """
+    made = content()
+    made["protocols"]["near"] = {"kind": "knn"}
+    first = made["studies"]["tiny"]
+    few = {name: first["runs"][name] for name in ("us3l", "pixels")}
+    changed = {"seeds": [0, 1], "widths": [1.0, 0.5], "tables": {}, "runs": few} | (study or {})
+    made["studies"]["later"] = json.loads(json.dumps(first | changed))
+    first["runs"] |= json.loads(json.dumps(runs))
+    return made
+
+
+def reuse(run: str, **more: Any) -> dict[str, Any]:
+    return {"method": "reuse", "run": run, "dataset": "digits"} | more
+
+
+def prune(run: str) -> dict[str, Any]:
+    return {"method": "pruned", "run": run, "criterion": "filters"}
+
+
+def taught(teacher: str) -> dict[str, Any]:
+    return RUN | {"method": RUN["method"] | {"teacher": teacher}}
+
+
+SAME = {"seeds": [0], "widths": [1.0, 0.25]}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        *(kind(name) for kind in (reuse, prune, taught) for name in ("us3l", "tiny/us3l", "later/us3l", "pixels")),
+        reuse("narrow"),
+        reuse("us3l", dataset="cifar", protocol="near", resources={"gpus": 1}),
+        reuse("cut"),
+        taught("taught"),
+    ],
+)
+def test_a_run_may_take_weights_of_another_of_its_study_or_of_one_that_is_alike(run: dict[str, Any]) -> None:
+    read(yaml.safe_dump(referring(SAME, x=run, cut=prune("us3l"), taught=taught("us3l"))))
+
+
+NOT_TO_TAKE = "has no such weights of its own; name"
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (reuse("us3"), "run: the study 'tiny' has no run 'us3'; did you mean 'us3l'?"),
+        (prune("late/us3l"), "run: no study is called 'late'; did you mean 'later'?"),
+        (taught("later/nosuch"), "method.teacher: the study 'later' has no run 'nosuch'; there is us3l, pixels"),
+        (reuse("a/b/c"), "run: must be the name of a run of this study, or study/run, not 'a/b/c'"),
+        (taught("../x"), "method.teacher: must be the name of a run of this study, or study/run, not '../x'"),
+        (reuse("us3l", dataset="digit"), "dataset: no dataset is called 'digit'; did you mean 'digits'?"),
+        (reuse("us3l", protocol="nea"), "protocol: no protocol is called 'nea'; did you mean 'near'?"),
+        (prune("us3l") | {"criterion": "l1"}, "criterion: must be 'filters' or 'batch-norm', not 'l1'"),
+        (prune("us3l") | {"dataset": "digits"}, "dataset: unknown key; there is method, run, criterion, resources"),
+        ({"method": "reuse", "run": "us3l"}, "dataset: is missing"),
+        ({"method": "pruned", "run": "us3l"}, "criterion: is missing"),
+        (reuse("x"), "run: weights go round in a circle: tiny/x from tiny/x"),
+        (taught("tiny/x"), "method.teacher: weights go round in a circle: tiny/x from tiny/x"),
+        (reuse("again"), f"run: tiny/again {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
+        (prune("again"), f"run: tiny/again {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
+        (prune("cut"), f"run: tiny/cut {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
+        (taught("cut"), f"method.teacher: tiny/cut {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
+        (
+            prune("narrow"),
+            "run: tiny/narrow has the widths 0.25 to 0.25; name a run that has the width 1.0, to be pruned",
+        ),
+    ],
+)
+def test_weights_that_cannot_be_taken_are_refused(run: dict[str, Any], said: str) -> None:
+    made = referring(SAME, x=run, again=reuse("us3l"), cut=prune("us3l"))
+    assert refusal(yaml.safe_dump(made, sort_keys=False)) == f"{STUDY}.runs.x.{said}"
+
+
+def test_two_runs_that_teach_each_other_are_refused() -> None:
+    said = "weights go round in a circle: tiny/x from tiny/y from tiny/x"
+    made = referring(x=taught("y"), y=taught("x"))
+    assert refusal(yaml.safe_dump(made, sort_keys=False)) == f"{STUDY}.runs.x.method.teacher: {said}"
+
+
+@pytest.mark.parametrize("run", [reuse("later/us3l"), prune("later/us3l"), taught("later/us3l")])
+def test_a_run_of_other_seeds_is_refused(run: dict[str, Any]) -> None:
+    key = "run" if "run" in run else "method.teacher"
+    said = "the study tiny has the seeds [0] and later has [0, 1]; each needs its counterpart"
+    assert refusal(yaml.safe_dump(referring(x=run))) == f"{STUDY}.runs.x.{key}: {said}"
+    read(yaml.safe_dump(referring(SAME | {"seeds": [0]}, x=run)))
+
+
+def test_networks_of_widths_that_their_own_study_does_not_make_are_refused() -> None:
+    made = referring({"seeds": [0]}, x=reuse("later/us3l"))
+    said = "the study later does not evaluate the widths [0.25] of us3l; add them there"
+    assert refusal(yaml.safe_dump(made)) == f"{STUDY}.runs.x.run: {said}"
+    made["studies"]["tiny"]["runs"]["x"] = prune("later/us3l")
+    read(yaml.safe_dump(made))
+
+
+def test_a_run_that_takes_networks_has_the_widths_of_those() -> None:
+    made = referring({"seeds": [0]}, wide=RUN | {"sampling": {"range": [1.0, 1.0], "samples": 1}}, x=reuse("wide"))
+    table = made["studies"]["tiny"]["tables"]["main"]
+    table["rows"].append({"label": "x", "runs": {0.25: "x"}})
+    said = "the run 'x' has the widths 1.0 to 1.0"
+    assert refusal(yaml.safe_dump(made)) == f"{ROWS}.2.runs.0.25: {said}"
+    made["studies"]["tiny"]["widths"], table["rows"] = [0.5, 0.25], [{"label": "y", "runs": "narrow"}]
+    said = "has the widths 1.0 to 1.0, but the study evaluates none of them, only [0.5, 0.25]"
+    made["studies"]["tiny"]["runs"] = {"narrow": RUN, "x": reuse("later/wide")}
+    made["studies"]["later"]["runs"]["wide"] = RUN | {"sampling": {"range": [1.0, 1.0], "samples": 1}}
+    assert refusal(yaml.safe_dump(made)) == f"{STUDY}.runs.x: {said}"
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_of_two_kinds_of_protocol_is_refused() -> None:
+    made = referring(near=reuse("us3l", protocol="near"))
+    read(yaml.safe_dump(made))
+    made["studies"]["tiny"]["tables"]["main"]["rows"].append({"label": "Near", "runs": "near"})
+    what = (
+        "has 'us3l', which linear evaluates, and 'near', which knn does; give each kind of protocol a table of its own"
+    )
+    assert refusal(yaml.safe_dump(made)) == f"{STUDY}.tables.main: {what}"
+    made["protocols"]["near"] = made["protocols"]["quick"]
+    read(yaml.safe_dump(made))
+
+
+FIGURE = {"top1": 70.5, "source": "A paper, table 1"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("rows.0.published", {0.5: FIGURE}, ".0.5: must be one of the study's widths, [1.0, 0.25]"),
+        ("rows.0.published", {1.0: FIGURE | {"top1": 170}}, ".1.0.top1: must be at most 100.0, not 170"),
+        ("rows.0.published", {1.0: FIGURE | {"top5": 90}}, ".1.0.top5: unknown key; did you mean 'top1'?"),
+        ("rows.0.published", {1.0: {"top1": 70}}, ".1.0.source: is missing"),
+        ("rows.0.published", {1.0: 70.5}, ".1.0: must be a mapping with the keys top1, source, not 70.5"),
+        ("rows.0.published", {1.0: FIGURE, "1": FIGURE}, ": names a width twice; name each once"),
+        ("published", "yes", ": must be a valid boolean, not 'yes'"),
+    ],
+)
+def test_a_published_figure_needs_a_width_a_number_and_a_source(key: str, value: Any, said: str) -> None:
+    text = yaml.safe_dump(edited(f"{STUDY}.tables.main.{key}", value))
+    assert refusal(text) == f"{STUDY}.tables.main.{key}{said}"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a.b", "my run", "my_run", "US3L", "-a", "a-", "a--b", "é", ""])

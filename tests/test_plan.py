@@ -18,7 +18,7 @@ from us3l import closure
 from us3l.data.store import FILES
 from us3l.errors import UserError
 from us3l.params.studies import Params
-from us3l.plan import STAGES, Plan, width_label
+from us3l.plan import EVALUATIONS, STAGES, Plan, width_label
 
 RUN_STAGES = ("pretrain", "calibrate", "linear")
 
@@ -179,14 +179,194 @@ def test_the_runs_of_a_group_have_files_that_differ_in_study_run_and_seed_alone(
     for name, low, high in (("wide", 0.5, 1), ("narrow", 0.25, 0.5), ("thin", 0.25, 0.3), ("also-thin", 0.25, 0.4)):
         study["runs"][name] = RUN | {"sampling": {"range": [low, high]}}
     made["studies"]["later"] = deepcopy(study)
-    groups = [*plan(made).groups().values()]
+    groups = plan(made).groups()
     names = [["us3l", "other"], ["wide"], ["narrow"], ["thin", "also-thin"]]
-    assert [[run.name for run in runs] for runs in groups] == names * 2
-    assert [{run.study for run in runs} for runs in groups] == [{"tiny"}] * 4 + [{"later"}] * 4
-    for runs in groups:
-        patterns = [replace(run, study="{study}", name="{run}") for run in runs]
-        for stage in ("calibrate", "linear"):
+    for stage in ("calibrate", "linear"):
+        of_stage = [runs for (each, _), runs in groups.items() if each == stage]
+        assert [[run.name for run in runs] for runs in of_stage] == names * 2
+        assert [{run.study for run in runs} for runs in of_stage] == [{"tiny"}] * 4 + [{"later"}] * 4
+        for runs in of_stage:
+            patterns = [replace(run, study="{study}", name="{run}") for run in runs]
             assert len({tuple(each.outputs(stage, "{seed}")) for each in patterns}) == 1
+    assert {stage for stage, _ in groups} == {"calibrate", "linear"}
+
+
+# --- runs that take another's weights ---------------------------------------------------------------------------------
+
+
+def taking() -> dict[str, Any]:
+    """The runs `us3l` and `other`, and `later`, a study of runs that take their weights, in an order of its own."""
+    made = content()
+    made["protocols"]["near"] = {"kind": "knn"}
+    first = made["studies"]["tiny"]
+    reused = {"method": "reuse", "dataset": "more", "protocol": "near"}
+    runs = {
+        "cut-near": reused | {"run": "cut"},
+        "near": reused | {"run": "tiny/us3l"},
+        "cut": {"method": "pruned", "run": "tiny/us3l", "criterion": "filters"},
+        "student": RUN | {"dataset": "more", "method": RUN["method"] | {"teacher": "tiny/us3l"}},
+    }
+    rows = [{"label": name, "runs": name} for name in ("cut-near", "near")]
+    tables = {"main": {"title": "Near", "rows": rows}}
+    made["studies"] = {"later": deepcopy(first) | {"runs": runs, "tables": tables, "widths": [0.25]}, "tiny": first}
+    return json.loads(json.dumps(made))
+
+
+US3L, LATER = "results/tiny/{}/us3l/seed0{}", "results/later/{}/{}/seed0{}"
+
+
+def test_a_run_comes_after_the_one_whose_weights_it_takes() -> None:
+    names = [f"{run.study}/{run.name}" for run in plan(taking()).runs.values()]
+    assert names == ["tiny/us3l", "later/cut", "later/cut-near", "later/near", "later/student", "tiny/other"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "source", "data", "backbone", "widths"),
+    [
+        ("near", ("knn",), "us3l", "more", "small-resnet", (0.25,)),
+        ("cut-near", ("knn",), "cut", "more", "small-resnet", (0.25,)),
+        ("cut", ("calibrate", "linear"), "us3l", "digits", "small-resnet", (0.25,)),
+        ("student", ("pretrain", "calibrate", "linear"), "us3l", "more", "small-resnet", (0.25,)),
+    ],
+)
+def test_a_run_has_the_stages_that_no_other_has_done_for_it(
+    name: str, stages: tuple[str, ...], source: str, data: str, backbone: str, widths: tuple[float, ...]
+) -> None:
+    run = plan(taking()).run("later", name)
+    found = (run.stages, run.source.name, run.data.name, run.backbone, run.widths)
+    assert found == (stages, source, data, backbone, widths)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "read", "made"),
+    [
+        (
+            "near",
+            "knn",
+            [US3L.format("networks", "-w025.safetensors")],
+            [LATER.format("knn", "near", "-w025.json")],
+        ),
+        (
+            "cut-near",
+            "knn",
+            [LATER.format("networks", "cut", "-w025.safetensors")],
+            [LATER.format("knn", "cut-near", "-w025.json")],
+        ),
+        (
+            "cut",
+            "calibrate",
+            [US3L.format("checkpoints", ".safetensors")],
+            [LATER.format("networks", "cut", "-w025.safetensors"), LATER.format("calibrate", "cut", ".json")],
+        ),
+        (
+            "cut",
+            "linear",
+            [LATER.format("networks", "cut", "-w025.safetensors")],
+            [LATER.format("linear", "cut", "-w025.json")],
+        ),
+        (
+            "student",
+            "pretrain",
+            [US3L.format("checkpoints", ".safetensors")],
+            [LATER.format("checkpoints", "student", ".safetensors"), LATER.format("pretrain", "student", ".json")],
+        ),
+        (
+            "student",
+            "calibrate",
+            [LATER.format("checkpoints", "student", ".safetensors")],
+            [LATER.format("networks", "student", "-w025.safetensors"), LATER.format("calibrate", "student", ".json")],
+        ),
+    ],
+)
+def test_a_stage_reads_the_files_of_the_run_whose_weights_it_takes(
+    name: str, stage: str, read: list[str], made: list[str]
+) -> None:
+    run = plan(taking()).run("later", name)
+    data = [f"data/{run.data.name}/{each}" for each in FILES]
+    assert [str(path) for path in run.inputs(stage, 0)] == [*data, *read]
+    assert [str(path) for path in run.outputs(stage, 0)] == made
+    assert run.record(stage, 0) in run.outputs(stage, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "origins"),
+    [
+        ("near", ["tiny/us3l pretrain", "tiny/us3l calibrate"]),
+        ("cut", ["tiny/us3l pretrain", "later/cut calibrate"]),
+        ("cut-near", ["tiny/us3l pretrain", "later/cut calibrate"]),
+        ("student", ["later/student pretrain", "tiny/us3l pretrain", "later/student calibrate"]),
+    ],
+)
+def test_networks_come_from_trainings_and_a_calibration_whosever_they_are(name: str, origins: list[str]) -> None:
+    run = plan(taking()).run("later", name)
+    assert [f"{each.study}/{each.name} {stage}" for each, stage in run.origins] == origins
+
+
+def test_a_table_needs_the_records_of_the_runs_whose_weights_its_rows_take() -> None:
+    assert {str(path) for path in plan(taking()).table("later", "main").inputs} == {
+        LATER.format("knn", "near", "-w025.json"),
+        LATER.format("knn", "cut-near", "-w025.json"),
+        LATER.format("calibrate", "cut", ".json"),
+        US3L.format("calibrate", ".json"),
+        US3L.format("pretrain", ".json"),
+    }
+
+
+def recipes_of_takers(made: dict[str, Any]) -> dict[str, str]:
+    runs = [run for run in plan(made).runs.values() if run.study == "later"]
+    return {f"{stage} {run.name}": json.dumps(run.recipe(stage)) for run in runs for stage in run.stages}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "changed"),
+    [
+        ("studies.tiny.runs.us3l.epochs", 8, set()),
+        ("studies.tiny.runs.us3l.backbone", "resnet18", {"pretrain student"}),
+        ("studies.later.runs.student.method.teacher", "tiny/other", set()),
+        ("studies.later.runs.student.method.teacher", None, {"pretrain student"}),
+        ("studies.later.runs.near.dataset", "digits", set()),
+        ("studies.later.runs.near.protocol", None, {"linear near"}),
+        ("studies.later.runs.cut.criterion", "batch-norm", {"calibrate cut"}),
+        ("protocols.near.neighbours", 3, {"knn near", "knn cut-near"}),
+        ("protocols.near.calibration", {"passes": 1}, set()),
+        ("protocols.quick.calibration", {"passes": 1}, {"calibrate cut", "calibrate student"}),
+        ("datasets.more.views.linear", {"flip": 0.5}, {"calibrate student", "linear student"}),
+    ],
+)
+def test_an_edit_changes_the_recipes_of_the_takers_that_depend_on_it(key: str, value: Any, changed: set[str]) -> None:
+    made = taking()
+    made["studies"]["later"]["tables"] = {}
+    before = recipes_of_takers(made)
+    *parents, last = key.split(".")
+    place: Any = made
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    after = recipes_of_takers(made)
+    assert {name for name in after if before.get(name) != after[name]} == changed
+
+
+def test_a_table_names_its_kind_of_protocol_and_its_protocols() -> None:
+    made = taking()
+    made["protocols"]["nearer"] = {"kind": "knn", "neighbours": 1}
+    made["studies"]["later"]["runs"]["near"]["protocol"] = "nearer"
+    table = plan(made).table("later", "main")
+    assert (table.kind, table.protocols) == ("knn", ["near", "nearer"])
+    assert (table.recipe["kind"], table.recipe["protocols"]) == ("knn", ["near", "nearer"])
+
+
+@pytest.mark.parametrize("kind", EVALUATIONS)
+def test_the_evaluations_of_each_kind_of_protocol_are_a_stage_with_a_folder(kind: str) -> None:
+    made = content()
+    training = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}} if kind != "knn" else {}
+    made["protocols"]["quick"] = {"kind": kind} | training
+    run = plan(made).run("tiny", "us3l")
+    assert run.stages == ("pretrain", "calibrate", kind)
+    assert [str(path) for path in run.outputs(kind, 0)] == [
+        f"results/tiny/{kind}/us3l/seed0-{label}.json" for label in ("w100", "w025")
+    ]
+    assert run.recipe(kind)["protocol"]["kind"] == kind
+    assert "calibration" not in run.recipe(kind)["protocol"]
 
 
 @pytest.mark.parametrize(

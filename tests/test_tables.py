@@ -18,18 +18,23 @@ from us3l.errors import UserError
 from us3l.params.studies import Params
 from us3l.plan import Plan, RunPlan, TablePlan
 from us3l.records import read_record, write_record
-from us3l.tables import MISSING, write_table
+from us3l.tables import write_table
+from us3l.typeset import MISSING
 
 FORMATS = ("md", "csv", "tex", "json")
 
 
-def plan(rows: list[dict[str, Any]], title: str = "Title", seeds: tuple[int, ...] = (0, 1, 2)) -> TablePlan:
-    """A table over the widths 1.0 and 0.25 of two runs, of which `narrow` has the width 0.25 alone."""
+def plan(
+    rows: list[dict[str, Any]], title: str = "Title", seeds: tuple[int, ...] = (0, 1, 2), **more: Any
+) -> TablePlan:
+    """A table over the widths 1.0 and 0.25 of runs, of which `narrow` has the width 0.25 alone; `near` is a reuse."""
     content = params()
+    content["protocols"]["neighbours"] = {"kind": "knn"}
     study = content["studies"]["tiny"]
     study["runs"]["narrow"] = RUN | {"sampling": {"range": [0.25, 0.25], "samples": 1}}
+    study["runs"]["near"] = {"method": "reuse", "run": "us3l", "dataset": "digits", "protocol": "neighbours"}
     study["seeds"] = list(seeds)
-    study["tables"]["main"] = {"title": title, "rows": rows}
+    study["tables"]["main"] = {"title": title, "rows": rows} | more
     return Plan(Params.model_validate(content)).table("tiny", "main")
 
 
@@ -123,7 +128,7 @@ def test_a_cell_without_results_is_a_mark_and_never_a_number() -> None:
     table = plan(US3L, seeds=(0,))
     texts = written(table)
     assert markdown_rows(table)[-1] == ["US3L", MISSING, "82.0"]
-    assert "US3L & — & 82.0 " in texts["tex"]
+    assert "US3L & --- & 82.0 " in texts["tex"]
     assert f"{MISSING}: no result" in texts["md"] and "---: no result" in texts["tex"]
     assert texts["csv"].splitlines()[1] == "US3L,1.0,,,0,1"
     missing = cells(table)[0]
@@ -221,6 +226,95 @@ def test_the_same_records_give_the_same_bytes_and_others_another_fingerprint() -
     assert json.loads(written(table)["json"])["fingerprint"] != json.loads(first["json"])["fingerprint"]
 
 
+def test_the_caption_names_the_kind_of_protocol_and_the_protocol() -> None:
+    texts = written(plan(US3L))
+    assert "\n\nLinear accuracy (protocol quick): mean ± half of the 95% interval" in texts["md"]
+    assert "\\caption{Title. Linear accuracy (protocol quick): mean $\\pm$ half of" in texts["tex"]
+    assert json.loads(texts["json"])["caption"].startswith("Linear accuracy (protocol quick): mean ± half of")
+    near = written(plan([{"label": "Near", "runs": "near"}]))
+    assert "k-nearest-neighbour accuracy (protocol neighbours): mean" in near["md"]
+
+
+# --- runs that take weights -----------------------------------------------------------------------------------------
+
+
+def test_a_cell_names_the_records_of_the_run_whose_networks_it_evaluates() -> None:
+    train(1)
+    near = plan(US3L).runs["near"]
+    record = describe("evaluation", width=1.0, top1=88.0, seed=0) | {"stage": "knn", "recipe": near.recipe("knn")}
+    write_record(near.evaluation(0, 1.0), record)
+    table = plan([{"label": "Near", "runs": "near"}], seeds=(0,))
+    cell = cells(table)[0]
+    assert (cell["mean"], cell["hours"]) == (88.0, sum(HOUR.values()))
+    assert cell["sources"][0]["files"] == [
+        "results/tiny/knn/near/seed0-w100.json",
+        "results/tiny/pretrain/us3l/seed0.json",
+        "results/tiny/calibrate/us3l/seed0.json",
+    ]
+
+
+def test_a_record_of_another_recipe_is_to_be_made_again_by_the_run_that_made_it() -> None:
+    train(1)
+    near = plan(US3L).runs["near"]
+    record = describe("evaluation", width=1.0, top1=88.0, seed=0) | {"stage": "knn", "recipe": near.recipe("knn")}
+    write_record(near.evaluation(0, 1.0), record)
+    recipe = run().recipe("pretrain")
+    recipe["run"]["epochs"] = 9
+    write_record(run().training(0), describe("training", seed=0, recipe=recipe))
+    said = "made with run.epochs = 9, but params.yaml says 4: run `us3l pretrain tiny us3l 0` again, or undo the edit"
+    assert refusal(plan([{"label": "Near", "runs": "near"}])) == f"{run().training(0)}: {said}"
+
+
+# --- published figures ----------------------------------------------------------------------------------------------
+
+PAPER, OTHER = "A paper, table 1", "Another_paper"
+BESIDE = [
+    {"label": "US3L", "runs": "us3l", "published": {1.0: {"top1": 90.25, "source": OTHER}}},
+    {"label": "Narrow", "runs": "narrow", "published": {0.25: {"top1": 70, "source": PAPER}}},
+    {"label": "Both", "runs": "us3l", "published": {w: {"top1": 80.5, "source": OTHER} for w in (1.0, 0.25)}},
+]
+
+
+def test_published_figures_stand_beside_ours_with_their_sources() -> None:
+    evaluate("us3l", 1.0, [91.0, 92.0, 93.0])
+    texts = written(plan(BESIDE))
+    assert markdown_rows(plan(BESIDE)) == [
+        ["", "1x", "0.25x", "1x, published", "0.25x, published"],
+        ["---", "---:", "---:", "---:", "---:"],
+        ["US3L", "92.0 ± 2.5", MISSING, "90.25 [1]", ""],
+        ["Narrow", MISSING, MISSING, "", "70.0 [2]"],
+        ["Both", "92.0 ± 2.5", MISSING, "80.5 [1]", "80.5 [1]"],
+    ]
+    assert texts["md"].endswith(f" Published: [1] {OTHER}; [2] {PAPER}.\n")
+    assert texts["csv"].splitlines()[:3] == [
+        "row,width,mean,half_width,n,planned,published,published_source",
+        f"US3L,1.0,92.0,{cells(plan(BESIDE))[0]['half_width']},3,3,90.25,{OTHER}",
+        "US3L,0.25,,,0,3,,",
+    ]
+    assert f'70.0,"{PAPER}"' in texts["csv"].splitlines()[4]
+    figures = [cell["published"] for cell in cells(plan(BESIDE))]
+    assert figures[:2] == [{"top1": 90.25, "source": OTHER}, None]
+    assert "US3L & 92.0 $\\pm$ 2.5 & --- & 90.25 {[}1] &  \\\\" in texts["tex"]
+    assert r" & \multicolumn{2}{c}{Here} & \multicolumn{2}{c}{Published} \\" in texts["tex"]
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in texts["tex"]
+    assert r"\begin{tabular}{lrrrr}" in texts["tex"]
+
+
+def test_a_table_that_asks_for_published_figures_has_empty_columns_where_none_is_known() -> None:
+    table = plan(US3L, published=True)
+    assert markdown_rows(table)[0] == ["", "1x", "0.25x", "1x, published", "0.25x, published"]
+    assert markdown_rows(table)[2] == ["US3L", MISSING, MISSING, "", ""]
+    assert "Published: " not in written(table)["md"]
+    assert [cell["published"] for cell in cells(table)] == [None, None]
+    assert written(table)["csv"].splitlines()[1] == "US3L,1.0,,,0,3,,"
+
+
+def test_a_table_without_published_figures_has_no_columns_for_them() -> None:
+    texts = written(plan(US3L))
+    assert "ublished" not in "".join(texts[suffix] for suffix in ("md", "csv", "tex"))
+    assert all("published" not in cell for cell in cells(plan(US3L)))
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +386,7 @@ def test_latex_prints_every_character_of_a_label() -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(folder: Path) -> None:
     rows = [{"label": label, "runs": "us3l"} for label in (AWKWARD, "[1] first", "plain")]
+    rows[2]["published"] = {1.0: {"top1": 70.5, "source": AWKWARD}}
     table = written(plan(rows, title=AWKWARD))["tex"]
     document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{table}\end{{document}}"
     (folder / "table.tex").write_text(document)

@@ -14,11 +14,13 @@ from us3l.data.images import open_images
 from us3l.data.store import Store, open_store
 from us3l.models import backbone
 from us3l.networks import save_network
+from us3l.params.training import Pruned, Run
 from us3l.plan import RunPlan, width_label
 from us3l.provenance import identify, record, require_recipe
+from us3l.prune import pruned
 from us3l.random import Purpose, permutation
 from us3l.records import write_record
-from us3l.slim import narrow, of_width
+from us3l.slim import Builder, narrow, of_width
 
 
 def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
@@ -27,29 +29,36 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
     Raises UserError where the checkpoint is not this run's.
     """
     store = open_store(plan.data.folder)
-    path, channels = plan.checkpoint(seed), store.channels
+    path, channels, trained = plan.checkpoint(seed), store.channels, plan.maker("pretrain")
     tensors, about = checkpoint.load(path)
-    require_recipe(path, about, plan.recipe("pretrain"), store.sha256, "pretrain")
+    require_recipe(path, about, trained.recipe("pretrain"), store.sha256, "pretrain")
     weights = {name.removeprefix("backbone."): each for name, each in tensors.items() if name.startswith("backbone.")}
-    widest = plan.run.sampling.widest
-    expected = dict(backbone(plan.run.backbone, widest, channels).named_parameters())
-    checkpoint.require_shapes(path, of_width(weights, widest), expected, plan.run.backbone, widest)
+    widest = trained.run.sampling.widest
+
+    def build(width: float) -> nn.Module:
+        return backbone(plan.backbone, width, channels)
+
+    expected = dict(build(widest).named_parameters())
+    checkpoint.require_shapes(path, of_width(weights, widest), expected, plan.backbone, widest)
     origin = {"data": store.sha256, "checkpoint": about["seal"], "seed": seed}
     identity = identify("calibrate", plan.recipe("calibrate"), **origin)
     start = time.monotonic()
-    networks = {
-        width: narrow(of_width(weights, width), backbone(plan.run.backbone, width, channels)).to(device)
-        for width in plan.widths
-    }
+    networks = {width: _cut(plan.run, weights, build, width).to(device) for width in plan.widths}
     settle_statistics(list(networks.values()), plan, store, seed, device)
-    seals = {
-        width_label(width): save_network(
-            plan.network(seed, width), network, plan.run.backbone, width, channels, {**identity, "width": width}
-        )
-        for width, network in networks.items()
-    }
+    seals = {}
+    for width, network in networks.items():
+        shape = widest if isinstance(plan.run, Pruned) else width  # a pruned network keeps its shape
+        architecture, about = (plan.backbone, shape, channels), {**identity, "width": width}
+        seals[width_label(width)] = save_network(plan.network(seed, width), network, *architecture, about)
     facts = record(identity, device, time.monotonic() - start)
     write_record(plan.calibration(seed), {**facts, "networks": seals})
+
+
+def _cut(run: Run, weights: dict[str, Tensor], build: Builder, width: float) -> nn.Module:
+    """The narrow network: of a slimmable one the leading channels, of a pruned one those that weigh most."""
+    if isinstance(run, Pruned):
+        return pruned(of_width(weights, 1.0), build, width, run.criterion)
+    return narrow(of_width(weights, width), build(width))
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from us3l.errors import UserError
-from us3l.jobs import Job, jobs
+from us3l.jobs import Job, jobs, jobs_for
 from us3l.plan import Plan, RunPlan, TablePlan
 
 
@@ -34,9 +34,7 @@ def select(plan: Plan, text: str | None, params: Path) -> Selection:
             widths[run].append(w)
     if not widths:
         raise UserError(f"{text}: no run of params.yaml makes this cell")
-    rests_on = {table, *widths, *(run.data for run in widths)}
-    mine = [job for job in jobs(plan, plan.studies) if job.of in rests_on]
-    return Selection([table], widths, mine, params)
+    return Selection([table], widths, jobs_for(plan, widths, [table]), params)
 
 
 def _everything(plan: Plan, params: Path) -> Selection:

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -57,7 +58,7 @@ def pretrain(
     save_every: Annotated[float, typer.Option(help="Seconds between two saved states.", min=0)] = 60.0,
 ) -> None:
     """Train one run with one seed; continues where it was interrupted. Starts one process for each GPU."""
-    plan = _run(params, study, run, seed)
+    plan = _run(params, study, run, seed, "pretrain")
     from us3l import distributed
     from us3l.pretrain import pretrain
 
@@ -94,29 +95,36 @@ def calibrate(
     threads: Threads = 1,
 ) -> None:
     """Cut a checkpoint to the study's widths and settle the BatchNorm statistics of each: plain narrow networks."""
-    plan = _run(params, study, run, seed)
+    plan = _run(params, study, run, seed, "calibrate")
     from us3l.calibrate import calibrate
 
     with _computing(device, gpus, threads) as where:
         calibrate(plan, seed, where)
 
 
-@app.command()
-def linear(
-    study: StudyName,
-    run: RunName,
-    seed: Seed,
-    params: ParamsFile = PARAMS,
-    device: Device = "auto",
-    gpus: Gpus = 1,
-    threads: Threads = 1,
-) -> None:
-    """Train a linear classifier on each width's frozen features and test it."""
-    plan = _run(params, study, run, seed)
-    from us3l.linear import linear
+def _evaluation(kind: str, said: str) -> None:
+    """Add the command of one kind of evaluation: the function of the module that is called like it."""
 
-    with _computing(device, gpus, threads) as where:
-        linear(plan, seed, where)
+    @app.command(kind, help=said)
+    def evaluate(
+        study: StudyName,
+        run: RunName,
+        seed: Seed,
+        params: ParamsFile = PARAMS,
+        device: Device = "auto",
+        gpus: Gpus = 1,
+        threads: Threads = 1,
+    ) -> None:
+        plan = _run(params, study, run, seed, kind)
+        name = kind.replace("-", "_")
+        with _computing(device, gpus, threads) as where:
+            getattr(import_module(f"us3l.{name}"), name)(plan, seed, where)
+
+
+_evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
+_evaluation("features-linear", "Train a linear classifier on features that are extracted once, and test it.")
+_evaluation("knn", "Classify test images by the training images whose features are nearest, at each width.")
+_evaluation("finetune", "Train each width's network and a classifier on it with labels, and test it.")
 
 
 @app.command()
@@ -204,10 +212,13 @@ def _plan(path: Path) -> "Plan":
     return Plan(load(path))
 
 
-def _run(path: Path, study: str, name: str, seed: int) -> "RunPlan":
+def _run(path: Path, study: str, name: str, seed: int, stage: str) -> "RunPlan":
+    """The plan of a run that has the seed and the stage. Raises UserError for another."""
     run = _plan(path).run(study, name)
     if seed not in run.seeds:
         raise UserError(f"{path}: the study {study} has the seeds {list(run.seeds)}, and no {seed}")
+    if stage not in run.stages:
+        raise UserError(f"{path}: the run {study} {name} has the stages {', '.join(run.stages)}, and no {stage}")
     return run
 
 

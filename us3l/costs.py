@@ -66,18 +66,19 @@ def _recipe(job: Job) -> Any:
 
 
 def _kind(job: Job) -> Any:
-    return job.stage, job.of.data.name, job.of.run.backbone, job.of.run.method == "none", job.of.run.resources.gpus
+    run = job.of
+    return job.stage, run.data.name, run.backbone, run.run.method == "none", run.run.resources.gpus
 
 
 def _amount(job: Job) -> float:
     """Epochs times widths: what the cost of a stage is about proportional to."""
     run = job.of
-    epochs = {
-        "pretrain": getattr(run.run, "epochs", 1),
-        "calibrate": run.protocol.calibration.passes * len(run.widths),
-        "linear": run.protocol.epochs * len(run.widths),
-    }
-    return epochs[job.stage]
+    match job.stage:
+        case "pretrain":
+            return getattr(run.run, "epochs", 1)
+        case "calibrate":
+            return run.protocol.calibration.passes * len(run.widths)
+    return getattr(run.protocol, "epochs", 1) * len(run.widths)
 
 
 def _mean(costs: list[Cost]) -> Cost:

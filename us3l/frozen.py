@@ -8,6 +8,7 @@ from us3l.models import backbone
 from us3l.models.heads import Output, projector
 from us3l.params.training import Method
 from us3l.plan import RunPlan
+from us3l.provenance import require_params
 from us3l.slim import Slimmable, of_width
 from us3l.teacher import ENCODER, Encoder
 
@@ -24,17 +25,18 @@ class _Projecting(nn.Module):
         return Output(projection, projection, [])
 
 
-def frozen_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.device) -> Encoder:
-    """What a run of params.yaml learned, as a function of images; BatchNorms take the statistics of what they see.
+def frozen_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.device) -> tuple[Encoder, str]:
+    """What a run of params.yaml learned, as a function of images, and the seal of its checkpoint.
 
-    The official SEED_MSE takes running statistics, which checkpoints here do not have.
-    Raises UserError where the checkpoint is absent, or not of this run.
+    BatchNorms take the statistics of what they see; the official SEED_MSE takes running ones, which checkpoints here do
+    not have. Raises UserError where the checkpoint is absent, or not of this run.
     """
     run, path = source.run, source.checkpoint(seed)
+    tensors, about = checkpoint.load(path)
+    require_params(path, about, source.recipe("pretrain"), "pretrain")
     width = run.sampling.widest
     network = Slimmable(lambda at: _Projecting(backbone(run.backbone, at, in_channels), run.method))
-    tensors, _ = checkpoint.load(path)
     weights = {name: each for name, each in of_width(tensors, width).items() if name.startswith(ENCODER)}
     checkpoint.require_shapes(path, weights, dict(network.skeleton(width).named_parameters()), run.backbone, width)
     weights = {name: each.to(device) for name, each in weights.items()}
-    return lambda view: network(weights, width, view)
+    return lambda view: network(weights, width, view), about["seal"]

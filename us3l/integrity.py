@@ -8,8 +8,9 @@ from us3l.errors import UserError
 from us3l.jobs import Job
 from us3l.plan import TablePlan
 from us3l.records import read_record
+from us3l.rows import Rows
 from us3l.seals import read_weights
-from us3l.tables import Rows, texts
+from us3l.typeset import texts
 
 
 def damage(job: Job) -> dict[Path, str]:

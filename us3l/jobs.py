@@ -1,10 +1,11 @@
 """Jobs: what Snakemake runs in one go, and the stage of dvc.yaml that each belongs to."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from us3l.plan import DatasetPlan, Plan, RunPlan, TablePlan
+from us3l.plan import STAGES_OF_RUNS, DatasetPlan, Plan, RunPlan, TablePlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +62,31 @@ class Job:
     @property
     def rule(self) -> str:
         """The rule of the Snakefile."""
-        return f"{self.stage}_{self.of.group}" if self.stage in ("calibrate", "linear") else self.stage
+        grouped = isinstance(self.of, RunPlan) and self.stage != "pretrain"
+        return f"{self.stage}_{self.of.group}" if grouped else self.stage
 
     @property
     def dvc_stage(self) -> str:
-        """The stage of dvc.yaml: `prepare@digits`, `digits-pretrain@us3l`; it has all of a run's seeds."""
-        return "@".join(["-".join([*self.names[:-1], self.stage]), self.names[-1]])
+        """The stage of dvc.yaml: `prepare@digits`, `digits-pretrain@us3l`; it has all of a run's seeds.
+
+        `digits-features_linear@us3l` is no stage of a study digits-features.
+        """
+        return "@".join(["-".join([*self.names[:-1], self.stage.replace("-", "_")]), self.names[-1]])
 
 
 def jobs(plan: Plan, studies: list[str]) -> list[Job]:
-    """All jobs of the studies, each after those whose files it reads."""
+    """All jobs of the studies, and those of other studies whose weights they take; in the order of `jobs_for`."""
     runs = [run for run in plan.runs.values() if run.study in studies]
-    datasets = {run.data.name: run.data for run in runs}
+    return jobs_for(plan, runs, [table for table in plan.tables.values() if table.study in studies])
+
+
+def jobs_for(plan: Plan, runs: Iterable[RunPlan], tables: Iterable[TablePlan]) -> list[Job]:
+    """The jobs that make the tables and the evaluations of the runs, each after those whose files it reads."""
+    wanted = {origin for run in runs for origin in [*run.origins, (run, run.protocol.kind)]}
+    pairs = [(stage, run) for stage in STAGES_OF_RUNS for run in plan.runs.values() if (run, stage) in wanted]
+    datasets = dict.fromkeys(run.data for _, run in pairs)
     return [
-        *(Job("prepare", data) for data in datasets.values()),
-        *(Job(stage, run, seed) for stage in ("pretrain", "calibrate", "linear") for run in runs for seed in run.seeds),
-        *(Job("table", table) for table in plan.tables.values() if table.study in studies),
+        *(Job("prepare", data) for data in datasets),
+        *(Job(stage, run, seed) for stage, run in pairs for seed in run.seeds),
+        *(Job("table", table) for table in tables),
     ]

@@ -21,7 +21,7 @@ from us3l.jobs import Job, jobs
 from us3l.lineage import work
 from us3l.plan import Plan, TablePlan, code
 from us3l.provenance import fingerprint
-from us3l.tables import read_rows
+from us3l.rows import read_rows
 
 PLAN_FILE = Path("results", "plan.json")
 

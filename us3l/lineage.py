@@ -31,6 +31,8 @@ def _identities_of_run(job: Job, run: RunPlan) -> dict[Path, dict[str, Any]]:
     seed = job.seed
     origin = {"data": _said(run.data.folder / "meta.json", "sha256"), "seed": seed}
     if job.stage == "pretrain":
+        if run.source:
+            origin["teacher"] = _said(run.source.training(seed), "checkpoint")
         return {run.training(seed): identify(job.stage, job.recipe, **origin)}
     origin["checkpoint"] = _said(run.training(seed), "checkpoint")
     if job.stage == "calibrate":

@@ -1,159 +1,56 @@
-"""Linear evaluation: a linear classifier on the frozen features of each width, under one protocol.
+"""Linear evaluation: a linear classifier on the frozen features of each width.
 
 Official workers/linear.py: evaluation mode while training, SGD, cross-entropy, the result after the last epoch. All
 widths see the same batches, so that the images are augmented once.
 """
 
-import time
 from collections.abc import Iterator, Sequence
-from itertools import repeat
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from us3l.data.images import Images, open_images
-from us3l.data.resident import resident
-from us3l.data.store import open_store
-from us3l.models import backbone
-from us3l.models.vit import Attention
-from us3l.networks import open_network
-from us3l.params.data import Augmentation, Views
-from us3l.params.evaluation import ProbeOptimizer, Protocol
+from us3l.classifier import Classifier, fit, linear_layer
+from us3l.evaluation import CHUNK, Images, evaluate, feature_sizes, features
+from us3l.params.data import Augmentation
+from us3l.params.evaluation import Linear
 from us3l.plan import RunPlan
-from us3l.provenance import identify, record, require_recipe
-from us3l.random import Purpose, permutation
-from us3l.records import write_record
-from us3l.schedule import learning_rate
-from us3l.sgd import sgd_step, trusted
-
-CHUNK = 1024  # images in a forward pass without gradients
-
-
-class Probe:
-    """One frozen network, and the linear classifier on its features."""
-
-    def __init__(self, network: nn.Module, example: Tensor, classes: int, optimizer: ProbeOptimizer, seed: int) -> None:
-        self.network = network
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.head = nn.Linear(self.features(example).shape[1], classes).to(example.device)
-        self.weights = [parameter.detach() for parameter in self.head.parameters()]
-        self.velocities = [torch.zeros_like(weights) for weights in self.weights]
-        self.optimizer = optimizer
-
-    @torch.no_grad()
-    def features(self, x: Tensor) -> Tensor:
-        return torch.cat([self.network(chunk) for chunk in x.split(CHUNK)])
-
-    @torch.no_grad()
-    def logits(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
-
-    def learn(self, features: Tensor, labels: Tensor, lr: float) -> None:
-        gradients = torch.autograd.grad(F.cross_entropy(self.head(features), labels), list(self.head.parameters()))
-        for weights, gradient, velocity in zip(self.weights, gradients, self.velocities, strict=True):
-            sgd_step(weights, self._with_decay(weights, gradient), velocity, lr, self.optimizer.momentum)
-
-    def _with_decay(self, weights: Tensor, gradient: Tensor) -> Tensor:
-        decay, trust = self.optimizer.weight_decay, self.optimizer.trust
-        return gradient + decay * weights if trust is None else trusted(weights, gradient, decay, trust)
 
 
 def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
-    """Write one JSON for each width of the run. Raises UserError where a network or the data set is not as expected."""
-    store, views, protocol = open_store(plan.data.folder), plan.data.dataset.views, plan.protocol
-    start = time.monotonic()
-    networks, origins = zip(*(_network(plan, path, store.sha256) for path in plan.networks(seed)), strict=True)
-    images, labels = open_images(store.train, device), resident(store.train.labels, device)
-    test = open_images(store.test, device)
-    [example] = test.plain([torch.arange(1)], views.test, views.normalize)
-    classes = len(store.classes)
-    probes = [Probe(network.to(device), example, classes, protocol.optimizer, seed) for network in networks]
-    train(probes, images, labels, views, protocol, seed)
-    answers = resident(store.test.labels, torch.device("cpu"))
-    features = features_of(probes, test.plain(torch.arange(len(test)).split(CHUNK), views.test, views.normalize))
-    scores = [score(probe.head(each).detach().cpu(), answers) for probe, each in zip(probes, features, strict=True)]
-    seconds = (time.monotonic() - start) / len(probes)
-    where = {"study": plan.study, "run": plan.name, "protocol": "linear", "dataset": plan.data.name}
-    for width, result, origin in zip(plan.widths, scores, origins, strict=True):
-        identity = identify("linear", plan.recipe("linear"), **origin, seed=seed, width=width)
-        size = cost(plan.run.backbone, width, tuple(example.shape[1:]), classes)
-        facts = record(identity, device, seconds)
-        write_record(plan.evaluation(seed, width), {**where, **result, **size, **facts})
+    """Write one JSON for each width of the run; see `us3l.evaluation.evaluate`."""
+    evaluate(plan, seed, device, answers)
 
 
-def _network(plan: RunPlan, path: Path, data: str) -> tuple[nn.Module, dict[str, str]]:
-    """A narrow network, and the seals of all that it came from."""
-    network, about = open_network(path)
-    require_recipe(path, about, plan.recipe("calibrate"), data, "calibrate")
-    return network, {"data": data, "checkpoint": about["checkpoint"], "network": about["seal"]}
+def answers(networks: list[nn.Module], images: Images, protocol: Linear) -> list[Tensor]:
+    """The logits of the test images [N, classes] for each network."""
+    classifiers = train(networks, images, protocol)
+    seen = features(networks, images.test())
+    return [classifier(each) for classifier, each in zip(classifiers, seen, strict=True)]
 
 
-def train(probes: list[Probe], images: Images, labels: Tensor, views: Views, protocol: Protocol, seed: int) -> None:
-    """Train every probe's classifier, all on the same batches.
+def train(networks: list[nn.Module], images: Images, protocol: Linear) -> list[Classifier]:
+    """A classifier for each network.
 
     Images that are not augmented have the same features in every epoch, so these are computed once.
     """
 
-    def shown(batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
-        where = {"seed": seed, "purpose": Purpose.LINEAR_AUGMENT, "epoch": epoch}
-        return (x for (x,) in images.augmented(batches, [views.linear], views.normalize, **where))
-
-    everything = torch.arange(len(images), device=labels.device)
-    constant = views.linear == Augmentation()
-    known = features_of(probes, shown(everything.split(CHUNK), 0)) if constant else None
-    for epoch in range(protocol.epochs):
-        lr = learning_rate(protocol.optimizer, epoch, protocol.epochs)
-        order = permutation(seed, Purpose.LINEAR_ORDER, epoch, len(images), labels.device)
-        batches = order.split(protocol.batch_size)
-        for samples, x in zip(batches, repeat(None) if known else shown(batches, epoch), strict=False):
-            for index, probe in enumerate(probes):
-                probe.learn(known[index][samples] if known else probe.features(x), labels[samples], lr)
-
-
-def features_of(probes: list[Probe], shown: Iterator[Tensor]) -> list[Tensor]:
-    """Every probe's features [N, features] of images that are shown in batches."""
-    batches = [[probe.features(x) for probe in probes] for x in shown]
-    return [torch.cat(features) for features in zip(*batches, strict=True)]
+    labels, seed = images.labels, images.seed
+    classifiers = [
+        Classifier(linear_layer(size, images.classes, seed, labels.device), protocol.optimizer)
+        for size in feature_sizes(networks, images)
+    ]
+    learners = [classifier.learn for classifier in classifiers]
+    if images.views.linear == Augmentation():
+        everything = torch.arange(len(labels), device=labels.device)
+        known = features(networks, images.augmented(0, everything.split(CHUNK)))
+        fit(learners, lambda epoch, batches: ([of[each] for of in known] for each in batches), labels, protocol, seed)
+    else:
+        fit(learners, partial(_see, networks, images), labels, protocol, seed)
+    return classifiers
 
 
-def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Top-1 and top-5 accuracy in percent of logits [N, classes]; `interval` is Wilson's 95% interval of top-1.
-
-    Of classes with equal logits the first is the answer; logits that are not numbers are a wrong one.
-    """
-    ranks = (logits.argsort(dim=1, descending=True, stable=True) == labels[:, None]).int().argmax(1)
-    ranks[logits.isnan().any(1)] = logits.shape[1]
-    correct, n = int((ranks == 0).sum()), len(labels)
-    top5 = 100 * int((ranks < 5).sum()) / n if logits.shape[1] > 5 else None
-    return {"top1": 100 * correct / n, "interval": wilson(correct, n), "top5": top5, "n": n}
-
-
-def wilson(correct: int, n: int) -> list[float]:
-    """Wilson's 95% interval of a proportion, in percent. (scipy.stats has it, and takes a second to import.)"""
-    z, share = 1.959963984540054, correct / n
-    centre = share + z**2 / (2 * n)
-    half = z * (share * (1 - share) / n + (z / (2 * n)) ** 2) ** 0.5
-    return [100 * (centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1)]
-
-
-@torch.no_grad()
-def cost(name: str, width: float, image: tuple[int, ...], classes: int) -> dict[str, int]:
-    """Parameters of the backbone, and multiply-accumulates of an image [C, H, W] through backbone and classifier."""
-    network, macs = backbone(name, width, image[0]).eval(), []
-
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        if isinstance(module, Attention):  # queries with keys, and the weights with values: each token with all tokens
-            macs.append(2 * output.numel() * output.shape[1])
-        else:
-            macs.append(output.numel() * module.weight[0].numel())
-
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | Attention):
-            module.register_forward_hook(count)
-    features = network(torch.zeros(1, *image))
-    parameters = sum(p.numel() for p in network.parameters())
-    return {"parameters": parameters, "macs": sum(macs) + features.numel() * classes}
+def _see(networks: list[nn.Module], images: Images, epoch: int, batches: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Of each batch, as it is augmented in this epoch, the features of each network."""
+    for x in images.augmented(epoch, batches):
+        yield features(networks, x.split(CHUNK))

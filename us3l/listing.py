@@ -7,9 +7,9 @@ from us3l.costs import FREE, Benchmarks, Cost
 from us3l.errors import UserError
 from us3l.jobs import Job, jobs
 from us3l.lineage import Changes, work
-from us3l.plan import Plan, RunPlan
+from us3l.params.training import Official, Pretrained, Pruned, Reused, Untrained
+from us3l.plan import STAGES_OF_RUNS, Plan, RunPlan
 
-STAGES = ("pretrain", "calibrate", "linear")
 UNLIMITED = 10_000  # columns: a terminal wraps long lines, and nothing is cut off
 
 
@@ -17,11 +17,13 @@ def show(plan: Plan, study: str | None) -> None:
     """List the runs of `study`, or of the studies to build: for each stage the jobs up to date, of all its jobs."""
     everything = jobs(plan, studies(plan, study))
     to_do = work(everything)
-    table = _table("study", "run", "dataset", "backbone", "widths", "seeds", *STAGES)
-    for run, mine in _by_run(everything).items():
+    by_run, stages = _by_run(everything), _stages(everything)
+    table = _table("study", "run", "weights", "dataset", "backbone", "widths", "seeds", *stages)
+    for run in [run for run in plan.runs.values() if run in by_run]:
         widths = " ".join(f"{width:g}" for width in run.widths)
-        done = [_done([job for job in mine if job.stage == stage], to_do) for stage in STAGES]
-        table.add_row(run.study, run.name, run.data.name, run.run.backbone, widths, str(len(run.seeds)), *done)
+        done = [_done([job for job in by_run[run] if job.stage == stage], to_do) for stage in stages]
+        facts = (run.study, run.name, _weights(run), run.data.name, run.backbone, widths, str(len(run.seeds)))
+        table.add_row(*facts, *done)
     console = Console(width=UNLIMITED, highlight=False)
     console.print(table)
     for job in everything:
@@ -35,16 +37,16 @@ def show_costs(plan: Plan, study: str | None) -> None:
     everything = jobs(plan, studies(plan, study))
     to_do = work(everything)
     benchmarks = Benchmarks(jobs(plan, [*plan.studies]))
-    by_run = _by_run(list(to_do))
+    by_run, stages = _by_run(list(to_do)), _stages(everything)
     bills = {}
     for run, mine in by_run.items():
         costs = [benchmarks.estimate(job) for job in mine]
         bills[run] = None if None in costs else sum(costs, FREE)
-    table = _table("study", "run", *STAGES, "hours", "GPU-hours")
+    table = _table("study", "run", *stages, "hours", "GPU-hours")
     known = {run: bill for run, bill in bills.items() if bill}
     unknown = [run for run in bills if run not in known]
     for run in [*sorted(known, key=lambda run: (known[run].gpu_hours, known[run].hours)), *unknown]:
-        counts = [str(sum(job.stage == stage for job in by_run[run])) for stage in STAGES]
+        counts = [str(sum(job.stage == stage for job in by_run[run])) for stage in stages]
         table.add_row(run.study, run.name, *counts, *_hours(bills[run]))
     console = Console(width=UNLIMITED, highlight=False)
     console.print(table)
@@ -68,6 +70,22 @@ def _by_run(jobs: list[Job]) -> dict[RunPlan, list[Job]]:
     return runs
 
 
+def _stages(jobs: list[Job]) -> list[str]:
+    """The stages of runs that there are jobs of."""
+    there = {job.stage for job in jobs}
+    return [stage for stage in STAGES_OF_RUNS if stage in there]
+
+
+def _weights(run: RunPlan) -> str:
+    """Where a run has its weights from, and from which other run."""
+    kinds = {Untrained: "initial", Official: "official", Pretrained: "trained", Pruned: "pruned", Reused: "reused"}
+    kind, source = kinds[type(run.run)], run.source
+    if source is None:
+        return kind
+    name = source.name if source.study == run.study else f"{source.study}/{source.name}"
+    return f"{kind}, teacher {name}" if isinstance(run.run, Pretrained) else f"{kind} {name}"
+
+
 def _table(*titles: str) -> Table:
     table = Table(box=None, header_style="bold")
     for title in titles:
@@ -76,7 +94,7 @@ def _table(*titles: str) -> Table:
 
 
 def _done(jobs: list[Job], to_do: dict[Job, Changes]) -> str:
-    return f"{sum(job not in to_do for job in jobs)}/{len(jobs)}"
+    return f"{sum(job not in to_do for job in jobs)}/{len(jobs)}" if jobs else "-"
 
 
 def _hours(cost: Cost | None) -> tuple[str, str]:

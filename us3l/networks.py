@@ -6,8 +6,11 @@ from typing import Any
 from torch import nn
 
 from us3l import checkpoint
+from us3l.data.store import Store
 from us3l.errors import UserError
 from us3l.models import backbone
+from us3l.plan import RunPlan
+from us3l.provenance import require_params, require_recipe
 
 
 def save_network(
@@ -36,3 +39,24 @@ def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     checkpoint.require_shapes(path, tensors, network.state_dict(), architecture["backbone"], architecture["width"])
     network.load_state_dict(tensors)
     return network.eval(), about
+
+
+def networks_to_evaluate(plan: RunPlan, seed: int, store: Store) -> list[tuple[nn.Module, dict[str, str]]]:
+    """The network of each width of a run, in evaluation mode, with the seals of all that its evaluation comes from.
+
+    Raises UserError where one was made by another recipe than today's, or sees images of other channels.
+    """
+    return [_to_evaluate(plan, path, store) for path in plan.networks(seed)]
+
+
+def _to_evaluate(plan: RunPlan, path: Path, store: Store) -> tuple[nn.Module, dict[str, str]]:
+    network, about = open_network(path)
+    maker = plan.maker("calibrate")
+    if maker.data is plan.data:
+        require_recipe(path, about, maker.recipe("calibrate"), store.sha256, "calibrate")
+    else:
+        require_params(path, about, maker.recipe("calibrate"), "calibrate")
+    sees, there = about["architecture"]["in_channels"], store.train.images.shape[-1]
+    if sees != there:
+        raise UserError(f"{path}: sees images of {sees} channels, and those of {plan.data.name} have {there}")
+    return network, {"data": store.sha256, "checkpoint": about["checkpoint"], "network": about["seal"]}

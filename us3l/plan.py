@@ -7,18 +7,20 @@ from typing import Any
 from us3l.closure import code_of
 from us3l.data.store import FILES
 from us3l.errors import UserError
-from us3l.params.data import Dataset
+from us3l.params.data import Augmentation, Dataset
 from us3l.params.evaluation import Protocol
+from us3l.params.references import Address, run_at, source_of, widths_of
 from us3l.params.studies import Params, Study, Table
-from us3l.params.training import Pretrained, Run
+from us3l.params.training import Pretrained, Pruned, Reused, Run
 
-STAGES = {
-    "prepare": "us3l.data.sources",
-    "pretrain": "us3l.pretrain",
-    "calibrate": "us3l.calibrate",
+EVALUATIONS = {
     "linear": "us3l.linear",
-    "table": "us3l.tables",
+    "features-linear": "us3l.features_linear",
+    "knn": "us3l.knn",
+    "finetune": "us3l.finetune",
 }
+STAGES_OF_RUNS = {"pretrain": "us3l.pretrain", "calibrate": "us3l.calibrate", **EVALUATIONS}
+STAGES = {"prepare": "us3l.data.sources", **STAGES_OF_RUNS, "table": "us3l.tables"}
 TABLE_FORMATS = ("md", "csv", "tex", "json")
 
 Seed = int | str  # a number, or "{seed}" in a Snakemake pattern
@@ -67,39 +69,82 @@ class DatasetPlan:
 
 @dataclass(frozen=True, eq=False)
 class RunPlan:
-    """One run of a study: its params, and its files for each seed and width."""
+    """One run of a study: its params, and its files for each seed and width.
+
+    `source` is the run whose weights it takes: to evaluate them, to prune them, or as its teacher. What it does not
+    make itself is that run's: see `maker`.
+    """
 
     study: str
     name: str
     run: Run
     data: DatasetPlan
+    protocol_name: str
     protocol: Protocol
     seeds: tuple[int, ...]
     widths: tuple[float, ...]
+    source: "RunPlan | None" = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of its own, one after the other; the last is its evaluation."""
+        match self.run:
+            case Reused():
+                return (self.protocol.kind,)
+            case Pruned():
+                return ("calibrate", self.protocol.kind)
+        return ("pretrain", "calibrate", self.protocol.kind)
+
+    def maker(self, stage: str) -> "RunPlan":
+        """The run that has a stage, pretrain or calibrate, of which this one takes what it made: itself or another."""
+        return self if stage in self.stages else self.source.maker(stage)
+
+    @property
+    def origins(self) -> list[tuple["RunPlan", str]]:
+        """All that its networks came from, runs and their stages: trainings, those of teachers too, and calibration."""
+        return [*self._trainings(), (self.maker("calibrate"), "calibrate")]
+
+    def _trainings(self) -> list[tuple["RunPlan", str]]:
+        mine = [(self, "pretrain")] if "pretrain" in self.stages else []
+        return mine + (self.source._trainings() if self.source else [])
+
+    @property
+    def backbone(self) -> str:
+        return self.maker("pretrain").run.backbone
+
+    @property
+    def trained_views(self) -> list[Augmentation]:
+        """How images are augmented for a training: two views, or for a supervised one the classifier's."""
+        views = self.data.dataset.views
+        return [views.linear] if self._learns_labels else views.pretrain
+
+    @property
+    def _learns_labels(self) -> bool:
+        return isinstance(self.run, Pretrained) and self.run.method.name == "supervised"
 
     @property
     def shards(self) -> int:
         return self.run.batch.shards if isinstance(self.run, Pretrained) else 1
 
     def checkpoint(self, seed: Seed) -> Path:
-        return self._file("checkpoints", f"seed{seed}.safetensors")
+        return self.maker("pretrain")._file("checkpoints", f"seed{seed}.safetensors")
 
     def training(self, seed: Seed) -> Path:
         """The record of a pretraining: what it came from, losses and spread of each epoch, the checkpoint's seal."""
-        return self._file("pretrain", f"seed{seed}.json")
+        return self.maker("pretrain")._file("pretrain", f"seed{seed}.json")
 
     def network(self, seed: Seed, width: float) -> Path:
-        return self._file("networks", f"seed{seed}-{width_label(width)}.safetensors")
+        return self.maker("calibrate")._file("networks", f"seed{seed}-{width_label(width)}.safetensors")
 
     def networks(self, seed: Seed) -> list[Path]:
         return [self.network(seed, width) for width in self.widths]
 
     def calibration(self, seed: Seed) -> Path:
         """The record of a calibration: what it came from, and the seals of the networks."""
-        return self._file("calibrate", f"seed{seed}.json")
+        return self.maker("calibrate")._file("calibrate", f"seed{seed}.json")
 
     def evaluation(self, seed: Seed, width: float) -> Path:
-        return self._file("linear", f"seed{seed}-{width_label(width)}.json")
+        return self._file(self.protocol.kind, f"seed{seed}-{width_label(width)}.json")
 
     def evaluations(self, seed: Seed) -> list[Path]:
         return [self.evaluation(seed, width) for width in self.widths]
@@ -110,49 +155,60 @@ class RunPlan:
             stage, self.evaluation(seed, self.widths[0])
         )
 
+    def sources(self, seed: Seed, width: float) -> dict[Path, tuple["RunPlan", str]]:
+        """An evaluation and the records of all that it came from, each with the run and the stage that wrote it."""
+        above = {run.record(stage, seed): (run, stage) for run, stage in self.origins}
+        return {self.evaluation(seed, width): (self, self.protocol.kind)} | above
+
     def inputs(self, stage: str, seed: Seed) -> list[Path]:
         """What a stage reads for one seed."""
-        read = {
-            "pretrain": [],
-            "calibrate": [self.checkpoint(seed)],
-            "linear": self.networks(seed),
-        }
-        return [*self.data.files, *read[stage]]
+        match stage:
+            case "pretrain":
+                read = [self.source.checkpoint(seed)] if self.source else []
+            case "calibrate":
+                read = [self.checkpoint(seed)]
+            case _:
+                read = self.networks(seed)
+        return [*self.data.files, *read]
 
     def outputs(self, stage: str, seed: Seed) -> list[Path]:
         """What a stage makes for one seed."""
-        return {
-            "pretrain": [self.checkpoint(seed), self.training(seed)],
-            "calibrate": [*self.networks(seed), self.calibration(seed)],
-            "linear": self.evaluations(seed),
-        }[stage]
+        match stage:
+            case "pretrain":
+                return [self.checkpoint(seed), self.training(seed)]
+            case "calibrate":
+                return [*self.networks(seed), self.calibration(seed)]
+        return self.evaluations(seed)
 
     @property
     def group(self) -> str:
-        """A name for the runs of a study that have the same widths: neighbours in the study's list, so two suffice."""
-        return "_".join([self.study, *(width_label(w) for w in sorted({min(self.widths), max(self.widths)}))])
+        """A name for the runs of a study that have the same widths."""
+        return "_".join([self.study, *(width_label(width) for width in sorted(self.widths))])
 
     def recipe(self, stage: str) -> dict[str, Any]:
-        """The params that determine what a stage computes from its inputs, as plain values."""
-        views = self.data.dataset.views.model_dump(mode="json")
+        """The params that determine what a stage computes from its inputs, as plain values.
+
+        What another run made is told by its seal among the inputs, whatever that run is called.
+        """
         protocol = self.protocol.model_dump(mode="json")
         calibration = protocol.pop("calibration")
-        return {
-            "pretrain": {
-                "run": self.run.model_dump(mode="json", exclude={"resources", "dataset", "checkpoint"}),
-                "views": {key: views[key] for key in ("normalize", "pretrain")},
-            },
-            "calibrate": {
-                "calibration": calibration,
-                "widths": list(self.widths),
-                "views": {key: views[key] for key in ("normalize", "linear")},
-            },
-            "linear": {
-                "protocol": protocol,
-                "widths": list(self.widths),
-                "views": {key: views[key] for key in ("normalize", "linear", "test")},
-            },
-        }[stage]
+        match stage:
+            case "pretrain":
+                run = self.run.model_dump(mode="json", exclude={"resources", "dataset", "checkpoint"})
+                if self.source:
+                    run["method"]["teacher"] = self.source.backbone
+                return {"run": run, "views": self._views("normalize", "linear" if self._learns_labels else "pretrain")}
+            case "calibrate":
+                pruning = {"criterion": self.run.criterion} if isinstance(self.run, Pruned) else {}
+                share = {"calibration": calibration, "widths": list(self.widths), **pruning}
+                return {**share, "views": self._views("normalize", "linear")}
+        augmented = ["linear"] if stage in ("linear", "finetune") else []
+        views = self._views("normalize", *augmented, "test")
+        return {"protocol": protocol, "widths": list(self.widths), "views": views}
+
+    def _views(self, *keys: str) -> dict[str, Any]:
+        views = self.data.dataset.views.model_dump(mode="json")
+        return {key: views[key] for key in keys}
 
     def _file(self, folder: str, name: str) -> Path:
         return Path("results", self.study, folder, self.name, name)
@@ -167,6 +223,20 @@ class TablePlan:
     table: Table
     widths: tuple[float, ...]
     runs: dict[str, RunPlan]
+
+    @property
+    def kind(self) -> str:
+        """The kind of protocol that evaluates all of its runs."""
+        return self._shown[0].protocol.kind
+
+    @property
+    def protocols(self) -> list[str]:
+        """The names of the protocols that evaluate its runs."""
+        return list(dict.fromkeys(run.protocol_name for run in self._shown))
+
+    @property
+    def _shown(self) -> list[RunPlan]:
+        return [self.runs[name] for row in self.table.rows for name in row.names]
 
     def file(self, suffix: str) -> Path:
         return Path("results", self.study, "tables", f"{self.name}.{suffix}")
@@ -188,12 +258,7 @@ class TablePlan:
 
     def _sources(self) -> list[list[Path]]:
         """For each seed of each cell the evaluation, and the records of what it came from."""
-        return [
-            [run.evaluation(seed, width), run.training(seed), run.calibration(seed)]
-            for _, width, run in self.cells()
-            if run
-            for seed in run.seeds
-        ]
+        return [list(run.sources(seed, width)) for _, width, run in self.cells() if run for seed in run.seeds]
 
     def cells(self) -> list[tuple[int, float, RunPlan | None]]:
         """For each cell its row, its width, and its run; None where no run of the row has the width."""
@@ -206,7 +271,8 @@ class TablePlan:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return {"table": self.table.model_dump(mode="json"), "widths": list(self.widths)}
+        table = self.table.model_dump(mode="json")
+        return {"table": table, "kind": self.kind, "protocols": self.protocols, "widths": list(self.widths)}
 
 
 class Plan:
@@ -216,22 +282,23 @@ class Plan:
         self.build = params.build
         self.studies = list(params.studies)
         self.datasets = {name: DatasetPlan(name, dataset) for name, dataset in params.datasets.items()}
-        self.runs = {
-            (study_name, name): self._run(params, study_name, study, name, run)
-            for study_name, study in params.studies.items()
-            for name, run in study.runs.items()
-        }
+        self.runs: dict[Address, RunPlan] = {}  # each after the one whose weights it takes
+        for study_name, study in params.studies.items():
+            for name in study.runs:
+                self._add_run(params, (study_name, name))
         self.tables = {
             (study_name, name): self._table(study_name, study, name, table)
             for study_name, study in params.studies.items()
             for name, table in study.tables.items()
         }
 
-    def groups(self) -> dict[str, list[RunPlan]]:
-        """The runs by group: those whose files differ in nothing but study, run and seed."""
-        groups: dict[str, list[RunPlan]] = {}
+    def groups(self) -> dict[tuple[str, str], list[RunPlan]]:
+        """By stage and group the runs whose files differ in nothing but study, run and seed; pretraining needs none."""
+        groups: dict[tuple[str, str], list[RunPlan]] = {}
         for run in self.runs.values():
-            groups.setdefault(run.group, []).append(run)
+            for stage in run.stages:
+                if stage != "pretrain":
+                    groups.setdefault((stage, run.group), []).append(run)
         return groups
 
     def dataset(self, name: str) -> DatasetPlan:
@@ -246,10 +313,18 @@ class Plan:
         """Raises UserError where params.yaml has no such table."""
         return _get(self.tables, (study, name), "table", f"{study} {name}")
 
-    def _run(self, params: Params, study_name: str, study: Study, name: str, run: Run) -> RunPlan:
-        widths = tuple(width for width in study.widths if run.sampling.has(width))
-        data, protocol = self.datasets[run.dataset], params.protocols[study.protocol]
-        return RunPlan(study_name, name, run, data, protocol, tuple(study.seeds), widths)
+    def _add_run(self, params: Params, address: Address) -> RunPlan:
+        if address in self.runs:
+            return self.runs[address]
+        taken_from = source_of(params.studies, address)
+        source = self._add_run(params, taken_from) if taken_from else None
+        study, run = params.studies[address[0]], run_at(params.studies, address)
+        data = source.data if isinstance(run, Pruned) else self.datasets[run.dataset]
+        protocol = study.protocol_of(address[1])
+        evaluation = (protocol, params.protocols[protocol], tuple(study.seeds))
+        widths = tuple(widths_of(params.studies, address))
+        self.runs[address] = RunPlan(*address, run, data, *evaluation, widths, source)
+        return self.runs[address]
 
     def _table(self, study_name: str, study: Study, name: str, table: Table) -> TablePlan:
         runs = {run.name: run for run in self.runs.values() if run.study == study_name}

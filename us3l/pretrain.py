@@ -19,13 +19,14 @@ from us3l.frozen import frozen_teacher
 from us3l.interop import Mapped, import_backbone
 from us3l.learner import Learner
 from us3l.models import backbone
-from us3l.params.training import Official, Pretrained, Untrained
+from us3l.params.training import Official, Untrained
 from us3l.plan import RunPlan
 from us3l.progress import Progress
 from us3l.provenance import fingerprint, identify, record
 from us3l.records import read_record, write_record
 from us3l.rundir import run_directory
 from us3l.schedule import learning_rate
+from us3l.teacher import Encoder
 from us3l.views import Shard
 from us3l.widths import sample
 
@@ -39,7 +40,10 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
     Raises UserError for what the user can mend, Interrupted after SIGTERM or SIGINT.
     """
     store = open_store(plan.data.folder)
-    identity = identify("pretrain", plan.recipe("pretrain"), data=store.sha256, seed=seed)
+    origin, teacher = {"data": store.sha256, "seed": seed}, None
+    if plan.source:
+        teacher, origin["teacher"] = frozen_teacher(plan.source, seed, store.channels, world.device)
+    identity = identify("pretrain", plan.recipe("pretrain"), **origin)
 
     def write(weights: dict[str, Tensor], history: list[dict[str, Any]], seconds: float, **more: Any) -> None:
         facts = record(identity, world.device, seconds, world.size)
@@ -57,7 +61,7 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
     with run_directory(folder) if world.leads else nullcontext():
         if world.any(world.leads and _is_done_meanwhile(plan.training(seed), record_there, folder.name)):
             return
-        training = Training(plan.run, store, plan, seed, world, folder / "state.safetensors", save_every)
+        training = Training(plan, store, seed, world, folder / "state.safetensors", save_every, teacher)
         training.run_to_the_end()
         if world.leads:
             write(training.learner.flat.parameters, training.history, training.seconds)
@@ -90,13 +94,20 @@ class Training:
     """A training under way: what it has done so far is `epoch`, `step` and the learner's state."""
 
     def __init__(
-        self, run: Pretrained, store: Store, plan: RunPlan, seed: int, world: World, state: Path, save_every: float
+        self,
+        plan: RunPlan,
+        store: Store,
+        seed: int,
+        world: World,
+        state: Path,
+        save_every: float,
+        teacher: Encoder | None,
     ) -> None:
+        run = plan.run
         self.run, self.seed, self.world, self.state, self.save_every = run, seed, world, state, save_every
-        views = plan.data.dataset.views
+        recipes, normalize = plan.trained_views, plan.data.dataset.views.normalize
         shuffled = run.method.name == "moco"
-        self.stream = Stream(store.train, run.batch, plan.trained_views, views.normalize, seed, world, shuffled)
-        teacher = plan.source and frozen_teacher(plan.source, seed, store.channels, world.device)
+        self.stream = Stream(store.train, run.batch, recipes, normalize, seed, world, shuffled)
         classes = len(store.classes)
         self.learner = Learner(run, store.channels, classes, seed, world.device, world.add_up, teacher)
         self.epoch = self.step = 0

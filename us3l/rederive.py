@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,41 +44,52 @@ class Rederived:
         return None
 
 
-def rederive(selection: Selection, stages: tuple[str, ...]) -> list[Rederived]:
-    """Run the stages again for every selected run and seed, as many at a time as there are cores.
+def rederive(selection: Selection, first: str) -> list[Rederived]:
+    """Run the stages from `first`, pretrain or calibrate, again for every selected run and seed, on all cores.
 
     Trainings that were broken off go on at the next call, and those that were done stay done.
     Raises UserError where a recorded result is absent or damaged, before any work, and where a command fails.
     """
-    work = [
-        ([Job(stage, run, seed) for stage in stages], _recorded(run, seed, widths, stages))
-        for run, widths in selection.widths.items()
-        for seed in run.seeds
-    ]
-    with run_directory(Path("runs", f"verify-{stages[0]}")) as folder:
+    jobs = [job for job in selection.jobs if isinstance(job.of, RunPlan)]
+    given = [job for job in jobs if job.stage == "pretrain"] if first == "calibrate" else []
+    recorded = {path: read_record(path) for path in _records(selection, given)}
+    with run_directory(Path("runs", f"verify-{first}")) as folder:
         shutil.copy(selection.params, folder / "params.yaml")
         _link(folder / "data", Path("data"))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = pool.map(lambda each: _derive(*each, folder), work)
-            return [each for some in found for each in some]
-
-
-def _recorded(run: RunPlan, seed: int, widths: list[float], stages: tuple[str, ...]) -> dict[Path, dict[str, Any]]:
-    """The records to hold the new ones against."""
-    paths = [run.calibration(seed), *(run.evaluation(seed, width) for width in widths)]
-    return {path: read_record(path) for path in ([run.training(seed), *paths] if "pretrain" in stages else paths)}
-
-
-def _derive(jobs: list[Job], recorded: dict[Path, dict[str, Any]], folder: Path) -> list[Rederived]:
-    """Run the jobs in the folder, with the stored checkpoint where they do not train."""
-    first = jobs[0]
-    if first.stage != "pretrain":
-        for path in (first.of.checkpoint(first.seed), first.of.training(first.seed)):
+        for path in (path for job in given for path in job.outputs):
             _link(folder / path, path)
-    for job in jobs:
-        if job.stage != "pretrain" or not _is_done(job, folder):
-            _run(job, folder)
-    return [Rederived(path, made, read_record(folder / path)) for path, made in recorded.items()]
+        _run_all([job for job in jobs if job not in given], folder)
+        return [Rederived(path, made, read_record(folder / path)) for path, made in recorded.items()]
+
+
+def _records(selection: Selection, given: list[Job]) -> list[Path]:
+    """The records to hold the new ones against: of the selected cells, and of what they came from."""
+    sources = [
+        path
+        for run, widths in selection.widths.items()
+        for seed in run.seeds
+        for width in widths
+        for path in run.sources(seed, width)
+    ]
+    return sorted({*sources} - {job.record for job in given})
+
+
+def _run_all(jobs: list[Job], folder: Path) -> None:
+    """Run jobs, given in the order of their files, each once those are done whose files it reads."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running: dict[Path, Future[None]] = {}
+        for job in jobs:
+            before = [running[path] for path in job.inputs if path in running]
+            running |= dict.fromkeys(job.outputs, pool.submit(_derive, job, before, folder))
+        for each in running.values():
+            each.result()
+
+
+def _derive(job: Job, before: list[Future[None]], folder: Path) -> None:
+    for each in before:
+        each.result()
+    if job.stage != "pretrain" or not _is_done(job, folder):
+        _run(job, folder)
 
 
 def _is_done(job: Job, folder: Path) -> bool:

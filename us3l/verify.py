@@ -23,8 +23,9 @@ from us3l.plan import RunPlan, TablePlan, width_label
 from us3l.provenance import differences
 from us3l.records import read_record
 from us3l.rederive import Rederived, rederive
+from us3l.rows import read_rows
 from us3l.seals import read_weights
-from us3l.tables import read_rows, with_sources
+from us3l.tables import with_sources
 
 SHOWN = 20  # findings of one verdict
 
@@ -112,7 +113,7 @@ def _say(path: Path, change: Change) -> str:
 
 def _of_another_run(job: Job, damaged: dict[Path, str]) -> list[str]:
     """Weights that are whole, but not those that the job's record tells of."""
-    if not isinstance(job.of, RunPlan) or job.stage == "linear" or damaged or not job.done:
+    if not isinstance(job.of, RunPlan) or job.stage not in ("pretrain", "calibrate") or damaged or not job.done:
         return []
     record, run = read_record(job.record), job.of
     if job.stage == "pretrain":
@@ -142,12 +143,12 @@ def _wrong_for_dvc(stages: set[str]) -> list[str]:
 
 def evaluations_from_checkpoints(selection: Selection) -> list[Verdict]:
     """Calibrate and evaluate again, in a folder of its own."""
-    return _verdicts(rederive(selection, ("calibrate", "linear")), "within rounding", _rounding)
+    return _verdicts(rederive(selection, "calibrate"), "within rounding", _rounding)
 
 
 def checkpoints_from_params(selection: Selection) -> list[Verdict]:
     """Train again, in a folder of its own, and evaluate that."""
-    return _verdicts(rederive(selection, ("pretrain", "calibrate", "linear")), "statistical", _interval)
+    return _verdicts(rederive(selection, "pretrain"), "statistical", _interval)
 
 
 def _verdicts(again: list[Rederived], otherwise: str, close: Callable[[Rederived], str | None]) -> list[Verdict]:

@@ -40,6 +40,10 @@ class Attention(nn.Module):
         queries, keys, values = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2))
 
+    def multiply_accumulates(self, output: Tensor) -> int:
+        """Queries with keys, and the weights with values, of each token with all tokens; the two layers not counted."""
+        return 2 * output.numel() * output.shape[1]
+
 
 class Mlp(nn.Module):
     """Two layers, on each token of its own."""

@@ -36,9 +36,9 @@ Seed = Annotated[Whole, Field(lt=2**64)]
 Range = Annotated[tuple[Positive, Positive], AfterValidator(rising)]
 WidthInText = Annotated[float, Field(ge=0.25, le=1)]
 Width = Annotated[WidthInText, Strict()]
-Name = Annotated[str, matching(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case letters and digits, with single hyphens between")]
-_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
-Reference = Annotated[str, matching(rf"({_NAME}/)?{_NAME}", "a run of the same study, or STUDY/RUN")]
+_NAME = "[a-z0-9]+(-[a-z0-9]+)*"
+Name = Annotated[str, matching(_NAME, "lower-case letters and digits, with single hyphens between")]
+Reference = Annotated[str, matching(f"({_NAME}/)?{_NAME}", "the name of a run of this study, or study/run")]
 Line = Annotated[str, matching(r".*\S.*", "one line of text")]
 
 

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import Discriminator, Field, Strict, Tag, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from us3l.params.data import Dataset
 from us3l.params.evaluation import Protocol
-from us3l.params.schema import Closed, Line, Name, Seed, Width, WidthInText, at, suggestion
-from us3l.params.training import Run
+from us3l.params.references import check_references, sampling_of, widths_of
+from us3l.params.schema import Closed, Line, Name, Number, Seed, Width, WidthInText, at, suggestion
+from us3l.params.training import Pruned, Reused, Run
 
 
 def _each_width_once(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -18,6 +19,18 @@ def _each_width_once(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 RunOfEachWidth = Annotated[dict[WidthInText, Name], Field(min_length=1), WrapValidator(_each_width_once)]
+
+
+class Published(Closed):
+    """A figure that others have published: top-1 accuracy in percent, and where it stands."""
+
+    top1: Annotated[Number, Field(ge=0, le=100)]
+    source: Line
+
+
+PublishedOfEachWidth = Annotated[
+    dict[WidthInText, Published], Field(default_factory=dict), WrapValidator(_each_width_once)
+]
 RunOrRuns = Annotated[
     Annotated[Name, Tag("run")] | Annotated[RunOfEachWidth, Tag("runs")],
     Discriminator(
@@ -29,10 +42,16 @@ RunOrRuns = Annotated[
 
 
 class Row(Closed):
-    """One line of a table: a run, or for each width the run that stands for it."""
+    """One line of a table: a run, or for each width the run that stands for it; and figures that others published."""
 
     label: Line
     runs: RunOrRuns
+    published: PublishedOfEachWidth
+
+    @property
+    def names(self) -> list[str]:
+        """All runs of the row."""
+        return [self.runs] if isinstance(self.runs, str) else list(self.runs.values())
 
     def run_at(self, width: float) -> str | None:
         """The run whose result stands in the column of `width`; None where the row names none."""
@@ -40,10 +59,18 @@ class Row(Closed):
 
 
 class Table(Closed):
-    """Rows are runs, columns are the study's widths, cells are top-1 accuracies."""
+    """Rows are runs evaluated by one kind of protocol, columns are the study's widths, cells are top-1 accuracies.
+
+    Published figures stand beside them where a row has some, or where `published` is true.
+    """
 
     title: Line
     rows: Annotated[list[Row], Field(min_length=1)]
+    published: Annotated[bool, Strict()] = False
+
+    @property
+    def shows_published(self) -> bool:
+        return self.published or any(row.published for row in self.rows)
 
 
 class Study(Closed):
@@ -54,6 +81,11 @@ class Study(Closed):
     protocol: Name
     runs: dict[Name, Run]
     tables: dict[Name, Table]
+
+    def protocol_of(self, run: str) -> str:
+        """The protocol that evaluates a run: its own, or the study's."""
+        own = self.runs[run].protocol if isinstance(self.runs[run], Reused) else None
+        return own or self.protocol
 
 
 class Params(Closed):
@@ -75,27 +107,52 @@ class Params(Closed):
             _distinct(study.widths, f"{where}.widths")
             _defined(study.protocol, self.protocols, f"{where}.protocol", "protocol")
             for run_name, run in study.runs.items():
-                _defined(run.dataset, self.datasets, f"{where}.runs.{run_name}.dataset", "dataset")
-                if not any(run.sampling.has(width) for width in study.widths):
-                    what = f"has the widths {run.sampling}, but the study evaluates none of them, only {study.widths}"
-                    raise at(f"{where}.runs.{run_name}", what)
+                self._check_run(run, f"{where}.runs.{run_name}")
+        check_references(self.studies)
+        for name, study in self.studies.items():
+            for run in study.runs:
+                if not widths_of(self.studies, (name, run)):
+                    sampling = sampling_of(self.studies, (name, run))
+                    what = f"has the widths {sampling}, but the study evaluates none of them, only {study.widths}"
+                    raise at(f"studies.{name}.runs.{run}", what)
             for table_name, table in study.tables.items():
-                for index, row in enumerate(table.rows):
-                    _check_row(row, study, f"{where}.tables.{table_name}.rows.{index}.runs")
+                self._check_table(table, name, f"studies.{name}.tables.{table_name}")
         return self
 
+    def _check_run(self, run: Run, where: str) -> None:
+        if not isinstance(run, Pruned):
+            _defined(run.dataset, self.datasets, f"{where}.dataset", "dataset")
+        if isinstance(run, Reused) and run.protocol:
+            _defined(run.protocol, self.protocols, f"{where}.protocol", "protocol")
 
-def _check_row(row: Row, study: Study, where: str) -> None:
-    if isinstance(row.runs, str):
-        _defined(row.runs, study.runs, where, "run")
-        return
-    for width, run in row.runs.items():
-        _defined(run, study.runs, f"{where}.{width}", "run")
-        sampling = study.runs[run].sampling
-        if width not in study.widths:
-            raise at(f"{where}.{width}", f"must be one of the study's widths, {study.widths}")
-        if not sampling.has(width):
-            raise at(f"{where}.{width}", f"the run {run!r} has the widths {sampling}")
+    def _check_table(self, table: Table, study: str, where: str) -> None:
+        kinds: dict[str, str] = {}
+        for index, row in enumerate(table.rows):
+            self._check_row(row, study, f"{where}.rows.{index}.runs")
+            for width in row.published:
+                self._check_width(width, study, f"{where}.rows.{index}.published.{width}")
+            for run in row.names:
+                kinds.setdefault(self.protocols[self.studies[study].protocol_of(run)].kind, run)
+        if len(kinds) > 1:
+            (one, first), (other, second), *_ = kinds.items()
+            what = f"has {first!r}, which {one} evaluates, and {second!r}, which {other} does"
+            raise at(where, f"{what}; give each kind of protocol a table of its own")
+
+    def _check_row(self, row: Row, study: str, where: str) -> None:
+        runs = self.studies[study].runs
+        if isinstance(row.runs, str):
+            _defined(row.runs, runs, where, "run")
+            return
+        for width, run in row.runs.items():
+            _defined(run, runs, f"{where}.{width}", "run")
+            sampling = sampling_of(self.studies, (study, run))
+            self._check_width(width, study, f"{where}.{width}")
+            if not sampling.has(width):
+                raise at(f"{where}.{width}", f"the run {run!r} has the widths {sampling}")
+
+    def _check_width(self, width: float, study: str, where: str) -> None:
+        if width not in self.studies[study].widths:
+            raise at(where, f"must be one of the study's widths, {self.studies[study].widths}")
 
 
 def _defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:

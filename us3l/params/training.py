@@ -415,14 +415,44 @@ class Pretrained(Closed):
         return self
 
 
+class Reused(Closed):
+    """The calibrated networks of another run, evaluated on another data set or by another protocol: no training.
+
+    A protocol that is left out is the study's; the protocol's calibration has no part in it.
+    """
+
+    method: Literal["reuse"]
+    run: Reference
+    dataset: Name
+    protocol: Name | None = None
+    resources: Resources = Resources()
+
+
+class Pruned(Closed):
+    """The checkpoint of another run with its least channels cut off: a width is the share that is kept.
+
+    The data set and the backbone are that run's. `criterion`: L1 norms of filters, or of BatchNorms' weights.
+    """
+
+    method: Literal["pruned"]
+    run: Reference
+    criterion: Literal["filters", "batch-norm"]
+    resources: Resources = Resources()
+
+    sampling: ClassVar[Sampling] = Sampling()
+
+
 def _kind_of_run(run: Any) -> str:
     method = run.get("method") if isinstance(run, dict) else getattr(run, "method", None)
-    return {"none": "untrained", "official": "official"}.get(str(method), "pretrained")
+    kinds = {"none": "untrained", "official": "official", "reuse": "reused", "pruned": "pruned"}
+    return kinds.get(str(method), "pretrained")
 
 
 Run = Annotated[
     Annotated[Untrained, Tag("untrained")]
     | Annotated[Official, Tag("official")]
+    | Annotated[Reused, Tag("reused")]
+    | Annotated[Pruned, Tag("pruned")]
     | Annotated[Pretrained, Tag("pretrained")],
     Discriminator(_kind_of_run),
 ]

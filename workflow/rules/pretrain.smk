@@ -13,7 +13,7 @@ rule pretrain:
         "logs/pretrain/{study}/{run}/seed{seed}.jsonl"
     wildcard_constraints:
         study="|".join({study for study, _ in PLAN.runs}),
-        run="|".join({run for _, run in PLAN.runs}),
+        run="|".join({run.name for run in PLAN.runs.values() if "pretrain" in run.stages}),
         seed=r"\d+",
     conda:
         "../envs/us3l.yaml"

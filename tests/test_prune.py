@@ -1,0 +1,123 @@
+"""L1 pruning: which filters go, against numpy's ranking; that they stay silent; what the network then costs."""
+
+from collections.abc import Iterator
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from us3l.complexity import cost
+from us3l.errors import UserError
+from us3l.models import backbone
+from us3l.prune import pruned
+
+BACKBONES = ("small-resnet", "cifar-mobilenetv2", "resnet18")
+CRITERIA = ("filters", "batch-norm")
+
+
+@cache
+def weights_of(name: str) -> dict[str, Tensor]:
+    """Such that nothing is zero that need not be."""
+    torch.manual_seed(0)
+    return {key: torch.randn(p.shape, dtype=torch.float32) for key, p in backbone(name, 1.0, 3).named_parameters()}
+
+
+def made(name: str, kept: float, criterion: str, weights: dict[str, Tensor] | None = None) -> nn.Module:
+    return pruned(
+        weights_of(name) if weights is None else weights, partial(backbone, name, in_channels=3), kept, criterion
+    )
+
+
+def layers(name: str) -> Iterator[tuple[str, str]]:
+    """The names of every convolution and of its BatchNorm."""
+    names = [key for key, m in backbone(name, 1.0, 3).named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    return zip(names[::2], names[1::2], strict=True)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("kept", [0.75, 0.3])
+def test_in_each_convolution_the_filters_of_the_smallest_l1_norm_go(name: str, kept: float) -> None:
+    before, after = weights_of(name), dict(made(name, kept, "filters").named_parameters())
+    for convolution, norm in layers(name):
+        norms = np.abs(before[f"{convolution}.weight"].flatten(1).double().numpy()).sum(1)
+        gone = np.zeros(len(norms), bool)
+        gone[np.argsort(norms)[: int(len(norms) * (1 - kept))]] = True
+        for parameter in (f"{norm}.weight", f"{norm}.bias"):
+            expected = np.where(gone, 0, before[parameter])
+            np.testing.assert_array_equal(after[parameter].detach(), expected, parameter)
+        filters = after[f"{convolution}.weight"].detach()
+        assert not filters[torch.from_numpy(gone)].any()
+        left = filters[torch.from_numpy(~gone)]
+        assert torch.equal(left[left != 0], before[f"{convolution}.weight"][torch.from_numpy(~gone)][left != 0])
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_or_the_channels_whose_batch_norms_weights_are_the_smallest(name: str) -> None:
+    before, after = weights_of(name), dict(made(name, 0.6, "batch-norm").named_parameters())
+    for convolution, norm in layers(name):
+        scales = before[f"{norm}.weight"].abs()
+        smallest = scales <= scales.kthvalue(int(len(scales) * 0.4)).values
+        for parameter in (f"{norm}.weight", f"{norm}.bias"):
+            assert torch.equal(after[parameter], before[parameter].masked_fill(smallest, 0))
+        assert not after[f"{convolution}.weight"][smallest].any()
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_what_is_gone_stays_silent_after_calibration(name: str, criterion: str) -> None:
+    network = made(name, 0.4, criterion)
+    for _ in range(3):
+        network.train()(torch.randn(4, 3, 64, 64) + 2)
+    network.eval()
+    silent = []
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            gone = module.weight == 0
+            module.register_forward_hook(
+                lambda module, inputs, output, gone=gone: silent.append((gone.sum(), output[:, gone].abs().sum()))
+            )
+    assert network(torch.randn(2, 3, 64, 64)).isfinite().all()
+    assert all(int(count) > 0 and total == 0 for count, total in silent)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_all_filters_kept_are_the_network_itself(name: str, criterion: str) -> None:
+    for key, p in made(name, 1.0, criterion).named_parameters():
+        assert torch.equal(p, weights_of(name)[key]), key
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", [*BACKBONES, "resnet50"])
+def test_the_network_computes_what_one_with_masks_on_its_batch_norms_computes(name: str) -> None:
+    """Weights for inputs that are silent anyway are cut too, and nothing tells the difference."""
+    ours, masked = made(name, 0.4, "filters"), backbone(name, 1.0, 3)
+    masked.load_state_dict(weights_of(name), strict=False)  # its BatchNorms' statistics are not among them
+    for own, other in zip(ours.modules(), masked.modules(), strict=True):
+        if isinstance(own, nn.BatchNorm2d):
+            left = (own.weight != 0).double()[:, None, None]
+            other.register_forward_hook(lambda module, inputs, output, left=left: output * left)
+    x = torch.randn(4, 3, 64, 64)
+    for network in (ours, masked):
+        network.train()(x)
+    torch.testing.assert_close(ours.eval()(x), masked.eval()(x), rtol=1e-10, atol=1e-10)
+
+
+def test_a_network_whose_last_filters_go_costs_what_the_narrow_one_does() -> None:
+    """Half of the filters of every layer, the same ones where layers meet, are what width 0.5 leaves out."""
+    weights = {key: each.clone() for key, each in weights_of("cifar-resnet18").items()}
+    for each in weights.values():
+        if each.dim() == 4:
+            each[len(each) // 2 :] *= 1e-3
+    image = torch.zeros(1, 3, 32, 32)
+    ours = cost(made("cifar-resnet18", 0.5, "filters", weights).eval(), image, 100)
+    narrow = cost(backbone("cifar-resnet18", 0.5, 3).eval(), image, 100)
+    unseen = 256 * 100  # the classifier takes all features, silent or not
+    assert (ours["parameters"], ours["macs"]) == (narrow["parameters"], narrow["macs"] + unseen)
+
+
+def test_a_network_without_batch_norms_is_refused() -> None:
+    with pytest.raises(UserError, match="each with a BatchNorm of its own"):
+        made("vit-tiny", 0.5, "filters")

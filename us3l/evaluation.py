@@ -1,0 +1,89 @@
+"""What the protocols share: a run's narrow networks, the images as they see them, and one JSON for each width."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from us3l.complexity import cost
+from us3l.data import images as data
+from us3l.data.images import open_images
+from us3l.data.resident import resident
+from us3l.data.store import Store, open_store
+from us3l.networks import networks_to_evaluate
+from us3l.params.data import Views
+from us3l.plan import RunPlan
+from us3l.provenance import identify, record
+from us3l.random import Purpose
+from us3l.records import write_record
+from us3l.scores import score
+
+CHUNK = 1024  # images in a forward pass without gradients
+
+
+class Images:
+    """A data set as the networks see it. Views are [B, C, H, W], normalized; labels: [N] of the training images."""
+
+    def __init__(self, store: Store, views: Views, seed: int, device: torch.device) -> None:
+        self.views, self.seed, self.classes = views, seed, len(store.classes)
+        self.labels = resident(store.train.labels, device)
+        self._train, self._test = open_images(store.train, device), open_images(store.test, device)
+
+    @property
+    def example(self) -> Tensor:
+        """One test image, [1, C, H, W]."""
+        return next(self._test.plain([torch.arange(1)], self.views.test, self.views.normalize))
+
+    def augmented(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """For each batch the linear view of training images, whose numbers it holds [B], as they look in this epoch."""
+        where = {"seed": self.seed, "purpose": Purpose.LINEAR_AUGMENT, "epoch": epoch}
+        return (x for (x,) in self._train.augmented(batches, [self.views.linear], self.views.normalize, **where))
+
+    def training(self) -> Iterator[Tensor]:
+        """All training images in the test view, in chunks."""
+        return self._plain(self._train)
+
+    def test(self) -> Iterator[Tensor]:
+        """All test images, in chunks."""
+        return self._plain(self._test)
+
+    def _plain(self, images: data.Images) -> Iterator[Tensor]:
+        return images.plain(torch.arange(len(images)).split(CHUNK), self.views.test, self.views.normalize)
+
+
+Answer = Callable[[list[nn.Module], Images, Any], list[Tensor]]
+
+
+def evaluate(plan: RunPlan, seed: int, device: torch.device, answer: Answer) -> None:
+    """Write one JSON for each width of the run.
+
+    `answer` makes of the networks, in evaluation mode on the device, the images and the protocol the logits of each
+    network [test images, classes]. Raises UserError where a network or the data set is not as expected.
+    """
+    store, kind, start = open_store(plan.data.folder), plan.protocol.kind, time.monotonic()
+    opened = networks_to_evaluate(plan, seed, store)
+    networks = [network.to(device) for network, _ in opened]
+    images = Images(store, plan.data.dataset.views, seed, device)
+    logits = answer(networks, images, plan.protocol)
+    labels = resident(store.test.labels, torch.device("cpu"))
+    scores = [score(each.cpu(), labels) for each in logits]
+    seconds = (time.monotonic() - start) / len(networks)
+    where = {"study": plan.study, "run": plan.name, "protocol": kind, "dataset": plan.data.name}
+    for width, network, (_, origin), result in zip(plan.widths, networks, opened, scores, strict=True):
+        identity = identify(kind, plan.recipe(kind), **origin, seed=seed, width=width)
+        size = cost(network.eval(), images.example, images.classes)
+        facts = record(identity, device, seconds)
+        write_record(plan.evaluation(seed, width), {**where, **result, **size, **facts})
+
+
+@torch.no_grad()
+def features(networks: list[nn.Module], views: Iterable[Tensor]) -> list[Tensor]:
+    """What each network makes of the chunks of images: [N, F]."""
+    chunks = [[network(x) for network in networks] for x in views]
+    return [torch.cat(of_one) for of_one in zip(*chunks, strict=True)]
+
+
+def feature_sizes(networks: list[nn.Module], images: Images) -> list[int]:
+    return [each.shape[1] for each in features(networks, [images.example])]

@@ -1,0 +1,58 @@
+"""Fine-tuning: all weights of each width and a fresh classifier on it are trained.
+
+Official workers/linear.py without LINEAR_EVAL: training mode, SGD, cross-entropy, the result after the last epoch. On a
+data set that is a share of another it is the semi-supervised evaluation. The official code means the classifier to have
+a learning rate of its own, FC_LR, but gives it that of the network; here it has its own.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from us3l.classifier import fit, linear_layer
+from us3l.evaluation import Images, evaluate, feature_sizes, features
+from us3l.params.evaluation import Finetune
+from us3l.plan import RunPlan
+from us3l.sgd import sgd_step
+
+
+def finetune(plan: RunPlan, seed: int, device: torch.device) -> None:
+    """Write one JSON for each width of the run; see `us3l.evaluation.evaluate`."""
+    evaluate(plan, seed, device, answers)
+
+
+def answers(networks: list[nn.Module], images: Images, protocol: Finetune) -> list[Tensor]:
+    """The logits of the test images [N, classes] for each network, which is trained in place."""
+    labels, seed = images.labels, images.seed
+    tuned = [
+        Tuned(network, linear_layer(size, images.classes, seed, labels.device), protocol)
+        for network, size in zip(networks, feature_sizes(networks, images), strict=True)
+    ]
+    learners = [each.learn for each in tuned]
+    see = lambda epoch, batches: ([x] * len(tuned) for x in images.augmented(epoch, batches))  # noqa: E731
+    fit(learners, see, labels, protocol, seed)
+    return features([each.model.eval() for each in tuned], images.test())
+
+
+class Tuned:
+    """A network with a classifier on it, and their velocities."""
+
+    def __init__(self, network: nn.Module, classifier: nn.Linear, protocol: Finetune) -> None:
+        self.model = nn.Sequential(network, classifier).train()
+        self.optimizer = protocol.optimizer
+        self.parameters = list(self.model.parameters())
+        self.velocities = [torch.zeros_like(each) for each in self.parameters]
+        own = (protocol.classifier_lr or protocol.optimizer.lr) / protocol.optimizer.lr
+        count = len(list(network.parameters()))
+        self.relative_rates = [1.0 if index < count else own for index in range(len(self.parameters))]
+
+    def learn(self, x: Tensor, labels: Tensor, lr: float) -> None:
+        """One step on images x: [B, C, H, W]; `lr` is the network's. One image alone has no batch statistics."""
+        if len(x) == 1:
+            return
+        gradients = torch.autograd.grad(F.cross_entropy(self.model(x), labels), self.parameters)
+        for weights, gradient, velocity, relative in zip(
+            self.parameters, gradients, self.velocities, self.relative_rates, strict=True
+        ):
+            decayed = gradient + self.optimizer.weight_decay * weights.detach()
+            sgd_step(weights, decayed, velocity, lr * relative, self.optimizer.momentum)

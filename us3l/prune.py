@@ -1,0 +1,73 @@
+"""L1-pruned networks, which narrow ones are compared with (official slimmable_ops.py, Pruned*).
+
+In each layer, not over all of them, the filters of the smallest l1 norm go, or those whose BatchNorms' weights are the
+smallest. The network keeps its shape: what goes is zero.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from us3l.errors import UserError
+from us3l.slim import narrow
+
+SIDE = 64  # pixels of an image that every backbone takes
+
+
+def pruned(
+    weights: dict[str, Tensor],
+    build: Callable[[float], nn.Module],
+    kept: float,
+    criterion: Literal["filters", "batch-norm"],
+) -> nn.Module:
+    """The network of full width with these weights, of whose filters the share `kept` is left in every convolution.
+
+    A filter goes with its BatchNorm channel's weight and bias, so that no running statistics let anything through, and
+    with the weights that later convolutions have for that channel, where nothing else arrives in it.
+    Raises UserError where a convolution has no BatchNorm of its own after it.
+    """
+    network = narrow(weights, build(1.0))
+    for convolution, norm in _pairs(network):
+        norms = convolution.weight.flatten(1) if criterion == "filters" else norm.weight[:, None]
+        # The official code rounds the number that goes down, and so do we.
+        gone = norms.abs().sum(1).argsort(stable=True)[: int(len(norms) * (1 - kept))]
+        for parameter in (convolution.weight, norm.weight, norm.bias):
+            parameter.data[gone] = 0
+    _cut_silent_inputs(network)
+    return network
+
+
+def _pairs(network: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Each convolution, and the BatchNorm on its output, which the backbones register next."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    if not layers or [isinstance(layer, nn.Conv2d) for layer in layers] != [True, False] * (len(layers) // 2):
+        raise UserError("l1 pruning needs a network of convolutions, each with a BatchNorm of its own")
+    return list(zip(layers[::2], layers[1::2], strict=True))
+
+
+@torch.no_grad()
+def _cut_silent_inputs(network: nn.Module) -> None:
+    """Zero the weights of input channels that are zero in every image.
+
+    They are found by an image of ones instead of which every BatchNorm sends ones where a channel is left, else zeros.
+    """
+
+    def send(norm: nn.BatchNorm2d, inputs: Any, output: Tensor) -> Tensor:
+        return torch.ones_like(output) * ((norm.weight != 0) | (norm.bias != 0))[:, None, None]
+
+    def cut(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+        silent = ~inputs[0][0].flatten(1).any(1)
+        filters, groups = convolution.out_channels, convolution.groups
+        of_filter = silent.view(groups, 1, -1).expand(-1, filters // groups, -1).reshape(filters, -1)
+        convolution.weight[of_filter] = 0
+
+    pairs = _pairs(network)
+    hooks = [
+        each for one, norm in pairs for each in (one.register_forward_pre_hook(cut), norm.register_forward_hook(send))
+    ]
+    network.eval()(torch.ones(1, pairs[0][0].in_channels, SIDE, SIDE))
+    network.train()
+    for hook in hooks:
+        hook.remove()
