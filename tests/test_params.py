@@ -33,6 +33,7 @@ def content() -> dict[str, Any]:
     made = params()
     views = {"normalize": {"mean": [0.5] * 3, "std": [0.2] * 3}, "pretrain": [{"flip": 0.5}, {"flip": 0.5}]}
     archive = {"kind": "cifar10", "url": "https://example.org/cifar.tar.gz", "md5": "0" * 32}
+    archive["subset"] = {"classes": 2, "train": 5, "test": 5}
     images = {"kind": "folder", "train": "images", "test_fraction": 0.1, "image_size": 32}
     made["datasets"] |= {"cifar": {"source": archive, "views": views}, "pets": {"source": images, "views": views}}
     narrow = RUN | {"sampling": {"range": [0.25, 0.25], "samples": 1}}
@@ -91,6 +92,7 @@ def test_the_content_that_these_tests_spoil_is_right() -> None:
         ("biuld", ["tiny"], "unknown key; did you mean 'build'?"),
         ("datasets.digits.sorce", {}, "unknown key; did you mean 'source'?"),
         ("datasets.digits.source.test_fracton", 0.2, "unknown key; did you mean 'test_fraction'?"),
+        ("datasets.cifar.source.subset.class", 2, "unknown key; did you mean 'classes'?"),
         ("datasets.digits.views.normalise", {}, "unknown key; did you mean 'normalize'?"),
         ("datasets.digits.views.normalize.men", [], "unknown key; did you mean 'mean'?"),
         ("datasets.digits.views.pretrain.0.flipp", 0.5, "unknown key; did you mean 'flip'?"),
@@ -126,6 +128,7 @@ def test_a_misspelt_key_is_named_with_the_right_one(key: str, value: Any, said: 
         "datasets.digits.source.kind",
         "datasets.digits.source.test_fraction",
         "datasets.cifar.source.url",
+        "datasets.cifar.source.subset.test",
         "protocols.quick.epochs",
         f"{STUDY}.tables",
         f"{STUDY}.tables.main.title",
@@ -232,6 +235,7 @@ VIEWS = "datasets.digits.views"
         ("datasets.digits.source.test_fraction", 1.5, "must be less than 1, not 1.5"),
         ("datasets.cifar.source.md5", "C0FFEE", "must be 32 hexadecimal digits, in lower case, not 'C0FFEE'"),
         ("datasets.cifar.source.url", "example.org", "must be an https:// or file:// address, not 'example.org'"),
+        ("datasets.cifar.source.subset.classes", 1, "must be at least 2, not 1"),
         (f"{VIEWS}.pretrain", [{}], "must have at least 2 entries, not [{}]"),
         (f"{VIEWS}.pretrain", [{}, {}, {}], "must have at most 2 entries, not [{}, {}, {}]"),
         (f"{VIEWS}.pretrain.0.flip", 1.5, "must be at most 1.0, not 1.5"),

@@ -14,7 +14,7 @@ def choose(contents: Contents, subset: CifarSubset) -> Contents:
     Raises ValueError, with both numbers, where there are fewer classes or images than asked for.
     """
     if len(contents.classes) < subset.classes:
-        raise ValueError(f"subset.classes is {subset.classes}, but there are only {len(contents.classes)}")
+        raise ValueError(f"subset.classes is {subset.classes}, but there are only {len(contents.classes)} classes")
     numbers = sorted(range(len(contents.classes)), key=contents.classes.__getitem__)[: subset.classes]
     return Contents(
         classes=tuple(contents.classes[number] for number in numbers),
@@ -25,13 +25,13 @@ def choose(contents: Contents, subset: CifarSubset) -> Contents:
 
 
 def _smallest(part: Unwritten, numbers: list[int], count: int, key: str) -> Unwritten:
-    """The images of the classes with these numbers, which become 0, 1, ..."""
+    """Of the classes with these numbers, which become 0, 1, ..., so many images each."""
     images = np.concatenate(list(part.blocks))
     chosen = []
     for label, number in enumerate(numbers):
         where = np.flatnonzero(part.labels == number)
         if len(where) < count:
-            raise ValueError(f"subset.{key} is {count}, but there is a class of only {len(where)}")
+            raise ValueError(f"subset.{key} is {count}, but there is a class of only {len(where)} images")
         chosen += sorted((sha256(images[index].tobytes()).digest(), label, index) for index in where)[:count]
     chosen.sort()
     return Unwritten(np.array([label for _, label, _ in chosen]), [images[[index for _, _, index in chosen]]])
