@@ -17,7 +17,7 @@ from us3l.data import cifar
 from us3l.data.sources import convert
 from us3l.data.store import Store, open_store
 from us3l.errors import UserError
-from us3l.params.data import Cifar
+from us3l.params.data import Cifar, CifarSubset
 
 Members = dict[str, bytes]
 
@@ -81,16 +81,16 @@ def write_archive(path: Path, members: Members) -> Path:
     return path
 
 
-def prepared(archive: Path, kind: str = "cifar100") -> Store:
+def prepared(archive: Path, kind: str = "cifar100", subset: CifarSubset | None = None) -> Store:
     md5 = hashlib.md5(archive.read_bytes()).hexdigest()
     folder = archive.parent / "store"
-    convert(Cifar(kind=kind, url=archive.as_uri(), md5=md5), folder, archive.parent / "downloads")
+    convert(Cifar(kind=kind, url=archive.as_uri(), md5=md5, subset=subset), folder, archive.parent / "downloads")
     return open_store(folder)
 
 
-def assert_refused(archive: Path, reason: str) -> None:
+def assert_refused(archive: Path, reason: str, subset: CifarSubset | None = None) -> None:
     with pytest.raises(UserError, match=reason) as caught:
-        prepared(archive)
+        prepared(archive, subset=subset)
     assert str(caught.value).startswith(str(archive))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
@@ -134,6 +134,66 @@ def test_an_array_in_fortran_order_is_read_as_what_it_is(tmp_path: Path) -> None
 def test_the_same_archive_gives_the_same_hash(tmp_path: Path) -> None:
     first = prepared(write_archive(tmp_path / "a.tar.gz", members100(python2)))
     assert prepared(write_archive(tmp_path / "b.tar.gz", members100(python3))).sha256 == first.sha256
+
+
+NAMES = ("cup", "apple", "dog", "bear")
+
+
+def members_in_order(seed: int) -> Members:
+    """5 training and 3 test images of each class, which a seed puts in an order, as it does the names.
+
+    One image of each split is both a cup and an apple.
+    """
+    random = np.random.default_rng(seed)
+    names = random.permutation(len(NAMES))
+    members = {"cifar-100-python/meta": python3({"fine_label_names": [NAMES[name] for name in names]})}
+    for split, count in (("train", 20), ("test", 12)):
+        data, order = images(count), random.permutation(count)
+        data[1] = data[0]
+        labels = [names.tolist().index(index % len(NAMES)) for index in order]
+        members[f"cifar-100-python/{split}"] = python3({"data": data[order], "fine_labels": labels})
+    return members
+
+
+SUBSET = CifarSubset(classes=3, train=4, test=2)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_subset_does_not_depend_on_the_order_of_the_archive(tmp_path: Path, seed: int) -> None:
+    archives = [write_archive(tmp_path / f"{number}.tar.gz", members_in_order(number)) for number in (0, seed)]
+    (whole, other_whole), (part, other_part) = (
+        [prepared(archive, subset=subset).sha256 for archive in archives] for subset in (None, SUBSET)
+    )
+    assert whole != other_whole
+    assert part == other_part
+
+
+def test_a_subset_is_the_first_classes_by_name_and_the_smallest_hashes(tmp_path: Path) -> None:
+    store = prepared(write_archive(tmp_path / "c.tar.gz", members_in_order(0)), subset=SUBSET)
+    assert store.classes == ("apple", "bear", "cup")
+    for split, count, kept in ((store.train, 20, 4), (store.test, 12, 2)):
+        data = pixels(count)
+        data[1] = data[0]
+        digests = [hashlib.sha256(image.tobytes()).digest() for image in data]
+        of_each = {name: sorted(digests[NAMES.index(name) :: len(NAMES)]) for name in store.classes}
+        expected = sorted((digest, name) for name, smallest in of_each.items() for digest in smallest[:kept])
+        found = [
+            (hashlib.sha256(image).digest(), store.classes[label])
+            for image, label in zip(split.images, split.labels, strict=True)
+        ]
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("subset", "reason"),
+    [
+        ({"classes": 5, "train": 1, "test": 1}, "subset.classes is 5, but there are only 4 classes"),
+        ({"classes": 2, "train": 6, "test": 1}, "subset.train is 6, but there is a class of only 5 images"),
+        ({"classes": 2, "train": 1, "test": 4}, "subset.test is 4, but there is a class of only 3 images"),
+    ],
+)
+def test_a_subset_of_more_than_there_is_is_refused(tmp_path: Path, subset: dict[str, int], reason: str) -> None:
+    assert_refused(write_archive(tmp_path / "c.tar.gz", members_in_order(0)), reason, CifarSubset(**subset))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])

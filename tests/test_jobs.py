@@ -62,7 +62,7 @@ def taking() -> Plan:
     made = content()
     made["protocols"]["near"] = {"kind": "knn"}
     tiny, reused = made["studies"]["tiny"], {"method": "reuse", "dataset": "more", "protocol": "near"}
-    learning = RUN | {"method": RUN["method"] | {"teacher": "tiny/narrow"}}
+    learning = RUN | {"method": RUN["method"] | {"momentum": None, "teacher": "tiny/narrow"}}
     of_study = {
         "reused": {"near": reused | {"run": "tiny/us3l"}, "cut-near": reused | {"run": "pruned/cut"}},
         "pruned": {"cut": {"method": "pruned", "run": "tiny/us3l", "criterion": "batch-norm"}},

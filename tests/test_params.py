@@ -17,10 +17,11 @@ STUDY, RUNS = "studies.tiny", "studies.tiny.runs.us3l"
 ROWS = f"{STUDY}.tables.main.rows"
 NAME = "must be lower-case letters and digits, with single hyphens between"
 METHOD_KEYS = (
-    "name, base, distillation, distillation_strength, features, distillation_head, momentum, momentum_update, "
-    "teacher, temperature, student_temperature, teacher_temperature, hidden, output"
+    "name, base, distillation, distillation_strength, features, distillation_head, teacher, momentum, "
+    "momentum_schedule, momentum_update, temperature, student_temperature, teacher_temperature, queue, hidden, output"
 )
-OPTIMIZER_KEYS = "lr, momentum, weight_decay, schedule, milestones, warmup_epochs"
+PROBE_KEYS = "lr, momentum, weight_decay, schedule, milestones, warmup_epochs"
+OPTIMIZER_KEYS = f"{PROBE_KEYS}, kind, betas, rate"
 VIEW_KEYS = "resized_crop, affine, color_jitter, grayscale, blur, flip, solarize"
 BACKBONES = (
     "'small-resnet', 'cifar-resnet18', 'cifar-resnet34', 'cifar-resnet50', 'cifar-resnet101', 'resnet18', 'resnet34', "
@@ -33,6 +34,7 @@ def content() -> dict[str, Any]:
     made = params()
     views = {"normalize": {"mean": [0.5] * 3, "std": [0.2] * 3}, "pretrain": [{"flip": 0.5}, {"flip": 0.5}]}
     archive = {"kind": "cifar10", "url": "https://example.org/cifar.tar.gz", "md5": "0" * 32}
+    archive["subset"] = {"classes": 2, "train": 5, "test": 5}
     images = {"kind": "folder", "train": "images", "test_fraction": 0.1, "image_size": 32}
     made["datasets"] |= {"cifar": {"source": archive, "views": views}, "pets": {"source": images, "views": views}}
     narrow = RUN | {"sampling": {"range": [0.25, 0.25], "samples": 1}}
@@ -91,6 +93,7 @@ def test_the_content_that_these_tests_spoil_is_right() -> None:
         ("biuld", ["tiny"], "unknown key; did you mean 'build'?"),
         ("datasets.digits.sorce", {}, "unknown key; did you mean 'source'?"),
         ("datasets.digits.source.test_fracton", 0.2, "unknown key; did you mean 'test_fraction'?"),
+        ("datasets.cifar.source.subset.class", 2, "unknown key; did you mean 'classes'?"),
         ("datasets.digits.views.normalise", {}, "unknown key; did you mean 'normalize'?"),
         ("datasets.digits.views.normalize.men", [], "unknown key; did you mean 'mean'?"),
         ("datasets.digits.views.pretrain.0.flipp", 0.5, "unknown key; did you mean 'flip'?"),
@@ -98,7 +101,7 @@ def test_the_content_that_these_tests_spoil_is_right() -> None:
         ("datasets.digits.views.test", {"centre_crop": 8}, "unknown key; did you mean 'center_crop'?"),
         ("protocols.quick.batchsize", 8, "unknown key; did you mean 'batch_size'?"),
         ("protocols.quick.calibration", {"pases": 1}, "unknown key; did you mean 'passes'?"),
-        ("protocols.quick.optimizer.nesterov", True, f"unknown key; there is {OPTIMIZER_KEYS}, trust"),
+        ("protocols.quick.optimizer.nesterov", True, f"unknown key; there is {PROBE_KEYS}, trust"),
         (f"{STUDY}.seed", [0], "unknown key; did you mean 'seeds'?"),
         (f"{RUNS}.epohcs", 4, "unknown key; did you mean 'epochs'?"),
         (f"{RUNS}.method.temprature", 0.2, "unknown key; did you mean 'temperature'?"),
@@ -173,6 +176,7 @@ def test_a_protocol_has_the_keys_of_its_kind(protocol: dict[str, Any], said: str
         "datasets.digits.source.kind",
         "datasets.digits.source.test_fraction",
         "datasets.cifar.source.url",
+        "datasets.cifar.source.subset.test",
         "protocols.quick.epochs",
         f"{STUDY}.tables",
         f"{STUDY}.tables.main.title",
@@ -279,6 +283,7 @@ VIEWS = "datasets.digits.views"
         ("datasets.digits.source.test_fraction", 1.5, "must be less than 1, not 1.5"),
         ("datasets.cifar.source.md5", "C0FFEE", "must be 32 hexadecimal digits, in lower case, not 'C0FFEE'"),
         ("datasets.cifar.source.url", "example.org", "must be an https:// or file:// address, not 'example.org'"),
+        ("datasets.cifar.source.subset.classes", 1, "must be at least 2, not 1"),
         (f"{VIEWS}.pretrain", [{}], "must have at least 2 entries, not [{}]"),
         (f"{VIEWS}.pretrain", [{}, {}, {}], "must have at most 2 entries, not [{}, {}, {}]"),
         (f"{VIEWS}.pretrain.0.flip", 1.5, "must be at most 1.0, not 1.5"),
@@ -379,11 +384,11 @@ def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, An
         ),
         (
             {"name": "byol", "base": "cosine", "momentum": None},
-            "byol needs a momentum encoder: give momentum, or take simsiam",
+            "byol needs a momentum encoder or a frozen teacher: give momentum, or take simsiam",
         ),
         (
             {"name": "simclr", "base": "infonce", "momentum": None},
-            "the infonce base loss compares with a momentum encoder: give momentum, or take nt-xent",
+            "the infonce loss compares with another network's embeddings: give momentum or teacher, or take nt-xent",
         ),
         (
             {"name": "simclr", "base": "nt-xent", "momentum": None, "momentum_update": "every-width"},
@@ -480,7 +485,7 @@ def prune(run: str) -> dict[str, Any]:
 
 
 def taught(teacher: str) -> dict[str, Any]:
-    return RUN | {"method": RUN["method"] | {"teacher": teacher}}
+    return RUN | {"method": RUN["method"] | {"momentum": None, "teacher": teacher}}
 
 
 SAME = {"seeds": [0], "widths": [1.0, 0.25]}

@@ -204,7 +204,7 @@ def taking() -> dict[str, Any]:
         "cut-near": reused | {"run": "cut"},
         "near": reused | {"run": "tiny/us3l"},
         "cut": {"method": "pruned", "run": "tiny/us3l", "criterion": "filters"},
-        "student": RUN | {"dataset": "more", "method": RUN["method"] | {"teacher": "tiny/us3l"}},
+        "student": RUN | {"dataset": "more", "method": RUN["method"] | {"momentum": None, "teacher": "tiny/us3l"}},
     }
     rows = [{"label": name, "runs": name} for name in ("cut-near", "near")]
     tables = {"main": {"title": "Near", "rows": rows}}

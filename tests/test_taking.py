@@ -46,7 +46,7 @@ def content(**teacher: Any) -> dict[str, Any]:
     folder = {"kind": "folder", "train": "pictures", "test_fraction": 0.5, "image_size": 8}
     made["datasets"]["colour"] = {"source": folder, "views": views}
     reused = {"method": "reuse", "run": "tiny/us3l", "dataset": "digits"}
-    student = RUN | {"epochs": 1, "method": RUN["method"] | {"teacher": "tiny/us3l"}}
+    student = RUN | {"epochs": 1, "method": RUN["method"] | {"momentum": None, "teacher": "tiny/us3l"}}
     runs = {
         "near": reused | {"protocol": "near"},
         "moved": reused | {"dataset": "more"},
@@ -153,7 +153,7 @@ def test_another_teacher_is_what_has_changed(project: Project, us3l: Command) ->
     printed = us3l("why", "results/later/linear/student/seed0-w025.json")[1]
     assert f"-teacher: {seal(CHECKPOINT)}\n+teacher: absent\n" in printed
     assert "us3l pretrain tiny other 0: not made yet" in printed
-    made["studies"]["later"]["runs"]["student"]["method"]["teacher"] = None
+    made["studies"]["later"]["runs"]["student"]["method"] |= {"momentum": 0.9, "teacher": None}
     project.write(made)
     printed = us3l("why", "results/later/linear/student/seed0-w025.json")[1]
     assert "-recipe.run.method.teacher: small-resnet\n+recipe.run.method.teacher: None\n" in printed

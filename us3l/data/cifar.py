@@ -9,9 +9,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from us3l.data.cifar_subset import choose
 from us3l.data.plain_pickle import PlainArray, PlainBytes, load_plain
 from us3l.data.store import Contents, Split, Unwritten
 from us3l.errors import UserError
+from us3l.params.data import CifarSubset
 
 _MOST_BYTES = 1 << 29  # the official archives unpack to 0.2 GB
 _WRONG_BYTES = (OSError, EOFError, zlib.error, tarfile.TarError)
@@ -47,14 +49,21 @@ _LAYOUTS = {
 }
 
 
-def read_cifar(archive: Path, kind: str) -> Contents:
-    """The images, in the archive's order, of a `kind` "cifar10" or "cifar100". Raises UserError if it is not one."""
+def read_cifar(archive: Path, kind: str, subset: CifarSubset | None) -> Contents:
+    """The images of a `kind` "cifar10" or "cifar100": all in the archive's order, or a subset.
+
+    Raises UserError where the archive is not one of them, or has less than the subset asks for.
+    """
     try:
-        return _contents(archive, _LAYOUTS[kind])
+        contents = _contents(archive, _LAYOUTS[kind])
     except (*_WRONG_BYTES, *_WRONG_VALUES) as error:
         raise UserError(
             f"{archive}: not an archive of {kind} ({error}); give url and md5 of the official one in params.yaml"
         ) from None
+    try:
+        return choose(contents, subset) if subset else contents
+    except ValueError as error:
+        raise UserError(f"{archive}: {error}; ask for less in params.yaml") from None
 
 
 def _contents(archive: Path, layout: _Layout) -> Contents:

@@ -44,7 +44,7 @@ def _read(source: Source, downloads: Path) -> Contents:
         case Digits():
             return _read_digits(source)
         case Cifar():
-            return read_cifar(fetch(source.url, source.md5, downloads), source.kind)
+            return read_cifar(fetch(source.url, source.md5, downloads), source.kind, source.subset)
         case Folder():
             from us3l.data.folder import read_folder  # brings torchvision, which the other sources do without
 

@@ -12,6 +12,7 @@ from us3l.params.schema import (
     Number,
     Probability,
     Range,
+    Several,
     Share,
     at,
     matching,
@@ -35,12 +36,24 @@ class Digits(Closed):
     test_fraction: Fraction
 
 
+class CifarSubset(Closed):
+    """The first `classes` by name; of each, `train` and `test` images: those whose pixels have the smallest SHA-256.
+
+    They are the same images in the same order whatever order the archive has, so a rebuilt one gives the same data.
+    """
+
+    classes: Several
+    train: Count
+    test: Count
+
+
 class Cifar(Closed):
-    """The official python archive of CIFAR-10 or CIFAR-100, from an https:// or file:// address."""
+    """The official python archive of CIFAR-10 or CIFAR-100, from an https:// or file:// address, or part of it."""
 
     kind: Literal["cifar10", "cifar100"]
     url: Address
     md5: Annotated[str, matching(r"[0-9a-f]{32}", "32 hexadecimal digits, in lower case")]
+    subset: CifarSubset | None = None
 
 
 class Folder(Closed):
