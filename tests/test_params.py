@@ -10,6 +10,7 @@ from project import ROOT, RUN, params
 
 from us3l.errors import UserError
 from us3l.params.studies import Params
+from us3l.params.training import Method
 from us3l.reading import load
 
 NOTHING = object()
@@ -149,7 +150,7 @@ def test_a_protocol_is_linear_unless_it_says_its_kind(protocol: dict[str, Any], 
         ({"kind": "finetune"}, "epochs: is missing"),
         (
             TRAINED | {"kind": "finetune", "optimizer": {"lr": 0.1, "trust": 0.1}},
-            f"optimizer.trust: unknown key; there is {OPTIMIZER_KEYS}",
+            f"optimizer.trust: unknown key; there is {PROBE_KEYS}",
         ),
         (TRAINED | {"kind": "finetune", "batch_size": 1}, "batch_size: must be at least 2, not 1"),
         (
@@ -247,7 +248,12 @@ VIEWS = "datasets.digits.views"
         (f"{RUNS}.method.momentum", 1.5, "must be at most 1.0, not 1.5"),
         (f"{RUNS}.method.temperature", 0, "must be greater than 0, not 0"),
         (f"{RUNS}.method.hidden", 1, "must be at least 2, not 1"),
-        (f"{RUNS}.method.name", "moco", "must be 'simclr', 'byol' or 'simsiam', not 'moco'"),
+        (
+            f"{RUNS}.method.name",
+            "swav",
+            "must be 'simclr', 'byol', 'simsiam', 'moco', 'moco-v3', 'seed' or 'supervised', not 'swav'",
+        ),
+        (f"{RUNS}.method.base", "cosin", "no loss is called 'cosin'; did you mean 'cosine'?"),
         (f"{RUNS}.optimizer.lr", 0, "must be greater than 0, not 0"),
         (f"{RUNS}.optimizer.lr", NAN, "must be a finite number, not nan"),
         (f"{RUNS}.optimizer.lr", INF, "must be a finite number, not inf"),
@@ -379,8 +385,52 @@ def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, An
     ("method", "said"),
     [
         (
-            {"name": "simsiam", "base": "cosine"},
-            "simsiam has no momentum encoder: set momentum to null, or take byol",
+            {"name": "moco", "base": "queue", "queue": 64, "momentum": None},
+            "moco needs a momentum encoder: give momentum",
+        ),
+        (
+            {"name": "seed", "base": "cosine", "momentum": None},
+            "seed learns from a frozen teacher: name its run under teacher",
+        ),
+        (
+            {"name": "seed", "base": "cosine", "teacher": "us3l"},
+            "a frozen teacher takes the place of the momentum encoder: set momentum to null",
+        ),
+        (
+            {"name": "byol", "base": "cosine", "momentum": None, "teacher": "us3l", "features": {"layers": ["layer2"]}},
+            "features are distilled between widths of one network: leave features or teacher out",
+        ),
+        (
+            {"name": "simclr", "base": "nt-xent", "momentum": None, "momentum_schedule": "cosine"},
+            "momentum_schedule says how a momentum encoder slows down, and there is none",
+        ),
+        (
+            {"name": "simclr", "base": "cross-entropy"},
+            "supervised training has the base loss cross-entropy, and no other method has it",
+        ),
+        (
+            {"name": "supervised", "base": "cross-entropy"},
+            "supervised training learns from labels alone: set momentum to null, leave teacher and features",
+        ),
+        (
+            {"name": "supervised", "base": "cross-entropy", "momentum": None},
+            "supervised training distils by soft-labels, or not at all (distillation: null)",
+        ),
+        (
+            {"name": "byol", "base": "cosine", "distillation": "soft-labels"},
+            "the loss soft-labels is that of supervised training",
+        ),
+        (
+            {"name": "byol", "base": "cosine", "distillation": "queue", "momentum": None, "teacher": "us3l"},
+            "queue: must say how many embeddings are kept, since the losses are cosine, queue",
+        ),
+        (
+            {"name": "byol", "base": "cosine", "temperature": 0.2},
+            "temperature: is read by infonce, nt-xent, contrastive, queue only, and the losses are cosine",
+        ),
+        (
+            {"name": "byol", "base": "cosine", "queue": 64},
+            "queue: is read by queue, queue-soft-labels only, and the losses are cosine",
         ),
         (
             {"name": "byol", "base": "cosine", "momentum": None},
@@ -405,7 +455,8 @@ def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, An
     ],
 )
 def test_an_impossible_method_is_refused_with_the_way_out(method: dict[str, Any], said: str) -> None:
-    assert refusal(yaml.safe_dump(edited(f"{RUNS}.method", method))) == f"{RUNS}.method: {said}"
+    of_key = said.split(":")[0] in Method.model_fields
+    assert refusal(yaml.safe_dump(edited(f"{RUNS}.method", method))) == f"{RUNS}.method{'.' if of_key else ': '}{said}"
 
 
 @pytest.mark.parametrize(
@@ -494,7 +545,9 @@ SAME = {"seeds": [0], "widths": [1.0, 0.25]}
 @pytest.mark.parametrize(
     "run",
     [
-        *(kind(name) for kind in (reuse, prune, taught) for name in ("us3l", "tiny/us3l", "later/us3l", "pixels")),
+        *(kind(name) for kind in (reuse, prune, taught) for name in ("us3l", "tiny/us3l", "later/us3l")),
+        reuse("pixels"),
+        prune("pixels"),
         reuse("narrow"),
         reuse("us3l", dataset="cifar", protocol="near", resources={"gpus": 1}),
         reuse("cut"),

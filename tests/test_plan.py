@@ -323,7 +323,7 @@ def recipes_of_takers(made: dict[str, Any]) -> dict[str, str]:
         ("studies.tiny.runs.us3l.epochs", 8, set()),
         ("studies.tiny.runs.us3l.backbone", "resnet18", {"pretrain student"}),
         ("studies.later.runs.student.method.teacher", "tiny/other", set()),
-        ("studies.later.runs.student.method.teacher", None, {"pretrain student"}),
+        ("studies.later.runs.student.method.distillation", "mse", {"pretrain student"}),
         ("studies.later.runs.near.dataset", "digits", set()),
         ("studies.later.runs.near.protocol", None, {"linear near"}),
         ("studies.later.runs.cut.criterion", "batch-norm", {"calibrate cut"}),
