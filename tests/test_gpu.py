@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from project import RUN, Project, params
+from test_images import write
 from torch import Tensor
 
 from us3l.data.augment import augment
+from us3l.data.decoded import Decoded
+from us3l.data.folder import files
 from us3l.learner import Learner
 from us3l.params.data import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize
 from us3l.params.training import Pretrained
@@ -45,6 +48,22 @@ def test_views_are_the_cpus_within_rounding() -> None:
 
     difference = (view(GPU) - view(CPU)).abs()
     assert difference.quantile(0.999) < 1e-4  # rounding may put a pixel on the other side of solarize's threshold
+
+
+def test_images_in_files_are_seen_as_on_the_cpu(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.jpg" for index in range(16)]
+    for index, path in enumerate(paths):
+        write(path, index, 30 + index, 50 - index)
+    recipe, normalize = EVERYTHING.model_copy(update={"solarize": None}), Normalize(mean=[0.5] * 3, std=[0.25] * 3)
+    where = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0}
+
+    def views(device: torch.device) -> Tensor:
+        images, batches = Decoded(files(tmp_path, paths), device), torch.arange(16, device=device).split(5)
+        return torch.cat(
+            [each.cpu() for seen in images.augmented(batches, [recipe] * 2, normalize, **where) for each in seen]
+        )
+
+    torch.testing.assert_close(views(GPU), views(CPU), rtol=0, atol=1e-4)
 
 
 def losses(device: torch.device, precision: str) -> Tensor:

@@ -1,7 +1,7 @@
 """Images that are decoded from files, against torchvision, against the same images on the device, and end to end."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -255,7 +255,7 @@ def test_a_process_decodes_its_own_shards_only(photos: Files, reads: list[int], 
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A project whose data set is 24 and 8 JPEG files of two classes: bright and dark, of different sizes."""
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 12), ("val", 4)):
@@ -267,31 +267,26 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
                     shaded = image.point([value // 2 + 127 * label for value in range(256)] * 3)
                 shaded.save(path)
 
-    def make() -> None:
-        content = params(epochs=2, batch={"size": 8})
-        crop = {"resized_crop": {"size": 8}}
-        content["datasets"]["digits"] = {
-            "source": {"kind": "folder", "train": "data/raw/train", "test": "data/raw/val"},
-            "views": {
-                "normalize": {"mean": [0.5] * 3, "std": [0.3] * 3},
-                "pretrain": [crop | {"flip": 0.5}] * 2,
-                "linear": crop,
-                "test": {"resize": 10, "center_crop": 8},
-            },
-        }
-        content["protocols"]["quick"] |= {"epochs": 20, "batch_size": 8}
-        Path("params.yaml").write_text(yaml.safe_dump(content))
-
-    return make
+    content = params(epochs=2, batch={"size": 8})
+    crop = {"resized_crop": {"size": 8}}
+    content["datasets"]["digits"] = {
+        "source": {"kind": "folder", "train": "data/raw/train", "test": "data/raw/val"},
+        "views": {
+            "normalize": {"mean": [0.5] * 3, "std": [0.3] * 3},
+            "pretrain": [crop | {"flip": 0.5}] * 2,
+            "linear": crop,
+            "test": {"resize": 10, "center_crop": 8},
+        },
+    }
+    content["protocols"]["quick"] |= {"epochs": 20, "batch_size": 8}
+    Path("params.yaml").write_text(yaml.safe_dump(content))
 
 
 STAGES = (("prepare", "digits"), *((stage, "tiny", "us3l", "0") for stage in ("pretrain", "calibrate", "linear")))
 
 
-def test_files_are_pretrained_on_calibrated_and_evaluated(
-    project: Callable[..., None], us3l: Callable[..., tuple[int, str, str]]
-) -> None:
-    project()
+@pytest.mark.usefixtures("project")
+def test_files_are_pretrained_on_calibrated_and_evaluated(us3l: Callable[..., tuple[int, str, str]]) -> None:
     for stage in STAGES:
         code, _, said = us3l(*stage)
         assert code == 0, said

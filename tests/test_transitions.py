@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,12 @@ class Checkout:
         return sorted(log.read_text().splitlines()) if log.exists() else []
 
     def pending(self) -> dict[str, int]:
-        """How many jobs of each rule Snakemake would run."""
+        """How many jobs of each stage Snakemake would run; it prints its counts twice."""
         output = self.run("snakemake", "--cores", "1", "--dry-run", "--quiet", "rules")
-        counts = re.findall(r"^([\w-]+) +(\d+)$", output, re.MULTILINE)
-        return {rule.partition("_")[0]: int(count) for rule, count in counts if rule not in ("total", "all")}
+        counts: Counter[str] = Counter()
+        for rule, count in dict(re.findall(r"^([\w-]+) +(\d+)$", output, re.MULTILINE)).items():
+            counts[rule.partition("_")[0]] += int(count)
+        return {stage: count for stage, count in counts.items() if stage not in ("total", "all")}
 
     def dirty(self) -> set[str]:
         """The stages that DVC would run."""
@@ -297,6 +300,123 @@ def test_a_study_that_dvc_yaml_lacks_is_named_and_the_others_are_recorded(checko
     output = checkout.run(*SNAKEMAKE)
     assert "us3l: dvc.yaml has no extra-pretrain@us-simsiam, extra-pretrain@us3l" in output
     assert checkout.clean()
+
+
+def test_runs_that_take_weights_are_made_after_the_others_and_again_with_them(checkout: Checkout) -> None:
+    """A study of its own, with every kind of protocol, in an own part of dvc.yaml."""
+    with (checkout.folder / "dvc.yaml").open("a") as file:
+        file.write(TAKING_STAGES)
+    checkout.edit(add_takers)
+    trained = [f"{job} us-simsiam" for job in ("calibrate", "linear", "pretrain")] + OF_US3L
+    of_pupil = [f"{job} pupil" for job in ("calibrate", "features-linear", "pretrain")]
+    of_takers = ["calibrate cut", "features-linear cut", "finetune tuned", "knn cut-near", "knn near", *of_pupil]
+    assert checkout.ran(*SNAKEMAKE) == sorted([*trained, *of_takers, "prepare digits"])
+    assert checkout.clean()
+
+    checkout.edit(temperature(0.4))
+    assert checkout.pending() == {
+        **{"plan": 1, "pretrain": 2, "calibrate": 3, "linear": 1},
+        **{"features-linear": 2, "knn": 2, "finetune": 1, "table": 3},
+    }
+    assert checkout.ran(*SNAKEMAKE) == sorted([*OF_US3L, *of_takers])
+    assert checkout.clean()
+
+    checkout.edit(lambda params: params["studies"]["taking"]["runs"]["cut"].update(criterion="batch-norm"))
+    assert checkout.ran(*REPRO) == ["calibrate cut", "features-linear cut", "knn cut-near"]
+    assert checkout.clean()
+    assert checkout.run("us3l", "verify", "--level", "1").count("holds") == 3
+
+
+def add_takers(params: Any) -> None:
+    """Have the study `taking` built too, whose runs take weights from us3l of the digits."""
+    digits, training = params["studies"]["digits"], {"epochs": 2, "batch_size": 64, "optimizer": {"lr": 0.1}}
+    protocols = {"near": {"kind": "knn"}, "tune": {"kind": "finetune"} | training}
+    params["protocols"].update(protocols, kept={"kind": "features-linear"} | training)
+    reused = {"method": "reuse", "run": "digits/us3l", "dataset": "digits"}
+    taught = digits["runs"]["us3l"] | {"method": digits["runs"]["us3l"]["method"] | {"teacher": "digits/us3l"}}
+    runs = {
+        "near": reused | {"protocol": "near"},
+        "tuned": reused | {"protocol": "tune"},
+        "cut-near": reused | {"run": "cut", "protocol": "near"},
+        "cut": {"method": "pruned", "run": "digits/us3l", "criterion": "filters"},
+        "pupil": taught,
+    }
+    tables = {
+        "near": {"title": "Near", "rows": [{"label": name, "runs": name} for name in ("near", "cut-near")]},
+        "kept": {"title": "Kept", "rows": [{"label": name, "runs": name} for name in ("cut", "pupil")]},
+    }
+    params["build"].append("taking")
+    params["studies"]["taking"] = digits | {"protocol": "kept", "runs": runs, "tables": tables}
+
+
+TAKING_STAGES = """
+  taking-pretrain:
+    foreach: [pupil]
+    do:
+      cmd: us3l make taking-pretrain@${item}
+      deps: [data/digits, results/digits/checkpoints/us3l]
+      params:
+        - results/plan.json: ["taking-pretrain@${item}"]
+      outs:
+        - results/taking/checkpoints/${item}: {persist: true}
+        - results/taking/pretrain/${item}: {cache: false, persist: true}
+
+  taking-calibrate:
+    foreach: {pupil: results/taking/checkpoints/pupil, cut: results/digits/checkpoints/us3l}
+    do:
+      cmd: us3l make taking-calibrate@${key}
+      deps: [data/digits, "${item}"]
+      params:
+        - results/plan.json: ["taking-calibrate@${key}"]
+      outs:
+        - results/taking/networks/${key}: {persist: true}
+        - results/taking/calibrate/${key}: {cache: false, persist: true}
+
+  taking-features_linear:
+    foreach: [pupil, cut]
+    do:
+      cmd: us3l make taking-features_linear@${item}
+      deps: [data/digits, "results/taking/networks/${item}"]
+      params:
+        - results/plan.json: ["taking-features_linear@${item}"]
+      outs:
+        - results/taking/features-linear/${item}: {cache: false, persist: true}
+
+  taking-knn:
+    foreach: {near: results/digits/networks/us3l, cut-near: results/taking/networks/cut}
+    do:
+      cmd: us3l make taking-knn@${key}
+      deps: [data/digits, "${item}"]
+      params:
+        - results/plan.json: ["taking-knn@${key}"]
+      outs:
+        - results/taking/knn/${key}: {cache: false, persist: true}
+
+  taking-finetune:
+    foreach: [tuned]
+    do:
+      cmd: us3l make taking-finetune@${item}
+      deps: [data/digits, results/digits/networks/us3l]
+      params:
+        - results/plan.json: ["taking-finetune@${item}"]
+      outs:
+        - results/taking/finetune/${item}: {cache: false, persist: true}
+
+  taking-table:
+    foreach:
+      near: [results/taking/knn, results/taking/calibrate/cut]
+      kept: [results/taking/features-linear, results/taking/calibrate, results/taking/pretrain]
+    do:
+      cmd: us3l make taking-table@${key}
+      deps: [results/digits/pretrain/us3l, results/digits/calibrate/us3l, "${item[0]}", "${item[1]}"]
+      params:
+        - results/plan.json: ["taking-table@${key}"]
+      outs:
+        - results/taking/tables/${key}.md: {cache: false, persist: true}
+        - results/taking/tables/${key}.csv: {cache: false, persist: true}
+        - results/taking/tables/${key}.tex: {cache: false, persist: true}
+        - results/taking/tables/${key}.json: {cache: false, persist: true}
+"""
 
 
 def test_what_no_table_shows_is_verified_too(checkout: Checkout) -> None:

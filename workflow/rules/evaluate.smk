@@ -35,10 +35,11 @@ for (stage, group), runs in PLAN.groups().items():
             gpu=lambda w: min(1, run_of(w).run.resources.gpus),
             mem_mb=lambda w: run_of(w).run.resources.memory_mb,
         params:
+            stage=stage,
             recipe=lambda w, stage=stage: run_of(w).recipe(stage),
             code=fingerprint(code(stage)),
         message:
             f"{DOING[stage]} {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}"
         shell:
-            f"us3l {stage} {{wildcards.study}} {{wildcards.run}} {{wildcards.seed}}"
+            "us3l {params.stage} {wildcards.study} {wildcards.run} {wildcards.seed}"
             " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
