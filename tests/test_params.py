@@ -10,7 +10,7 @@ from project import ROOT, RUN, params
 
 from us3l.errors import UserError
 from us3l.params.studies import Params
-from us3l.params.training import Method
+from us3l.params.training import LOSSES, Method
 from us3l.reading import load
 
 NOTHING = object()
@@ -253,7 +253,7 @@ VIEWS = "datasets.digits.views"
             "swav",
             "must be 'simclr', 'byol', 'simsiam', 'moco', 'moco-v3', 'seed' or 'supervised', not 'swav'",
         ),
-        (f"{RUNS}.method.base", "cosin", "no loss is called 'cosin'; did you mean 'cosine'?"),
+        (f"{RUNS}.method.base", "cosin", f"must be one of {', '.join(LOSSES)}, or several with + between, not 'cosin'"),
         (f"{RUNS}.optimizer.lr", 0, "must be greater than 0, not 0"),
         (f"{RUNS}.optimizer.lr", NAN, "must be a finite number, not nan"),
         (f"{RUNS}.optimizer.lr", INF, "must be a finite number, not inf"),

@@ -21,7 +21,6 @@ from us3l.params.schema import (
     at,
     matching,
     rising,
-    suggestion,
 )
 
 
@@ -102,9 +101,8 @@ READ_BY = {
 
 
 def _known_losses(names: str) -> str:
-    for name in names.split("+"):
-        if name not in LOSSES:
-            raise ValueError(f"no loss is called {name!r}; {suggestion(name, list(LOSSES))}")
+    if not set(names.split("+")) <= set(LOSSES):
+        raise ValueError(f"must be one of {', '.join(LOSSES)}, or several with + between")
     return names
 
 
