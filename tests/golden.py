@@ -25,7 +25,17 @@ from torch import Tensor, nn
 from us3l.learner import Learner
 from us3l.models import BACKBONES, backbone
 from us3l.models.vit import positions
-from us3l.params.training import READ_BY, Batch, Features, Method, Pretrained, Regularizer, TrainingOptimizer
+from us3l.params.training import (
+    READ_BY,
+    Batch,
+    Features,
+    FixedWidths,
+    Method,
+    Pretrained,
+    Regularizer,
+    Sampling,
+    TrainingOptimizer,
+)
 from us3l.regularize import coefficients
 from us3l.sgd import sgd_step
 from us3l.slim import narrow
@@ -37,7 +47,8 @@ TOLERANCE = 1e-8
 # reproduces byol_mbv2's loss of 0.0021 to 1.3e-8 only. Losses below this one are compared to an absolute 1e-10.
 SMALL_LOSS = 0.01
 
-NETWORKS = {f"{prefix}{name.replace('-', '_')}": name for name in BACKBONES for prefix in ("", "us_")}
+NETWORKS = {f"{prefix}{name.replace('-', '_')}": name for name in BACKBONES for prefix in ("", "us_", "s_")}
+SWITCHABLE = [1.0, 0.75, 0.5, 0.25]  # the widths that have BatchNorms of their own in networks called s_
 METHODS = {
     "SimCLR": "simclr",
     "SimCLR_Momentum": "simclr",
@@ -198,6 +209,7 @@ def our_run(case: Case) -> Pretrained:
             batch=Batch(size=case["batch_size"]),
             optimizer=our_optimizer(case),
             regularizer=case["regularizer"] and our_regularizer(case["regularizer"]),
+            sampling=FixedWidths(widths=SWITCHABLE) if case["arch"].startswith("s_") else Sampling(),
         )
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
@@ -268,13 +280,21 @@ class Replay:
         """The values of the online network and of the momentum encoder; later steps change them in place."""
         flat, method = self.learner.flat, self.run.method
         teacher = flat.views(self.learner.teacher.momentum_encoder) if method.momentum is not None else {}
-        names = {name: official_name(name, self.case["ssl"]) for name in flat.parameters}
+        names = {name: official_name(self._switchable(name), self.case["ssl"]) for name in flat.parameters}
         for index, layer in enumerate(method.features.layers if method.features else []):
             names[f"feature_projections.{index}.weight"] = f"proj_conv.{layer.replace('.', '_')}.weight"
         return {
             **{names[name]: values for name, values in flat.parameters.items()},
             **{momentum_name(names[name]): values for name, values in teacher.items()},
         }
+
+    def _switchable(self, name: str) -> str:
+        """In a network called s_ the official BatchNorms are numbered by width."""
+        name, _, width = name.partition("@")
+        if name.startswith("backbone.") and self.run.sampling.own_norms and name in self.learner.batch_norms:
+            path, own = name.rsplit(".", 1)
+            return f"{path}.bn.{SWITCHABLE.index(float(width or 1))}.{own}"
+        return name
 
     def _add_unused(self) -> None:
         """What the file has besides: position tables, and predictors that have a second name or no use."""

@@ -28,7 +28,7 @@ class InvertedResidual(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x) if self.shortcut else self.body(x)
+        return self.body(x).add_(x) if self.shortcut else self.body(x)
 
 
 class MobileNetV2(nn.Module):

@@ -1,4 +1,8 @@
-"""ResNets of any width, with torchvision's parameter names (He et al. 2016, arXiv 1512.03385)."""
+"""ResNets of any width, with torchvision's parameter names (He et al. 2016, arXiv 1512.03385).
+
+Shortcuts are added in place, as in the official code: distillation of the map that leaves a block's last BatchNorm is
+distillation of what leaves the block.
+"""
 
 from torch import Tensor, nn
 
@@ -30,7 +34,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(x)) + shortcut)
+        return self.relu(self.bn2(self.conv2(x)).add_(shortcut))
 
 
 class Bottleneck(nn.Module):
@@ -54,7 +58,7 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+        return self.relu(self.bn3(self.conv3(x)).add_(shortcut))
 
 
 class ResNet(nn.Module):
