@@ -125,6 +125,15 @@ def test_all_widths_see_the_same_augmented_images_and_do_not_disturb_one_another
     assert torch.equal(together[1], alone[0])
 
 
+def test_the_network_sees_the_linear_view_of_every_image_anew_in_every_epoch() -> None:
+    images, tuned, seen = evaluated(*pictures(), affine={"degrees": 90.0}), network(0.25).eval(), []
+    tuned.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]) if module.training else None)
+    answers([tuned], images, finetune(2))
+    for epoch, each in enumerate(torch.cat(seen).split(60)):
+        order = permutation(0, Purpose.LINEAR_ORDER, epoch, 60, CPU)
+        assert torch.equal(each, images.augmented(epoch, order))
+
+
 def test_the_result_is_the_evaluation_modes_after_the_last_epoch() -> None:
     images, tuned = evaluated(*pictures()), network(0.5).eval()
     before = deepcopy(tuned.state_dict())
