@@ -10,9 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l.classifier import linear_layer
+from us3l.classifier import linear_layer, train_on_kept
 from us3l.features_linear import answers as features_linear_answers
-from us3l.features_linear import train
 from us3l.finetune import Tuned, answers
 from us3l.models import backbone
 from us3l.params.evaluation import FeaturesLinear, Finetune
@@ -43,7 +42,7 @@ def test_weights_are_those_of_torchs_sgd() -> None:
     (features, labels), seed = blobs(90, 0), 3
     layer = linear_layer(5, 3, seed, CPU)
     theirs = torch.optim.SGD(layer.parameters(), 0.05, momentum=0.9, weight_decay=0.01)
-    (ours,) = train([features], labels, 3, features_linear(3, **STEPS), seed)
+    (ours,) = train_on_kept([features], labels, 3, features_linear(3, **STEPS), seed)
     for epoch in range(3):
         theirs.param_groups[0]["lr"] = 0.05 if epoch == 0 else 0.005
         for batch in permutation(seed, Purpose.LINEAR_ORDER, epoch, 90, CPU).split(16):
@@ -56,7 +55,7 @@ def test_weights_are_those_of_torchs_sgd() -> None:
 
 def test_its_accuracy_is_that_of_logistic_regression() -> None:
     (features, labels), (asked, answers) = blobs(600, 0), blobs(2000, 1)
-    (ours,) = train([features], labels, 3, features_linear(60, weight_decay=0.0), 0)
+    (ours,) = train_on_kept([features], labels, 3, features_linear(60, weight_decay=0.0), 0)
     theirs = LogisticRegression(C=1e6).fit(features.numpy(), labels.numpy())
     expected = 100 * theirs.score(asked.numpy(), answers.numpy())
     assert expected > 90
