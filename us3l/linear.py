@@ -4,12 +4,10 @@ Official workers/linear.py: evaluation mode while training, SGD, cross-entropy, 
 widths see the same batches, so that the images are augmented once.
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
-from us3l.classifier import Classifier, fit, linear_layer
+from us3l.classifier import Classifier, fit, linear_layer, train_on_kept
 from us3l.evaluation import CHUNK, Images, evaluate, feature_sizes, features
 from us3l.params.data import Augmentation
 from us3l.params.evaluation import Linear
@@ -34,18 +32,16 @@ def train(networks: list[nn.Module], images: Images, protocol: Linear) -> list[C
     Images that are not augmented have the same features in every epoch, so these are computed once.
     """
 
-    def see(epoch: int, samples: Tensor) -> Iterable[Tensor]:
-        return features(networks, images.augmented(epoch, samples).split(CHUNK))
+    def see(epoch: int, samples: Tensor) -> list[Tensor]:
+        return features(networks, (images.augmented(epoch, chunk) for chunk in samples.split(CHUNK)))
 
-    labels, seed = images.labels, images.seed
+    labels, classes, seed = images.labels, images.classes, images.seed
+    if images.views.linear == Augmentation():
+        everything = torch.arange(len(labels), device=labels.device)
+        return train_on_kept(see(0, everything), labels, classes, protocol, seed)
     classifiers = [
-        Classifier(linear_layer(size, images.classes, seed, labels.device), protocol.optimizer)
+        Classifier(linear_layer(size, classes, seed, labels.device), protocol.optimizer)
         for size in feature_sizes(networks, images)
     ]
-    learners = [classifier.learn for classifier in classifiers]
-    if images.views.linear == Augmentation():
-        known = see(0, torch.arange(len(labels), device=labels.device))
-        fit(learners, lambda epoch, samples: (each[samples] for each in known), labels, protocol, seed)
-    else:
-        fit(learners, see, labels, protocol, seed)
+    fit([classifier.learn for classifier in classifiers], see, labels, protocol, seed)
     return classifiers
