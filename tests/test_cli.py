@@ -388,4 +388,7 @@ def test_commands_that_compute_nothing_do_not_import_torch(
 
 def test_the_help_lists_every_command(us3l: Command) -> None:
     printed = us3l("--help")[1]
-    assert all(f" {command} " in printed for command in (*STAGES, "plan", "verify", "why", "make"))
+    assert all(
+        f" {command} " in printed
+        for command in (*STAGES, "features-linear", "knn", "finetune", "plan", "verify", "why", "make")
+    )

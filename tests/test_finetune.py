@@ -10,9 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l.classifier import linear_layer
+from us3l.classifier import linear_layer, train_on_kept
 from us3l.features_linear import answers as features_linear_answers
-from us3l.features_linear import train
 from us3l.finetune import Tuned, answers
 from us3l.models import backbone
 from us3l.params.evaluation import FeaturesLinear, Finetune
@@ -43,7 +42,7 @@ def test_weights_are_those_of_torchs_sgd() -> None:
     (features, labels), seed = blobs(90, 0), 3
     layer = linear_layer(5, 3, seed, CPU)
     theirs = torch.optim.SGD(layer.parameters(), 0.05, momentum=0.9, weight_decay=0.01)
-    (ours,) = train([features], labels, 3, features_linear(3, **STEPS), seed)
+    (ours,) = train_on_kept([features], labels, 3, features_linear(3, **STEPS), seed)
     for epoch in range(3):
         theirs.param_groups[0]["lr"] = 0.05 if epoch == 0 else 0.005
         for batch in permutation(seed, Purpose.LINEAR_ORDER, epoch, 90, CPU).split(16):
@@ -56,7 +55,7 @@ def test_weights_are_those_of_torchs_sgd() -> None:
 
 def test_its_accuracy_is_that_of_logistic_regression() -> None:
     (features, labels), (asked, answers) = blobs(600, 0), blobs(2000, 1)
-    (ours,) = train([features], labels, 3, features_linear(60, weight_decay=0.0), 0)
+    (ours,) = train_on_kept([features], labels, 3, features_linear(60, weight_decay=0.0), 0)
     theirs = LogisticRegression(C=1e6).fit(features.numpy(), labels.numpy())
     expected = 100 * theirs.score(asked.numpy(), answers.numpy())
     assert expected > 90
@@ -123,6 +122,15 @@ def test_all_widths_see_the_same_augmented_images_and_do_not_disturb_one_another
     together = answers([network(1.0).eval(), network(0.25).eval()], images, finetune(2))
     alone = answers([network(0.25).eval()], images, finetune(2))
     assert torch.equal(together[1], alone[0])
+
+
+def test_the_network_sees_the_linear_view_of_every_image_anew_in_every_epoch() -> None:
+    images, tuned, seen = evaluated(*pictures(), affine={"degrees": 90.0}), network(0.25).eval(), []
+    tuned.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]) if module.training else None)
+    answers([tuned], images, finetune(2))
+    for epoch, each in enumerate(torch.cat(seen).split(60)):
+        order = permutation(0, Purpose.LINEAR_ORDER, epoch, 60, CPU)
+        assert torch.equal(each, images.augmented(epoch, order))
 
 
 def test_the_result_is_the_evaluation_modes_after_the_last_epoch() -> None:

@@ -592,10 +592,16 @@ def test_weights_that_cannot_be_taken_are_refused(run: dict[str, Any], said: str
     assert refusal(yaml.safe_dump(made, sort_keys=False)) == f"{STUDY}.runs.x.{said}"
 
 
-def test_two_runs_that_teach_each_other_are_refused() -> None:
-    said = "weights go round in a circle: tiny/x from tiny/y from tiny/x"
-    made = referring(x=taught("y"), y=taught("x"))
-    assert refusal(yaml.safe_dump(made, sort_keys=False)) == f"{STUDY}.runs.x.method.teacher: {said}"
+@pytest.mark.parametrize(
+    ("runs", "circle"),
+    [
+        ({"x": taught("y"), "y": taught("x")}, "tiny/x from tiny/y from tiny/x"),
+        ({"x": taught("y"), "y": taught("z"), "z": taught("y")}, "tiny/x from tiny/y from tiny/z from tiny/y"),
+    ],
+)
+def test_runs_that_teach_each_other_are_refused(runs: dict[str, Any], circle: str) -> None:
+    said = f"weights go round in a circle: {circle}"
+    assert refusal(yaml.safe_dump(referring(**runs), sort_keys=False)) == f"{STUDY}.runs.x.method.teacher: {said}"
 
 
 @pytest.mark.parametrize("run", [reuse("later/us3l"), prune("later/us3l"), taught("later/us3l")])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l.params.evaluation import ClassifierOptimizer, Trained
+from us3l.params.evaluation import ClassifierOptimizer, FeaturesLinear, Linear, Trained
 from us3l.random import Purpose, permutation
 from us3l.schedule import learning_rate
 from us3l.sgd import sgd_step, trusted
@@ -54,3 +54,15 @@ class Classifier:
     def _with_decay(self, weights: Tensor, gradient: Tensor) -> Tensor:
         decay, trust = self.optimizer.weight_decay, self.optimizer.trust
         return gradient + decay * weights if trust is None else trusted(weights, gradient, decay, trust)
+
+
+def train_on_kept(
+    known: list[Tensor], labels: Tensor, classes: int, protocol: Linear | FeaturesLinear, seed: int
+) -> list[Classifier]:
+    """A classifier for each network, on features [N, F] that are the same in every epoch; labels: [N]."""
+    classifiers = [
+        Classifier(linear_layer(each.shape[1], classes, seed, each.device), protocol.optimizer) for each in known
+    ]
+    learners = [classifier.learn for classifier in classifiers]
+    fit(learners, lambda epoch, batches: ([of[each] for of in known] for each in batches), labels, protocol, seed)
+    return classifiers

@@ -16,13 +16,16 @@ def cost(network: nn.Module, image: Tensor, classes: int) -> dict[str, int]:
     macs = []
 
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        if hasattr(module, "multiply_accumulates"):
+        if hasattr(module, "multiply_accumulates"):  # it knows its own
             macs.append(module.multiply_accumulates(output))
         else:
             macs.append(output.numel() // len(module.weight) * _weights(module))
 
-    counted = [m for m in network.modules() if isinstance(m, _LAYERS) or hasattr(m, "multiply_accumulates")]
-    hooks = [module.register_forward_hook(count) for module in counted]
+    hooks = [
+        module.register_forward_hook(count)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) or hasattr(module, "multiply_accumulates")
+    ]
     features = network(image)
     for hook in hooks:
         hook.remove()
@@ -30,9 +33,6 @@ def cost(network: nn.Module, image: Tensor, classes: int) -> dict[str, int]:
         "parameters": sum(_parameters(module) for module in network.modules()),
         "macs": sum(macs) + features.numel() * classes,
     }
-
-
-_LAYERS = (nn.Conv2d, nn.Linear)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from us3l.classifier import Classifier, fit, linear_layer
+from us3l.classifier import train_on_kept
 from us3l.evaluation import Images, evaluate, features
 from us3l.params.evaluation import FeaturesLinear
 from us3l.plan import RunPlan
@@ -17,16 +17,6 @@ def features_linear(plan: RunPlan, seed: int, device: torch.device) -> None:
 def answers(networks: list[nn.Module], images: Images, protocol: FeaturesLinear) -> list[Tensor]:
     """The logits of the test images [N, classes] for each network."""
     known = features(networks, images.training())
-    classifiers = train(known, images.labels, images.classes, protocol, images.seed)
+    classifiers = train_on_kept(known, images.labels, images.classes, protocol, images.seed)
     seen = features(networks, images.test())
     return [classifier(each) for classifier, each in zip(classifiers, seen, strict=True)]
-
-
-def train(known: list[Tensor], labels: Tensor, classes: int, protocol: FeaturesLinear, seed: int) -> list[Classifier]:
-    """A classifier for each of the networks' features [N, F]; labels: [N]."""
-    classifiers = [
-        Classifier(linear_layer(each.shape[1], classes, seed, each.device), protocol.optimizer) for each in known
-    ]
-    learners = [classifier.learn for classifier in classifiers]
-    fit(learners, lambda epoch, batches: ([of[each] for of in known] for each in batches), labels, protocol, seed)
-    return classifiers

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from us3l.classifier import Classifier, fit, linear_layer
+from us3l.classifier import Classifier, fit, linear_layer, train_on_kept
 from us3l.evaluation import CHUNK, Images, evaluate, feature_sizes, features
 from us3l.params.data import Augmentation
 from us3l.params.evaluation import Linear
@@ -35,18 +35,14 @@ def train(networks: list[nn.Module], images: Images, protocol: Linear) -> list[C
     Images that are not augmented have the same features in every epoch, so these are computed once.
     """
 
-    labels, seed = images.labels, images.seed
-    classifiers = [
-        Classifier(linear_layer(size, images.classes, seed, labels.device), protocol.optimizer)
-        for size in feature_sizes(networks, images)
-    ]
-    learners = [classifier.learn for classifier in classifiers]
+    labels, classes, seed = images.labels, images.classes, images.seed
     if images.views.linear == Augmentation():
         everything = torch.arange(len(labels), device=labels.device)
         known = features(networks, images.augmented(0, everything.split(CHUNK)))
-        fit(learners, lambda epoch, batches: ([of[each] for of in known] for each in batches), labels, protocol, seed)
-    else:
-        fit(learners, partial(_see, networks, images), labels, protocol, seed)
+        return train_on_kept(known, labels, classes, protocol, seed)
+    sizes = feature_sizes(networks, images)
+    classifiers = [Classifier(linear_layer(size, classes, seed, labels.device), protocol.optimizer) for size in sizes]
+    fit([classifier.learn for classifier in classifiers], partial(_see, networks, images), labels, protocol, seed)
     return classifiers
 
 

@@ -96,7 +96,7 @@ class RunPlan:
         return ("pretrain", "calibrate", self.protocol.kind)
 
     def maker(self, stage: str) -> "RunPlan":
-        """The run that has a stage, pretrain or calibrate, of which this one takes what it made: itself or another."""
+        """The run whose stage, pretrain or calibrate, makes the weights that this one goes on from: this or another."""
         return self if stage in self.stages else self.source.maker(stage)
 
     @property

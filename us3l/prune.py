@@ -51,7 +51,7 @@ def _pairs(network: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 def _cut_silent_inputs(network: nn.Module) -> None:
     """Zero the weights of input channels that are zero in every image.
 
-    They are found by an image of ones instead of which every BatchNorm sends ones where a channel is left, else zeros.
+    They are found with ones for an image: every BatchNorm sends on ones in the channels that are left, zeros in others.
     """
 
     def send(norm: nn.BatchNorm2d, inputs: Any, output: Tensor) -> Tensor:
