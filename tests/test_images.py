@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from weakref import WeakSet
 
@@ -185,6 +186,20 @@ def until(true: Callable[[], bool]) -> None:
 def test_an_image_is_decoded_once_for_both_views(photos: Files, reads: list[int]) -> None:
     all_views(Decoded(photos, CPU), [CROP, MUCH])
     assert sorted(reads) == list(range(20))
+
+
+def test_as_many_images_are_decoded_at_a_time_as_there_are_threads(
+    photos: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, read = Barrier(3, timeout=10), Files.read
+
+    def waiting(self: Files, index: int) -> bytes:
+        together.wait()
+        return read(self, index)
+
+    monkeypatch.setattr(Files, "read", waiting)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    next(Decoded(photos, CPU).augmented([torch.arange(6)], [CROP], AS_IT_IS, **WHERE))
 
 
 def test_the_next_batch_and_no_other_is_decoded_while_one_is_used(
