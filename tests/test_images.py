@@ -252,6 +252,7 @@ def test_a_stream_that_goes_on_inside_an_epoch_shows_what_is_left_of_it(photos: 
     stream = Stream(split, Batch(size=6, shards=2), [CROP, MUCH], AS_IT_IS, 0, World(0, 1, CPU))
     whole, rest = list(stream.shards(1)), list(stream.shards(1, 2))
     assert len(whole) == 3
+    assert list(stream.shards(1, 3)) == []
     assert len(rest) == 1
     for ours, theirs in zip(rest[0], whole[2], strict=True):
         assert all(map(torch.equal, ours, theirs))

@@ -35,15 +35,14 @@ class Stream:
 
         They are two views [batch.size / batch.shards, C, H, W] each.
         """
-        mine, batches = self.world.shards(self.batch.shards), self._samples(epoch)[first:]
+        mine = self.world.shards(self.batch.shards)
+        batches = self._samples(epoch)[first:, mine.start : mine.stop].flatten(1).unbind()
         where = {"seed": self.seed, "purpose": Purpose.AUGMENT, "epoch": epoch}
         for views in self.images.augmented(batches, self.recipes, self.normalize, **where):
             shards = [view.to(memory_format=torch.channels_last).chunk(len(mine)) for view in views]
             yield list(zip(*shards, strict=True))
 
-    def _samples(self, epoch: int) -> list[Tensor]:
-        """The images that this process sees in each step of an epoch."""
+    def _samples(self, epoch: int) -> Tensor:
+        """The images of an epoch [steps, shards, images of a shard]."""
         order = permutation(self.seed, Purpose.ORDER, epoch, len(self.images), self.world.device)
-        batches = order[: self.steps * self.batch.size].view(self.steps, self.batch.shards, -1)
-        mine = self.world.shards(self.batch.shards)
-        return list(batches[:, mine.start : mine.stop].flatten(1))
+        return order[: self.steps * self.batch.size].view(self.steps, self.batch.shards, -1)
