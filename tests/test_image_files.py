@@ -81,6 +81,12 @@ def test_a_project_is_moved_with_its_images(pets: Path, monkeypatch: pytest.Monk
         files(open_store(Path("data/pets"))).read(0)
 
 
+def test_a_store_on_another_disk_finds_the_images_of_the_project(pets: Path) -> None:
+    (pets.parent / "disk/deep").mkdir(parents=True)
+    (pets / "data").symlink_to(pets.parent / "disk/deep")
+    files(prepared()).read(0)
+
+
 def test_images_outside_the_project_are_found_from_anywhere(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (pets / "raw").rename(pets.parent / "raw")
     prepared(Path("../raw").resolve())
@@ -129,6 +135,14 @@ def test_an_edited_table_is_refused(field: str) -> None:
     table[field][1] = table[field][0] if field != "bytes" else 3
     np.save("data/pets/train_images.npy", table)
     with pytest.raises(UserError, match=r"pets: the prepared data set is damaged .* run `us3l prepare pets` again"):
+        open_store(Path("data/pets"))
+
+
+def test_a_table_with_other_columns_is_refused() -> None:
+    table = np.array(files(prepared()).table)
+    table.dtype.names = ("path", "bytes", "width", "height", "sha256")  # the bytes stay the same
+    np.save("data/pets/train_images.npy", table)
+    with pytest.raises(UserError, match=r"is damaged \(train_images\.npy holds"):
         open_store(Path("data/pets"))
 
 

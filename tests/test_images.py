@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from weakref import WeakSet
 
@@ -187,6 +188,20 @@ def test_an_image_is_decoded_once_for_both_views(photos: Files, reads: list[int]
     assert sorted(reads) == list(range(20))
 
 
+def test_as_many_images_are_decoded_at_a_time_as_there_are_threads(
+    photos: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, read = Barrier(3, timeout=10), Files.read
+
+    def waiting(self: Files, index: int) -> bytes:
+        together.wait()
+        return read(self, index)
+
+    monkeypatch.setattr(Files, "read", waiting)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    next(Decoded(photos, CPU).augmented([torch.arange(6)], [CROP], AS_IT_IS, **WHERE))
+
+
 def test_the_next_batch_and_no_other_is_decoded_while_one_is_used(
     photos: Files, reads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +252,7 @@ def test_a_stream_that_goes_on_inside_an_epoch_shows_what_is_left_of_it(photos: 
     stream = Stream(split, Batch(size=6, shards=2), [CROP, MUCH], AS_IT_IS, 0, World(0, 1, CPU))
     whole, rest = list(stream.shards(1)), list(stream.shards(1, 2))
     assert len(whole) == 3
+    assert list(stream.shards(1, 3)) == []
     assert len(rest) == 1
     for ours, theirs in zip(rest[0], whole[2], strict=True):
         assert all(map(torch.equal, ours, theirs))

@@ -2,6 +2,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +109,8 @@ def tiny_flowers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.Flowers102, "_file_dict", files)
 
 
-def prepared(root: Path, kind: str, test_fraction: float | None = None) -> Store:
-    source = Transfer(kind=kind, root=str(root), image_size=SIZE, test_fraction=test_fraction)
+def prepared(root: Path, kind: str, test_fraction: float | None = None, size: int | None = SIZE) -> Store:
+    source = Transfer(kind=kind, root=str(root), image_size=size, test_fraction=test_fraction)
     convert(source, root / "store", root / "downloads")
     return open_store(root / "store")
 
@@ -128,6 +129,17 @@ def test_images_and_labels_are_those_of_torchvision(tmp_path: Path, kind: str) -
         assert split.labels.tolist() == [label for _, label in expected]
         np.testing.assert_array_equal(split.images, np.stack([square(image) for image, _ in expected]))
     assert store.classes == tuple(reader(str(tmp_path), split="test").classes)
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_images_may_stay_in_their_files(tmp_path: Path, kind: str) -> None:
+    LAYOUTS[kind](tmp_path)
+    squares, files = prepared(tmp_path, kind), prepared(tmp_path, kind, size=None)
+    for part, expected in ((files.train, squares.train), (files.test, squares.test)):
+        assert part.labels.tolist() == expected.labels.tolist()
+        contents = [part.images.read(index) for index in range(len(part.images))]
+        seen = [square(Image.open(BytesIO(content))) for content in contents]
+        np.testing.assert_array_equal(np.stack(seen), expected.images)
 
 
 @pytest.mark.parametrize(("fraction", "counts"), [(None, [1, 3]), (0.5, [16, 16])])

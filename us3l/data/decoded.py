@@ -102,7 +102,7 @@ class Decoded:
         self, batches: Sequence[Tensor], cuts: Callable[[Tensor], list[list[Cut]]]
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Each batch on the CPU, and for each list of cuts [B, 3, h, w] float32 in [0, 1] on the device."""
-        on_cpu = torch.cat(list(batches)).cpu().split([len(batch) for batch in batches])
+        on_cpu = [batch.cpu() for batch in batches]  # all at once: later the host would wait for the device each time
         pool = ThreadPoolExecutor(torch.get_num_threads())
         try:
             started = (_Batch(pool, self.files, samples, cuts(samples), self.device) for samples in on_cpu)
@@ -146,7 +146,7 @@ class _Batch:
         self.views = [torch.empty(shape, dtype=torch.float32, pin_memory=pinned) for shape in shapes]
         rows = zip(*(view.numpy() for view in self.views), strict=True)
         jobs = zip(samples.tolist(), zip(*views, strict=True), rows, strict=True)
-        self.futures: list[Future[None]] = [pool.submit(_decode, files, *job) for job in jobs]
+        self.futures: list[Future[None]] = [pool.submit(_see, files, *job) for job in jobs]
 
     def wait(self) -> list[Tensor]:
         """The views on the device, in [0, 1]: what a bicubic filter overshoots is clamped."""
@@ -160,7 +160,7 @@ def _shape(cut: Cut) -> tuple[int, int]:
     return bottom - top, right - left
 
 
-def _decode(files: Files, sample: int, cuts: Sequence[Cut], views: Sequence[np.ndarray]) -> None:
+def _see(files: Files, sample: int, cuts: Sequence[Cut], views: Sequence[np.ndarray]) -> None:
     """Decode an image once and write each cut of it to a view, [3, h, w] float32 in [0, 255]."""
     content = files.read(sample)
     try:
