@@ -29,6 +29,7 @@ HIDDEN, OUTPUT, CLASSES, SIZE = 12, 8, 5, 6  # SIZE: images in a shard
 RANGE = ([1.0], [1.0, 0.61, 0.37], [1.0, 0.25])
 FIXED = ([1.0, 0.5, 0.25],) * 3
 ADAMW = {"kind": "adamw", "lr": 1.0, "betas": (0.8, 0.95)}
+L1 = {"kind": "group-l1-batchnorm", "strength": 0.01}
 GROUP = {"kind": "group", "strength": 0.01, "alpha": 0.1, "warmup_epochs": 1}
 
 
@@ -87,8 +88,15 @@ CASES = {
     "seed-infonce": (run("seed", "infonce", distillation="infonce", temperature=0.3, **FROZEN), RANGE),
     "s-net": (run("supervised", "cross-entropy", distillation=None, **SUPERVISED), FIXED),
     "s-net-distilled": (run("supervised", "cross-entropy", distillation="soft-labels", **SUPERVISED), FIXED),
+    "s-net-l1": (
+        run("supervised", "cross-entropy", distillation=None, optimizer={"lr": 1.0}, regularizer=L1, **SUPERVISED),
+        FIXED,
+    ),
     "us-net": (run("supervised", "cross-entropy", distillation="soft-labels", momentum=None), RANGE),
-    "byol-own-norms": (run("byol", "cosine", sampling={"widths": [1.0, 0.5, 0.25]}), FIXED),
+    "byol-own-norms": (
+        run("byol", "cosine", sampling={"widths": [1.0, 0.5, 0.25]}, optimizer={"lr": 1.0}, regularizer=GROUP),
+        FIXED,
+    ),
     "byol-own-norms-alone": (run("byol", "cosine", sampling={"widths": [1.0, 0.5, 0.25]}, **EVERY_WIDTH), FIXED),
     "dino": (run("byol", "cosine", **DINO), RANGE),
     "dino-no-teacher": (run("simclr", "nt-xent", temperature=0.3, **DINO | {"momentum": None}), RANGE),
@@ -162,6 +170,7 @@ class Plain:
     def __init__(self, of: Pretrained, weights: dict[str, Tensor], queue: Tensor | None) -> None:
         self.run, self.method, self.widest = of, of.method, of.sampling.widest
         self.wide = {name: nn.Parameter(p.clone()) for name, p in weights.items()}
+        self.batch_norms = {name for name, p in weights.items() if ".bn" in name or "downsample.1" in name}
         self.teacher = {name: p.clone() for name, p in weights.items() if name.startswith(("backbone", "projector"))}
         names = {name for name in weights if "@" not in name}
         assert names == {name for name, _ in Network(of, self.widest).named_parameters()}
@@ -285,7 +294,8 @@ class Plain:
                 wide.grad = torch.zeros_like(wide) if wide.grad is None else wide.grad
                 wide.grad[leading(p)] = p.grad
         if self.run.regularizer:
-            penalty(self.wide.items(), self.run.regularizer, int(epoch), self.run.epochs, width).backward()
+            settings = self.run.regularizer, int(epoch), self.run.epochs, width
+            penalty(self.wide.items(), *settings, self.batch_norms).backward()
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
 
