@@ -10,12 +10,24 @@ from torch import Tensor
 
 from us3l.dino import dino, next_center, teacher_temperature
 from us3l.feature_losses import attention_channel, attention_spatial, feature_cosine, feature_mse
-from us3l.losses import Views, cosine, infonce, kl, loss, mse, nt_xent, soft_cross_entropy
-from us3l.params.training import Method
+from us3l.losses import (
+    contrastive,
+    cosine,
+    infonce,
+    kl,
+    mse,
+    nt_xent,
+    queue,
+    queue_soft_labels,
+    soft_cross_entropy,
+)
+from us3l.objectives import ONE_VIEW, Target, loss, student_views, teacher_views
+from us3l.params.training import LOSSES, Method
 from us3l.relations import rkd_angle, rkd_distance, similarity_matrix, similarity_matrix_mse
+from us3l.views import Views
 
 pytestmark = pytest.mark.usefixtures("float64")
-METHOD = Method(name="simclr", base="infonce", temperature=0.5)
+METHOD = Method(name="byol", base="infonce+queue+kl", queue=6, student_temperature=0.3, teacher_temperature=0.2)
 TEMPERATURES = [0.07, 0.5, 2.0]
 
 
@@ -24,6 +36,24 @@ def views(seed: int, batch: int = 5, size: int = 7) -> Views:
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(2, batch, size, generator=generator) * torch.logspace(-2, 2, batch)[:, None]
     return z[0].requires_grad_(), z[1].requires_grad_()
+
+
+def target(teacher: Views) -> Target:
+    """A teacher's embeddings, those of two more shards, and memory, of very different lengths but for the queue."""
+    generator = torch.Generator().manual_seed(9)
+    others = [torch.randn(2, len(view), view.shape[1], generator=generator) for view in teacher]
+    keys = {v: torch.cat((others[v][0], teacher[v], others[v][1])) for v in range(2)}
+    negatives = torch.randn(6, teacher[0].shape[1], generator=generator)
+    return Target(
+        embeddings=dict(enumerate(teacher)),
+        maps=[],
+        labels=torch.arange(len(teacher[0])),
+        keys=keys,
+        first=len(teacher[0]),
+        queue=negatives / negatives.norm(dim=1, keepdim=True),
+        center=torch.linspace(-1, 1, teacher[0].shape[1])[None],
+        sharpness=0.06,
+    )
 
 
 def plain_cosine(one: Tensor, other: Tensor) -> Tensor:
@@ -77,18 +107,61 @@ def test_infonce_is_nt_xent_between_student_and_teacher_both_ways(temperature: f
 @pytest.mark.parametrize("name", ["cosine", "infonce"])
 def test_a_student_never_meets_the_teacher_of_its_own_view(name: str) -> None:
     student, (first, second) = views(0), views(1)
-    now, then = (loss(name, student, (teacher, second), METHOD) for teacher in (first, views(2)[0]))
+    now, then = (loss(name, student, target((teacher, second)), METHOD) for teacher in (first, views(2)[0]))
     assert now != then
     gradients = [torch.autograd.grad(value, student) for value in (now, then)]
     assert torch.equal(gradients[0][0], gradients[1][0])
     assert not torch.equal(gradients[0][1], gradients[1][1])
 
 
-def test_the_names_of_params_yaml_stand_for_the_losses() -> None:
-    student, teacher = views(0), views(1)
-    assert loss("cosine", student, teacher, METHOD) == cosine(student, teacher)
-    assert loss("infonce", student, teacher, METHOD) == infonce(student, teacher, 0.5)
-    assert loss("nt-xent", student, teacher, METHOD) == nt_xent(*student, 0.5)
+NAMED = {
+    "cosine": lambda s, t: cosine(s, t.pair),
+    "mse": lambda s, t: mse(s, t.pair),
+    "infonce": lambda s, t: infonce(s, t.pair, 0.5),
+    "nt-xent": lambda s, t: nt_xent(*s, 0.5),
+    "kl": lambda s, t: kl(s, t.pair, 0.3, 0.2),
+    "rkd-distance": lambda s, t: rkd_distance(s, t.pair),
+    "rkd-angle": lambda s, t: rkd_angle(s, t.pair),
+    "similarity-matrix": lambda s, t: similarity_matrix(s, t.pair),
+    "similarity-matrix-mse": lambda s, t: similarity_matrix_mse(s, t.pair),
+    "dino": lambda s, t: dino(s, t.pair, t.center, 0.3, 0.06),
+    "contrastive": lambda s, t: contrastive(s[0], t.keys[1], 5, 0.5) + contrastive(s[1], t.keys[0], 5, 0.5),
+    "queue": lambda s, t: queue(s[0], t.pair[1], t.queue, 0.5),
+    "queue-soft-labels": lambda s, t: queue_soft_labels(s[0], t.pair[0], t.queue, 0.3, 0.2),
+    "cross-entropy": lambda s, t: torch.nn.functional.cross_entropy(s[0], t.labels),
+    "soft-labels": lambda s, t: soft_cross_entropy(s[0], t.pair[0].softmax(1)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_names_of_params_yaml_stand_for_the_losses(name: str) -> None:
+    student, teacher = views(0), target(views(1))
+    assert loss(name, student, teacher, METHOD) == NAMED[name](student, teacher)
+
+
+def test_losses_with_a_plus_between_them_are_added_up() -> None:
+    student, teacher = views(0), target(views(1))
+    summed = NAMED["infonce"](student, teacher) + NAMED["cosine"](student, teacher) + NAMED["queue"](student, teacher)
+    torch.testing.assert_close(loss("infonce+cosine+queue", student, teacher, METHOD), summed, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_reads_no_view_but_those_that_it_says(name: str) -> None:
+    """What student_views and teacher_views leave out is never computed."""
+    student, teacher = views(0)[: len(student_views(name))], target(views(1))
+    read = ONE_VIEW.get(name, (0, 1))
+    seen = {"embeddings": teacher.embeddings, "keys": teacher.keys}
+    seen = {key: {view: each for view, each in given.items() if view in read} for key, given in seen.items()}
+    assert loss(name, student, teacher._replace(**seen), METHOD).isfinite()
+
+
+def test_a_teacher_is_run_on_the_views_that_any_of_the_losses_reads() -> None:
+    of = lambda **losses: teacher_views(Method(name="byol", queue=6, **losses))  # noqa: E731
+    assert of(base="queue", distillation="queue") == [1]
+    assert of(base="queue-soft-labels", distillation="queue-soft-labels") == [0]
+    assert of(base="queue", distillation="queue-soft-labels") == [0, 1]
+    assert of(base="queue", distillation="queue+cosine") == [0, 1]
+    assert of(base="queue", distillation="queue", features={"layers": ["layer2"]}) == [0, 1]
 
 
 def test_indistinguishable_embeddings_give_the_loss_of_a_guess() -> None:
@@ -99,7 +172,8 @@ def test_indistinguishable_embeddings_give_the_loss_of_a_guess() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_losses_keep_the_precision_of_their_inputs(dtype: torch.dtype) -> None:
     student, teacher = (tuple(z.to(dtype) for z in views(seed)) for seed in (0, 1))
-    assert {loss(name, student, teacher, METHOD).dtype for name in ("cosine", "infonce", "nt-xent")} == {dtype}
+    held = target(teacher)._replace(queue=target(teacher).queue.to(dtype))
+    assert {loss(name, student, held, METHOD).dtype for name in ("cosine", "infonce", "nt-xent", "queue")} == {dtype}
 
 
 def plain_huber(one: Tensor, other: Tensor) -> Tensor:
@@ -177,6 +251,46 @@ def test_soft_cross_entropy_is_that_of_pytorch() -> None:
     targets = other.detach().softmax(1)
     expected = torch.nn.functional.cross_entropy(logits, targets)
     assert_same_with_gradients(soft_cross_entropy(logits, targets), expected, (logits,))
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_contrastive_is_2t_times_the_cross_entropy_over_all_keys(temperature: float) -> None:
+    (student, _), teacher = views(0), target(views(1))
+    keys = teacher.keys[1].detach()
+    total = torch.zeros(())
+    for i in range(5):
+        similarity = [(plain_cosine(student[i], key) / temperature).exp() for key in keys]
+        total = total - (similarity[5 + i] / sum(similarity)).log()
+    expected = 2 * temperature * total / 5
+    assert_same_with_gradients(contrastive(student, teacher.keys[1], 5, temperature), expected, (student,))
+
+
+def with_queue(one: Tensor, own: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """Similarities of each image to its own embedding, and to each of the queue's."""
+    rows = [[plain_cosine(a, b), *(plain_cosine(a, n) for n in negatives)] for a, b in zip(one, own, strict=True)]
+    return torch.stack([torch.stack(row) for row in rows]) / temperature
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_queue_is_its_equation_and_gives_the_teacher_no_gradient(temperature: float) -> None:
+    (student, _), (key, _), negatives = views(0), views(1), target(views(1)).queue
+    logits = with_queue(student, key.detach(), negatives, temperature)
+    expected = -(logits[:, 0].exp() / logits.exp().sum(1)).log().mean()
+    assert_same_with_gradients(queue(student, key, negatives, temperature), expected, (student,))
+    ours = queue(student, key, negatives, temperature)
+    assert torch.autograd.grad(ours, key, allow_unused=True) == (None,)
+
+
+@pytest.mark.parametrize(("of_student", "of_teacher"), [(0.2, 0.07), (0.1, 0.5)])
+def test_queue_soft_labels_are_the_cross_entropy_of_both_sides_similarities(
+    of_student: float, of_teacher: float
+) -> None:
+    (student, _), (teacher, _), negatives = views(0), views(1), target(views(1)).queue
+    labels = with_queue(teacher, teacher, negatives, of_teacher).softmax(1).detach()
+    expected = torch.nn.functional.cross_entropy(with_queue(student, teacher.detach(), negatives, of_student), labels)
+    ours = [queue_soft_labels(student, teacher, negatives, of_student, of_teacher) for _ in range(2)]
+    assert_same_with_gradients(ours[0], expected, (student,))
+    assert torch.autograd.grad(ours[1], teacher, allow_unused=True) == (None,)
 
 
 def maps(seed: int) -> tuple[list[Tensor], list[Tensor]]:

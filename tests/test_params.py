@@ -401,6 +401,10 @@ def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, An
             "features are distilled between widths of one network: leave features or teacher out",
         ),
         (
+            {"name": "moco", "base": "infonce", "features": {"layers": ["layer2"]}},
+            "moco's teacher sees a batch shuffled, feature maps of other images: leave features out",
+        ),
+        (
             {"name": "simclr", "base": "nt-xent", "momentum": None, "momentum_schedule": "cosine"},
             "momentum_schedule says how a momentum encoder slows down, and there is none",
         ),

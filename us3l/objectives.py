@@ -83,8 +83,9 @@ def student_views(names: str) -> range:
 
 
 def teacher_views(method: Method) -> list[int]:
-    """The views that a teacher apart from the student is run on."""
-    return sorted({view for name in method.losses for view in ONE_VIEW.get(name, (0, 1))})
+    """The views that a teacher apart from the student is run on; feature maps are compared in both."""
+    views = {view for name in method.losses for view in ONE_VIEW.get(name, (0, 1))}
+    return [0, 1] if method.features else sorted(views)
 
 
 def in_full(views: Iterable[Tensor]) -> tuple[Tensor, ...]:

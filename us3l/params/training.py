@@ -178,6 +178,8 @@ class Method(Closed):
             raise ValueError("seed learns from a frozen teacher: name its run under teacher")
         if self.features and self.teacher is not None:
             raise ValueError("features are distilled between widths of one network: leave features or teacher out")
+        if self.features and self.name == "moco":
+            raise ValueError("moco's teacher sees a batch shuffled, feature maps of other images: leave features out")
         return self
 
     @model_validator(mode="after")
