@@ -8,6 +8,7 @@ import time
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from us3l import checkpoint
 from us3l.data.images import open_images
@@ -64,7 +65,7 @@ def _cut(run: Run, weights: dict[str, Tensor], build: Builder, width: float) -> 
 @torch.no_grad()
 def settle_statistics(networks: list[nn.Module], plan: RunPlan, store: Store, seed: int, device: torch.device) -> None:
     """Give each network the running statistics of its own activations; all of them see the same batches."""
-    norms = [module for network in networks for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [each for network in networks for each in network.modules() if isinstance(each, _BatchNorm)]
     if not norms:
         return
     settings, views = plan.protocol.calibration, plan.data.dataset.views

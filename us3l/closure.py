@@ -1,4 +1,7 @@
-"""The code that a stage depends on: every module of this package that it imports, directly or not."""
+"""The code that a stage depends on: every module of this package that it imports, directly or not.
+
+Likewise the code of a user's own network: every module of the project's folder, and of this package.
+"""
 
 import ast
 import hashlib
@@ -7,34 +10,63 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
+from us3l.errors import UserError
+
 _PACKAGE = Path(__file__).parent
 _WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def code_of(module: str) -> dict[str, str]:
-    """For `module` and all it imports from us3l, 12 hexadecimal digits of the SHA-256 of what the source says.
+def code_of(module: str, project: Path | None = None) -> dict[str, str]:
+    """For `module` and all of its closure, 12 hexadecimal digits of the SHA-256 of what the source says.
 
     That is its syntax tree without comments, docstrings and layout.
     """
-    return {name: _hash(_file(name)) for name in sorted(closure(module))}
+    return {name: _hash(_file(name, project)) for name in sorted(closure(module, project))}
+
+
+def code_of_network(builder: str) -> dict[str, str]:
+    """`code_of` the module of a `module:function` in the current directory. Raises UserError where it is not there."""
+    source_file(builder)
+    return code_of(builder.partition(":")[0], Path.cwd())
+
+
+def files_of_network(builder: str) -> list[Path]:
+    """The project's files that `code_of_network` tells of, relative to the current directory."""
+    files = [_file(name, Path.cwd()) for name in closure(builder.partition(":")[0], Path.cwd())]
+    return sorted(path.relative_to(Path.cwd()) for path in files if not path.is_relative_to(_PACKAGE))
+
+
+def source_file(builder: str) -> Path:
+    """The file of a `module:function` in the current directory. Raises UserError where it is not there."""
+    module = builder.partition(":")[0]
+    if (file := _file(module, Path.cwd())) is None:
+        what = f"there is no module {module}, since {Path.cwd()} has no file {module.replace('.', '/')}.py"
+        raise UserError(f"backbone {builder}: {what}; write it, or correct the name")
+    return file
 
 
 @cache
-def closure(module: str) -> frozenset[str]:
-    """The names of `module`, of every us3l module that it imports, inside functions too, and of their packages."""
+def closure(module: str, project: Path | None = None) -> frozenset[str]:
+    """The names of `module`, of every module that it imports, inside functions too, and of their packages.
+
+    Modules are those of us3l, and those in the folder `project` where one is given.
+    """
     found, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
-        if name not in found and _file(name) is not None:
+        if name not in found and (path := _file(name, project)) is not None:
             found.add(name)
-            waiting += [_package(name), *_imports(name)]
+            waiting += [_package(name), *_imports(name, path)]
     return frozenset(found)
 
 
-def _file(module: str) -> Path | None:
-    place = _PACKAGE.joinpath(*module.split(".")[1:])
-    candidates = (place.with_suffix(".py"), place / "__init__.py")
-    return next((path for path in candidates if module.split(".")[0] == "us3l" and path.is_file()), None)
+def _file(module: str, project: Path | None) -> Path | None:
+    first, *rest = module.split(".")
+    folder = _PACKAGE if first == "us3l" else project and first and project / first
+    if not folder:
+        return None
+    place = folder.joinpath(*rest)
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
 
 
 def _package(module: str) -> str:
@@ -42,16 +74,23 @@ def _package(module: str) -> str:
 
 
 @cache
-def _imports(module: str) -> list[str]:
-    path, names = _file(module), []
+def _imports(module: str, path: Path) -> list[str]:
+    names = []
     package = module if path.name == "__init__.py" else _package(module)
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            source = resolve_name("." * node.level + (node.module or ""), package)
+            source = _absolute("." * node.level + (node.module or ""), package, path)
             names += [source, *(f"{source}.{alias.name}" for alias in node.names)]
     return names
+
+
+def _absolute(name: str, package: str, path: Path) -> str:
+    try:
+        return resolve_name(name, package)
+    except ImportError:
+        raise UserError(f"{path}: cannot import {name} from outside its package: name the module in full") from None
 
 
 @cache
@@ -61,11 +100,19 @@ def _hash(path: Path) -> str:
 
 def _meaning(path: Path) -> str:
     """What the source says without docstrings, comments and layout, the same in every version of Python."""
-    tree = ast.parse(path.read_text())
+    tree = _tree(path)
     for node in ast.walk(tree):
         if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node):
             node.body = node.body[1:]
     return repr(_plain(tree))
+
+
+def _tree(path: Path) -> ast.Module:
+    """Raises UserError where a file is not Python."""
+    try:
+        return ast.parse(path.read_text(), path.name)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: not readable as Python: {error}") from None
 
 
 def _plain(node: Any) -> Any:

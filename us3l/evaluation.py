@@ -12,6 +12,7 @@ from us3l.data import images as data
 from us3l.data.images import open_images
 from us3l.data.resident import resident
 from us3l.data.store import Store, open_store
+from us3l.models.own import require_features
 from us3l.networks import networks_to_evaluate
 from us3l.params.data import Views
 from us3l.plan import RunPlan
@@ -66,6 +67,8 @@ def evaluate(plan: RunPlan, seed: int, device: torch.device, answer: Answer) -> 
     opened = networks_to_evaluate(plan, seed, store)
     networks = [network.to(device) for network, _ in opened]
     images = Images(store, plan.data.dataset.views, seed, device)
+    for width, network in zip(plan.widths, networks, strict=True):
+        require_features(f"{plan.backbone} at width {width}", network, images.example)
     logits = answer(networks, images, plan.protocol)
     labels = resident(store.test.labels, torch.device("cpu"))
     scores = [score(each.cpu(), labels) for each in logits]

@@ -16,9 +16,9 @@ from us3l.teacher import ENCODER, Encoder
 class _Projecting(nn.Module):
     """A backbone and its projector: images [B, C, H, W] to an output without prediction."""
 
-    def __init__(self, backbone: nn.Module, method: Method) -> None:
+    def __init__(self, backbone: nn.Module, features: int, method: Method) -> None:
         super().__init__()
-        self.backbone, self.projector = backbone, projector(backbone.num_features, method)
+        self.backbone, self.projector = backbone, projector(features, method)
 
     def forward(self, x: Tensor) -> Output:
         projection = self.projector(self.backbone(x))
@@ -35,7 +35,8 @@ def frozen_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.d
     tensors, about = checkpoint.load(path)
     require_params(path, about, source.recipe("pretrain"), "pretrain")
     width = run.sampling.widest
-    network = Slimmable(lambda at: _Projecting(backbone(run.backbone, at, in_channels), run.method))
+    features = tensors["projector.0.weight"].shape[1]
+    network = Slimmable(lambda at: _Projecting(backbone(run.backbone, at, in_channels), features, run.method))
     weights = {name: each for name, each in of_width(tensors, width).items() if name.startswith(ENCODER)}
     checkpoint.require_shapes(path, weights, dict(network.skeleton(width).named_parameters()), run.backbone, width)
     weights = {name: each.to(device) for name, each in weights.items()}

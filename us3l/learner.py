@@ -6,6 +6,7 @@ encoder moves in the widest network's turn, before that turn's optimizer step, a
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ PROJECTIONS = "feature_projections."
 class Learner:
     """The online network, its teacher, and what the optimizer keeps.
 
-    `reduce` adds a tensor up over all processes, in place. `frozen` is the teacher of a method that names one.
+    `reduce` adds a tensor up over all processes, in place. `frozen` is the teacher of a method that names one. sides: H
+    and W of the images, which a user's own network may need.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class Learner:
         device: torch.device,
         reduce: Callable[[Tensor], None],
         frozen: Encoder | None = None,
+        sides: Sequence[int] | None = None,
     ) -> None:
         self.run, self.method, self.reduce = run, run.method, reduce
         self.widest = run.sampling.widest
-        teacher = blueprint(lambda: backbone(run.backbone, self.widest, in_channels))
-        builder = lambda width: network(run.method, backbone(run.backbone, width, in_channels), teacher, classes)  # noqa: E731
+        plain = partial(backbone, run.backbone, in_channels=in_channels, sides=sides)
+        teacher = blueprint(lambda: plain(self.widest))
+        builder = lambda width: network(run.method, plain(width), teacher, classes)  # noqa: E731
         self.network = Slimmable(builder, run.sampling.own_norms)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from us3l.closure import code_of
+from us3l.closure import code_of, code_of_network, files_of_network
 from us3l.data.store import FILES
 from us3l.errors import UserError
 from us3l.params.data import Augmentation, Dataset
 from us3l.params.evaluation import Protocol
 from us3l.params.references import Address, run_at, source_of, widths_of
 from us3l.params.studies import Params, Study, Table
-from us3l.params.training import Pretrained, Pruned, Reused, Run
+from us3l.params.training import Pretrained, Pruned, Reused, Run, is_own
 
 EVALUATIONS = {
     "linear": "us3l.linear",
@@ -113,6 +113,16 @@ class RunPlan:
         return self.maker("pretrain").run.backbone
 
     @property
+    def network_files(self) -> list[Path]:
+        """The source of a user's own network."""
+        return files_of_network(self.backbone) if is_own(self.backbone) else []
+
+    @property
+    def _network_code(self) -> dict[str, Any]:
+        """What that source says, which counts among the params of all stages that run the network."""
+        return {"code": code_of_network(self.backbone)} if is_own(self.backbone) else {}
+
+    @property
     def trained_views(self) -> list[Augmentation]:
         """How images are augmented for a training: two views, or for a supervised one the classifier's."""
         views = self.data.dataset.views
@@ -189,7 +199,11 @@ class RunPlan:
         """The params that determine what a stage computes from its inputs, as plain values.
 
         What another run made is told by its seal among the inputs, whatever that run is called.
+        Raises UserError where the source of a user's own network is absent.
         """
+        return self._share_of_params(stage) | self._network_code
+
+    def _share_of_params(self, stage: str) -> dict[str, Any]:
         protocol = self.protocol.model_dump(mode="json")
         calibration = protocol.pop("calibration")
         match stage:
@@ -323,8 +337,10 @@ class Plan:
         protocol = study.protocol_of(address[1])
         evaluation = (protocol, params.protocols[protocol], tuple(study.seeds))
         widths = tuple(widths_of(params.studies, address))
-        self.runs[address] = RunPlan(*address, run, data, *evaluation, widths, source)
-        return self.runs[address]
+        made = self.runs[address] = RunPlan(*address, run, data, *evaluation, widths, source)
+        if is_own(made.backbone):
+            code_of_network(made.backbone)  # where it is absent, nothing runs at all
+        return made
 
     def _table(self, study_name: str, study: Study, name: str, table: Table) -> TablePlan:
         runs = {run.name: run for run in self.runs.values() if run.study == study_name}

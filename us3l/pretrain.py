@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from us3l import checkpoint
+from us3l.data.images import open_images
 from us3l.data.store import Store, open_store
 from us3l.data.stream import Stream
 from us3l.distributed import World
@@ -19,10 +20,12 @@ from us3l.frozen import frozen_teacher
 from us3l.interop import Mapped, import_backbone
 from us3l.learner import Learner
 from us3l.models import backbone
-from us3l.params.training import Official, Untrained
+from us3l.models.own import require_features
+from us3l.params.training import Official, Untrained, is_own
 from us3l.plan import RunPlan
 from us3l.progress import Progress
 from us3l.provenance import fingerprint, identify, record
+from us3l.random import Purpose
 from us3l.records import read_record, write_record
 from us3l.rundir import run_directory
 from us3l.schedule import learning_rate
@@ -44,6 +47,8 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
     if plan.source:
         teacher, origin["teacher"] = frozen_teacher(plan.source, seed, store.channels, world.device)
     identity = identify("pretrain", plan.recipe("pretrain"), **origin)
+    image = _example(plan, store)
+    _require_network(plan, image)
 
     def write(weights: dict[str, Tensor], history: list[dict[str, Any]], seconds: float, **more: Any) -> None:
         facts = record(identity, world.device, seconds, world.size)
@@ -61,10 +66,29 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
     with run_directory(folder) if world.leads else nullcontext():
         if world.any(world.leads and _is_done_meanwhile(plan.training(seed), record_there, folder.name)):
             return
-        training = Training(plan, store, seed, world, folder / "state.safetensors", save_every, teacher)
+        state, sides = folder / "state.safetensors", image.shape[2:]
+        training = Training(plan, store, seed, world, state, save_every, teacher, sides)
         training.run_to_the_end()
         if world.leads:
             write(training.learner.flat.parameters, training.history, training.seconds)
+
+
+def _example(plan: RunPlan, store: Store) -> Tensor:
+    """A training image as the network sees it, [1, C, H, W]."""
+    images, normalize = open_images(store.train, torch.device("cpu")), plan.data.dataset.views.normalize
+    where = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0}
+    [[view]] = images.augmented([torch.arange(1)], plan.trained_views[:1], normalize, **where)
+    return view
+
+
+def _require_network(plan: RunPlan, image: Tensor) -> None:
+    """Raises UserError where a user's own network does not take the images at the run's widths."""
+    if not is_own(plan.backbone):
+        return
+    for width in dict.fromkeys([plan.run.sampling.widest, *plan.widths]):
+        with torch.random.fork_rng(devices=[]):
+            network = backbone(plan.backbone, width, image.shape[1])
+        require_features(f"{plan.backbone} at width {width}", network, image)
 
 
 def _stamp(path: Path) -> int | None:
@@ -102,6 +126,7 @@ class Training:
         state: Path,
         save_every: float,
         teacher: Encoder | None,
+        sides: Sequence[int],
     ) -> None:
         run = plan.run
         self.run, self.seed, self.world, self.state, self.save_every = run, seed, world, state, save_every
@@ -109,7 +134,7 @@ class Training:
         shuffled = run.method.name == "moco"
         self.stream = Stream(store.train, run.batch, recipes, normalize, seed, world, shuffled)
         classes = len(store.classes)
-        self.learner = Learner(run, store.channels, classes, seed, world.device, world.add_up, teacher)
+        self.learner = Learner(run, store.channels, classes, seed, world.device, world.add_up, teacher, sides)
         self.epoch = self.step = 0
         self.totals: Tensor = torch.zeros(0)
         self.history: list[dict[str, Any]] = []

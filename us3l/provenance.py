@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,7 +45,7 @@ def record(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(device),
         "versions": versions(),
-        "git": _git(),
+        "git": _git(identity.get("recipe", {}).get("code", {})),
     }
 
 
@@ -62,7 +63,8 @@ def differences(made: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]
 def require_params(path: Path, made: dict[str, Any], recipe: dict[str, Any], again: str) -> None:
     """Raise UserError where a result was made with other params than there are now; `again` is what makes it."""
     for key, was, now in differences(made.get("recipe", {}), recipe):
-        raise UserError(f"{path}: made with {key} = {was}, but params.yaml says {now}: {again} again, or undo the edit")
+        today = "the module is" if key.startswith("code.") else "params.yaml says"
+        raise UserError(f"{path}: made with {key} = {was}, but {today} {now}: {again} again, or undo the edit")
 
 
 def require_recipe(path: Path, made: dict[str, Any], recipe: dict[str, Any], data: str, again: str) -> None:
@@ -108,12 +110,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _git() -> dict[str, Any] | None:
-    """The commit of the current directory and whether code or params differ from it; None outside a repository."""
+def _git(modules: Iterable[str]) -> dict[str, Any] | None:
+    """The commit of the current directory and whether code or params differ from it; None outside a repository.
+
+    modules: those of a user's own network.
+    """
+    places = [name.replace(".", "/") for name in modules]
+    own = [f"{place}{suffix}" for place in places for suffix in (".py", "/__init__.py")]
     try:
         command = ["git", "rev-parse", "--verify", "HEAD"]
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        command = ["git", "status", "--porcelain", "--", "params.yaml", "us3l", "Snakefile", "workflow"]
+        command = ["git", "status", "--porcelain", "--", "params.yaml", "us3l", "Snakefile", "workflow", *own]
         changes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None

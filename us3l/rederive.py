@@ -58,6 +58,9 @@ def rederive(selection: Selection, first: str) -> list[Rederived]:
         _link(folder / "data", Path("data"))
         for path in (path for job in given for path in job.outputs):
             _link(folder / path, path)
+        for path in {path for job in jobs for path in job.of.network_files}:
+            if not (folder / path).exists():
+                _link(folder / path, path)
         _run_all([job for job in jobs if job not in given], folder)
         return [Rederived(path, made, read_record(folder / path)) for path, made in recorded.items()]
 

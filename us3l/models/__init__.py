@@ -1,13 +1,15 @@
 """The backbones by name: plain networks that take a width."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
 from us3l.models.mobilenet import MobileNetV2
+from us3l.models.own import own_network
 from us3l.models.resnet import BasicBlock, Bottleneck, ResNet
 from us3l.models.vit import VisionTransformer
+from us3l.params.training import is_own
 
 
 class Pixels(nn.Module):
@@ -40,6 +42,12 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def backbone(name: str, width: float, in_channels: int) -> nn.Module:
-    """A plain network for images [B, in_channels, H, W] in [0, 1], normalized; `name` as in params.yaml."""
+def backbone(name: str, width: float, in_channels: int, sides: Sequence[int] | None = None) -> nn.Module:
+    """A plain network for images [B, in_channels, H, W] in [0, 1], normalized; `name` as in params.yaml.
+
+    sides: H and W, from which the `num_features` of a user's own network are counted where it does not say them.
+    Raises UserError where a user's own network is not to be had.
+    """
+    if is_own(name):
+        return own_network(name, width, sides and (in_channels, *sides))
     return BACKBONES[name](width=width, in_channels=in_channels)

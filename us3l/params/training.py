@@ -350,12 +350,41 @@ Backbone = Literal[
 ]
 
 
+_IDENTIFIER = r"[A-Za-z_]\w*"
+OwnNetwork = Annotated[
+    str,
+    matching(
+        rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}",
+        "module:function, a module of this folder and a function of the width that is a torch.nn.Module",
+    ),
+]
+
+
+def is_own(backbone: str) -> bool:
+    """Whether a backbone is a user's own, `module:function`."""
+    return ":" in backbone
+
+
+def _own_or_known(backbone: Any) -> str:
+    return "own" if is_own(str(backbone)) else "known"
+
+
+# By its name, or a user's own function(width), as module:function; see us3l/models/own.py.
+AnyBackbone = Annotated[
+    Annotated[Backbone, Tag("known")] | Annotated[OwnNetwork, Tag("own")], Discriminator(_own_or_known)
+]
+BackboneOrPixels = Annotated[
+    Annotated[Literal[Backbone, "pixels"], Tag("known")] | Annotated[OwnNetwork, Tag("own")],
+    Discriminator(_own_or_known),
+]
+
+
 class Untrained(Closed):
-    """A network as it is initialized: a baseline that no training went into."""
+    """A network as it is initialized: a baseline that no training went into. `backbone` as in a training, or pixels."""
 
     method: Literal["none"]
     dataset: Name
-    backbone: Literal[Backbone, "pixels"]
+    backbone: BackboneOrPixels
     resources: Resources = Resources()
 
     sampling: ClassVar[Sampling] = Sampling()
@@ -387,11 +416,11 @@ class Official(Closed):
 
 
 class Pretrained(Closed):
-    """One self-supervised training."""
+    """One training. `backbone` is a name, or `module:function` for a user's own: see us3l/models/own.py."""
 
     method: Method
     dataset: Name
-    backbone: Backbone
+    backbone: AnyBackbone
     epochs: Count
     batch: Batch
     optimizer: TrainingOptimizer

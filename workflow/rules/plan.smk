@@ -5,6 +5,7 @@ rule plan:
     input:
         "params.yaml",
         sorted(str(path) for path in Path("us3l").rglob("*.py")),
+        sorted({str(path) for run in PLAN.runs.values() for path in run.network_files}),
     output:
         str(PLAN_FILE),
     log:
