@@ -56,7 +56,7 @@ def _to_evaluate(plan: RunPlan, path: Path, store: Store) -> tuple[nn.Module, di
         require_recipe(path, about, maker.recipe("calibrate"), store.sha256, "calibrate")
     else:
         require_params(path, about, maker.recipe("calibrate"), "calibrate")
-    sees, there = about["architecture"]["in_channels"], store.train.images.shape[-1]
+    sees, there = about["architecture"]["in_channels"], store.channels
     if sees != there:
         raise UserError(f"{path}: sees images of {sees} channels, and those of {plan.data.name} have {there}")
     return network, {"data": store.sha256, "checkpoint": about["checkpoint"], "network": about["seal"]}
