@@ -1,0 +1,101 @@
+"""Every run of params.yaml made small (tests/tiny.py): one training step, calibration and evaluation, by the stages."""
+
+import math
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import EPOCHS, TEST, draw_images, tiny, write_digits
+
+from us3l import pretrain
+from us3l.calibrate import calibrate
+from us3l.data.sources import prepare
+from us3l.distributed import World
+from us3l.params.training import FixedWidths, Pretrained
+from us3l.plan import EVALUATIONS, DatasetPlan, Plan, RunPlan
+from us3l.reading import load
+from us3l.records import read_record
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+PLAN = Plan(load(ROOT / "params.yaml"))
+RUNS = {"/".join(address): run for address, run in PLAN.runs.items()}
+
+
+class LastEpoch(pretrain.Training):
+    """A training of which only the last epoch is left, when all widths are sampled; each of its weights must move."""
+
+    def run_to_the_end(self) -> None:
+        self.epoch = EPOCHS - 1
+        learner = self.learner
+        before = {name: weights.clone() for name, weights in learner.flat.parameters.items()}
+        super().run_to_the_end()
+        still = {name for name, weights in learner.flat.parameters.items() if torch.equal(weights, before[name])}
+        trained = {name for name in learner.flat.trainable if name.startswith("backbone.") and "weight" in name}
+        assert trained and not still & trained
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The current directory is one for the results of all runs, so that each stage is passed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("every-run"))
+        patch.setattr(pretrain, "Training", LastEpoch)
+        draw_images()
+        yield
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_passes_all_its_stages(project: None, name: str) -> None:
+    run = tiny(RUNS[name])
+    make(run)
+    if isinstance(run.run, Pretrained):
+        check_training(run)
+    check_evaluations(run)
+
+
+def make(run: RunPlan) -> None:
+    """All that the evaluation of a run comes from, and the evaluation; what is there already is left."""
+    *trainings, calibration = run.origins
+    for origin, stage in (*reversed(trainings), calibration, (run, run.protocol.kind)):
+        prepared(origin.data)
+        if not all(path.is_file() for path in origin.outputs(stage, 0)):
+            pass_stage(origin, stage)
+
+
+def prepared(data: DatasetPlan) -> None:
+    if not (data.folder / "meta.json").is_file():
+        write_digits(data) if data.dataset.source.kind == "digits" else prepare(data, Path("downloads"))
+
+
+def pass_stage(run: RunPlan, stage: str) -> None:
+    match stage:
+        case "pretrain":
+            pretrain.pretrain(run, 0, World(0, 1, CPU), Path("runs"), math.inf)
+        case "calibrate":
+            calibrate(run, 0, CPU)
+        case _:
+            getattr(import_module(EVALUATIONS[stage]), stage.replace("-", "_"))(run, 0, CPU)
+
+
+def check_training(run: RunPlan) -> None:
+    """One epoch of finite losses and spreads, of as many widths as a step samples."""
+    (epoch,) = read_record(run.training(0))["epochs"]
+    sampling = run.run.sampling
+    widths = len(sampling.widths) if isinstance(sampling, FixedWidths) else sampling.samples
+    for values in (epoch["loss"], epoch["spread"]):
+        assert len(values) == widths and all(map(math.isfinite, values))
+    assert min(epoch["spread"]) > 0
+
+
+def check_evaluations(run: RunPlan) -> None:
+    records = [read_record(run.evaluation(0, width)) for width in sorted(run.widths)]
+    for record in records:
+        assert 0 <= record["top1"] <= 100 and record["n"] == TEST
+    for cost in ("parameters", "macs"):
+        costs = [record[cost] for record in records]
+        if run.backbone == "pixels":
+            continue
+        assert min(costs) > 0 and costs == sorted(set(costs)), "a wider network costs more"
