@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from us3l.closure import code_of_network
 from us3l.errors import UserError
 from us3l.models import backbone
 from us3l.networks import load_network
+from us3l.provenance import record
 from us3l.reading import load
 from us3l.records import read_record
 from us3l.slim import Slimmable
@@ -142,6 +145,18 @@ def test_an_edit_of_the_source_is_named_and_makes_all_that_uses_it_run_again(pro
     assert code == 2 and f"made with code.networks.{module} = {made}, but the module is " in said
 
 
+def test_an_edit_that_is_not_committed_is_recorded_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = with_tiny(tmp_path)
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
+    for command in ("init -q", "add networks params.yaml", "commit -qm one"):
+        subprocess.run([*git, *command.split()], check=True)
+    identity = {"recipe": {"code": code_of_network("networks.mine:tiny")}}
+    assert not record(identity, None, 0.0)["git"]["dirty"]
+    write(made, parts=PARTS + "VALUE = 1\n")
+    assert record(identity, None, 0.0)["git"]["dirty"]
+
+
 def test_a_frozen_teacher_may_be_a_users_own_network(project: Project) -> None:
     content = params(backbone="networks.mine:tiny", epochs=1)
     method = RUN["method"] | {"momentum": None, "teacher": "us3l"}
@@ -191,7 +206,7 @@ def test_a_network_file_whose_source_is_absent_is_refused(
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[[str], str]:
     """Writes a module of a name of its own into the current directory; its name."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])  # as the console script finds it
     name = f"own_{abs(hash(request.node.name))}"
 
     def write(text: str) -> str:

@@ -86,8 +86,7 @@ def _require_network(plan: RunPlan, image: Tensor) -> None:
     if not is_own(plan.backbone):
         return
     for width in dict.fromkeys([plan.run.sampling.widest, *plan.widths]):
-        with torch.random.fork_rng(devices=[]):
-            network = backbone(plan.backbone, width, image.shape[1])
+        network = backbone(plan.backbone, width, image.shape[1])
         require_features(f"{plan.backbone} at width {width}", network, image)
 
 
