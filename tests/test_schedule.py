@@ -13,6 +13,7 @@ from scipy.stats import kstest
 
 from us3l.learner import Learner
 from us3l.params.training import FixedWidths, Optimizer, Pretrained, Sampling
+from us3l.records import read_record
 from us3l.schedule import learning_rate
 from us3l.widths import narrowest, sample
 
@@ -75,6 +76,8 @@ def test_a_training_changes_its_rate_as_it_says_and_tells_the_learner_how_far_it
         code, _, said = us3l(*command)
         assert code == 0, said
     steps = len(seen) // 3
+    recorded = read_record(Path("results/tiny/pretrain/us3l/seed0.json"))["epochs"]
+    assert [each["lr"] for each in recorded] == [lr for _, lr in seen[::steps]]
     assert [epoch for epoch, _ in seen] == pytest.approx([number / steps for number in range(3 * steps)])
     for epoch, lr in seen:
         now = epoch if rate == "step" else int(epoch)
