@@ -383,6 +383,20 @@ def test_three_batches_give_the_losses_weights_and_memory_of_the_plain_method(
     assert (ours.flat.values - before).abs().max() > 1e-4
 
 
+@pytest.mark.usefixtures("float64")
+def test_feature_maps_are_added_to_a_loss_of_one_view() -> None:
+    """The same as to a loss of both, from the same weights."""
+
+    def of_narrow(loss: str, **features: Any) -> float:
+        of = run("byol", loss, distillation=loss, queue=24, **features)
+        return learner(of).step(batch(of, 0), [1.0, 0.5], 0, 0.0)[1, 0].item()
+
+    maps = {"features": {"layers": ["layer2"], "strength": 3.0}}
+    added = of_narrow("queue", **maps) - of_narrow("queue")
+    assert added == pytest.approx(of_narrow("queue+cosine", **maps) - of_narrow("queue+cosine"), abs=1e-12)
+    assert added > 0.1
+
+
 FOUR = {"batch": {"size": 4 * SIZE, "shards": 4}}
 IN_TWO = ("moco", "moco-v3", "seed", "s-net-distilled", "byol-own-norms", "dino")
 

@@ -1,13 +1,19 @@
 """Learning rates and widths over a training."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from project import params
 from scipy.stats import kstest
 
-from us3l.params.training import Optimizer, Sampling
+from us3l.learner import Learner
+from us3l.params.training import FixedWidths, Optimizer, Pretrained, Sampling
+from us3l.records import read_record
 from us3l.schedule import learning_rate
 from us3l.widths import narrowest, sample
 
@@ -42,6 +48,61 @@ def test_multistep_begins_with_the_warmup() -> None:
 
 def test_a_constant_rate_is_constant_after_its_warmup() -> None:
     assert rates(5, schedule="constant", warmup_epochs=2) == pytest.approx([0, 0.25, 0.5, 0.5, 0.5])
+
+
+def test_a_rate_by_the_step_goes_down_between_epochs_too() -> None:
+    """MoCo v3's: the warm-up and the cosine at fractions of epochs (official main_moco_ofa_ddp.py)."""
+    made = Optimizer(lr=0.5, warmup_epochs=2)
+    assert [learning_rate(made, epoch, 10) for epoch in (0.25, 1.5, 2.0)] == pytest.approx([0.0625, 0.375, 0.5])
+    assert learning_rate(made, 7.3, 10) == pytest.approx(0.25 * (1 + math.cos(math.pi * 5.3 / 8)))
+    assert 0 < learning_rate(made, 9.99, 10) < 1e-5
+
+
+@pytest.mark.parametrize("rate", ["step", "epoch"])
+def test_a_training_changes_its_rate_as_it_says_and_tells_the_learner_how_far_it_is(
+    rate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, us3l: Callable[..., tuple[int, str, str]]
+) -> None:
+    seen = []
+
+    def step(self: Learner, shards: Any, widths: list[float], epoch: float, lr: float) -> torch.Tensor:
+        seen.append((epoch, lr))
+        return torch.ones(len(widths), 2)
+
+    monkeypatch.setattr(Learner, "step", step)
+    monkeypatch.chdir(tmp_path)
+    optimizer = {"lr": 0.5, "rate": rate, "warmup_epochs": 1}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params(epochs=3, optimizer=optimizer)))
+    for command in (("prepare", "digits"), ("pretrain", "tiny", "us3l", "0")):
+        code, _, said = us3l(*command)
+        assert code == 0, said
+    steps = len(seen) // 3
+    recorded = read_record(Path("results/tiny/pretrain/us3l/seed0.json"))["epochs"]
+    assert [each["lr"] for each in recorded] == [lr for _, lr in seen[::steps]]
+    assert [epoch for epoch, _ in seen] == pytest.approx([number / steps for number in range(3 * steps)])
+    for epoch, lr in seen:
+        now = epoch if rate == "step" else int(epoch)
+        assert lr == pytest.approx(0.5 * (now if now < 1 else (1 + math.cos(math.pi * (now - 1) / 2)) / 2))
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.996])
+def test_momentum_comes_to_rest_on_a_cosine(momentum: float) -> None:
+    """MoCo v3 (arXiv 2104.02057): m = 1 - (1 - m0) (cos(pi k / K) + 1) / 2 after k of K steps."""
+    record = {
+        "method": {"name": "byol", "base": "cosine", "momentum": momentum, "momentum_schedule": "cosine"},
+        "dataset": "noise",
+        "backbone": "small-resnet",
+        "epochs": 8,
+        "batch": {"size": 8},
+        "optimizer": {"lr": 1.0},
+    }
+    record["method"] |= {"hidden": 4, "output": 2}
+    teacher = Learner(Pretrained.model_validate(record), 3, 5, 0, torch.device("cpu"), lambda tensor: None).teacher
+    for epoch in (0, 0.3, 4, 7.9, 8):
+        teacher.momentum_encoder.fill_(1.0)
+        teacher.online.values.zero_()
+        teacher.move(epoch)
+        m = 1 - (1 - momentum) * (math.cos(math.pi * epoch / 8) + 1) / 2
+        assert teacher.momentum_encoder.unique().tolist() == pytest.approx([m], abs=1e-7)
 
 
 # --- widths ---------------------------------------------------------------------------------------------------------
@@ -123,3 +184,11 @@ def test_drawn_widths_are_uniform_over_the_range_of_the_quarter(rule: str, sampl
         drawn = [width for step in steps for width in (step[1:-1] if ends else step)]
         assert len(drawn) == 1000 * (samples - ends)
         assert kstest(drawn, "uniform", (low, 1 - low)).pvalue > 0.01
+
+
+def test_fixed_widths_are_all_in_every_step_widest_first() -> None:
+    """Whatever their order in params.yaml, or the epoch."""
+    made = FixedWidths(widths=[0.5, 1.0, 0.25])
+    assert {tuple(sample(made, epoch, 4, 0, step)) for epoch in range(4) for step in range(3)} == {(1.0, 0.5, 0.25)}
+    assert (made.widest, set(made.own_norms)) == (1.0, {0.5, 0.25})
+    assert FixedWidths(widths=[0.5, 1.0], batch_norm="shared").own_norms == ()

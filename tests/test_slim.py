@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from us3l.flat import Flat
 from us3l.models import BACKBONES, backbone
-from us3l.slim import Slimmable, narrow
+from us3l.slim import Slimmable, narrow, of_width
 
 pytestmark = pytest.mark.usefixtures("float64")
 CPU = torch.device("cpu")
@@ -156,3 +156,88 @@ def test_narrowing_leaves_the_wide_weights_as_they_are() -> None:
         for p in network.parameters():
             p.zero_()
     assert torch.equal(flat.values, before)
+
+
+class Switchable(nn.Module):
+    """A BatchNorm for each width (S-Nets, arXiv 1812.08928, section 3.2), with convolutions that are cut by hand."""
+
+    def __init__(self, widths: list[float]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 16, 3, bias=False)
+        self.norms = nn.ModuleDict({str(w).replace(".", "_"): nn.BatchNorm2d(int(16 * w)) for w in widths})
+        self.head = nn.BatchNorm1d(16)
+
+    def forward(self, x: Tensor, width: float) -> Tensor:
+        k = int(16 * width)
+        x = F.conv2d(x, self.first.weight[:k])
+        x = self.norms[str(width).replace(".", "_")](x).relu()
+        return self.head(F.conv2d(x, self.second.weight[:, :k]).mean((2, 3)))
+
+
+class Plain(nn.Module):
+    """The same, of one width; its second convolution and its head are never cut."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        k = int(16 * width)
+        self.first, self.norm = nn.Conv2d(3, k, 3, bias=False), nn.BatchNorm2d(k)
+        self.second, self.head = nn.Conv2d(k, 16, 3, bias=False), nn.BatchNorm1d(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.norm(self.first(x)).relu()).mean((2, 3)))
+
+
+def switchable() -> tuple[Switchable, Flat]:
+    """The plain one with random weights, and ours with the same: the widest network's and three norms of their own."""
+    widths, generator = [1.0, 0.75, 0.5, 0.25], torch.Generator().manual_seed(5)
+    by_hand = Switchable(widths).train()
+    for p in by_hand.parameters():
+        p.data = torch.randn(p.shape, generator=generator)
+    names = {"1_0": "norm", "0_75": "norm@0.75", "0_5": "norm@0.5", "0_25": "norm@0.25"}
+    ours = {}
+    for name, p in by_hand.named_parameters():
+        owner, _, kind = name.rpartition(".")
+        key = names.get(owner.removeprefix("norms."), owner)
+        norm, at, width = key.partition("@")
+        ours[f"{norm}.{kind}{at}{width}"] = p.detach().clone().requires_grad_()
+    return by_hand, Flat(ours, CPU)
+
+
+def test_widths_with_batch_norms_of_their_own_are_switchable_networks() -> None:
+    by_hand, flat = switchable()
+    slimmable = Slimmable(Plain, (0.75, 0.5, 0.25))
+    assert set(slimmable.initial(1.0)) == set(flat.shapes)
+    for width in (1.0, 0.5, 0.25, 0.75):
+        slices = slimmable.slices(width)
+        leaves = flat.leaves(slices)
+        ours, expected = slimmable(leaves, width, images()), by_hand(images(), width)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
+        by_hand.zero_grad()
+        (expected**3).sum().backward()
+        (ours**3).sum().backward()
+        gradients = flat.views(flat.collect(leaves, slices))
+        torch.testing.assert_close(gradients["first.weight"], by_hand.first.weight.grad, rtol=1e-9, atol=1e-9)
+        norms = {"1_0": "norm.weight", "0_75": "norm.weight@0.75", "0_5": "norm.weight@0.5", "0_25": "norm.weight@0.25"}
+        for name, key in norms.items():
+            grad = by_hand.norms[name].weight.grad
+            expected = torch.zeros_like(gradients[key]) if grad is None else grad
+            torch.testing.assert_close(gradients[key], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_network_that_is_shipped_has_the_batch_norms_of_its_width() -> None:
+    by_hand, flat = switchable()
+    for width in (1.0, 0.75, 0.5, 0.25):
+        network = narrow(of_width(flat.parameters, width), Plain(width)).train()
+        torch.testing.assert_close(network(images()), by_hand(images(), width), rtol=0, atol=1e-10)
+
+
+def test_batch_norms_of_a_width_start_as_new_ones_and_the_rest_does_not_depend_on_them() -> None:
+    torch.manual_seed(0)
+    shared = Slimmable(lambda w: backbone("small-resnet", w, 3)).initial(1.0)
+    torch.manual_seed(0)
+    own = Slimmable(lambda w: backbone("small-resnet", w, 3), (0.5,)).initial(1.0)
+    assert all(torch.equal(own[name], shared[name]) for name in shared)
+    added = {name: p for name, p in own.items() if name not in shared}
+    norms = [m for m in backbone("small-resnet", 0.5, 3).modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [p.numel() for p in added.values()] == [norm.num_features for norm in norms for _ in range(2)]
+    assert all((p == ("weight" in name)).all() for name, p in added.items())

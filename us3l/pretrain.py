@@ -183,7 +183,8 @@ class Training:
 
     def _finish_epoch(self, say: Callable[[str], None]) -> None:
         self._require_finite()
-        self.step, rate = 0, self._rate
+        self.step = 0
+        rate = self._rate  # of the epoch's first step
         self._count_seconds()
         losses, spreads = (self.totals / self.stream.steps).T.tolist()
         entry = {"epoch": self.epoch, "lr": rate, "loss": losses, "spread": spreads, "seconds": round(self.seconds, 2)}
