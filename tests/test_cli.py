@@ -276,6 +276,16 @@ def test_the_plan_counts_what_an_edit_leaves_up_to_date(project: Project, us3l: 
     assert plan_of_us3l(us3l) == (["0/1", "0/1", "0/1"], ["prepare digits: up to date", "table tiny main: to do"])
 
 
+def test_the_plan_counts_widths_where_there_are_many(project: Project, us3l: Command) -> None:
+    content = params()
+    content["studies"]["tiny"]["widths"] = [1.0 - step / 40 for step in range(31)]
+    project.write(content)
+    assert "31 from 0.25 to 1 " in us3l("plan")[1]
+    content["studies"]["tiny"]["widths"] = [1.0, 0.75, 0.5, 0.25]
+    project.write(content)
+    assert "1 0.75 0.5 0.25 " in us3l("plan")[1]
+
+
 def plan_of_us3l(us3l: Command) -> tuple[list[str], list[str]]:
     """Of the run's line the counts, after what it is, and the lines that follow the runs."""
     title, run, *others, _ = us3l("plan")[1].splitlines()

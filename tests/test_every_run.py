@@ -1,6 +1,7 @@
 """Every run of params.yaml made small (tests/tiny.py): one training step, calibration and evaluation, by the stages."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -38,26 +39,43 @@ class LastEpoch(pretrain.Training):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The current directory is one for the results of all runs, so that each stage is passed once."""
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunPlan]]:
+    """All runs made small. Their results are in one folder, the current one: those that are alike are made once."""
+    folder = tmp_path_factory.mktemp("every-run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("every-run"))
+        patch.chdir(folder)
         patch.setattr(pretrain, "Training", LastEpoch)
         draw_images()
-        yield
+        yield {name: tiny(run) for name, run in RUNS.items()}
+    shutil.rmtree(folder)  # gigabytes
+
+
+@pytest.fixture(scope="module")
+def taken(small: dict[str, RunPlan]) -> set[str]:
+    """The studies whose weights others take."""
+    return {source.study for run in small.values() for source in sources(run)}
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_passes_all_its_stages(project: None, name: str) -> None:
-    run = tiny(RUNS[name])
+def test_a_run_passes_all_its_stages(small: dict[str, RunPlan], taken: set[str], name: str) -> None:
+    run = small[name]
     make(run)
     if isinstance(run.run, Pretrained):
         check_training(run)
     check_evaluations(run)
+    if run.study not in taken:
+        for folder in ("checkpoints", "networks"):
+            shutil.rmtree(Path("results", run.study, folder), ignore_errors=True)
+
+
+def sources(run: RunPlan) -> list[RunPlan]:
+    return [run.source, *sources(run.source)] if run.source else []
 
 
 def make(run: RunPlan) -> None:
-    """All that the evaluation of a run comes from, and the evaluation; what is there already is left."""
+    """The evaluation of a run, and all that it comes from, where it is not there yet."""
+    if all(path.is_file() for path in run.evaluations(0)):
+        return
     *trainings, calibration = run.origins
     for origin, stage in (*reversed(trainings), calibration, (run, run.protocol.kind)):
         prepared(origin.data)

@@ -8,12 +8,13 @@ from PIL import Image
 
 from us3l.data.store import Contents, Unwritten, write_store
 from us3l.params.studies import Params
-from us3l.params.training import Pretrained, Pruned, Reused
+from us3l.params.training import Pretrained, Pruned, Reused, Sampling
 from us3l.plan import DatasetPlan, Plan, RunPlan
 from us3l.provenance import fingerprint
 
 CLASSES = 6
 TRAIN, TEST = 8, 6  # images
+NARROWEST = 0.25
 EPOCHS = 4  # of which the last one samples all widths
 
 Content = dict[str, Any]
@@ -30,8 +31,13 @@ def tiny(run: RunPlan) -> RunPlan:
 
 
 def _ends(run: RunPlan) -> set[float]:
-    """Its widest and its narrowest network."""
-    return {max(run.widths), min(run.widths)}
+    """Its widest and its narrowest network; a narrow one that is trained alone is of the narrowest width."""
+    return {NARROWEST} if _is_narrow_alone(run) else {max(run.widths), min(run.widths)}
+
+
+def _is_narrow_alone(run: RunPlan) -> bool:
+    sampling = run.maker("pretrain").run.sampling
+    return isinstance(sampling, Sampling) and sampling.range[0] == sampling.range[1] < 1
 
 
 def _add_study(content: Content, run: RunPlan, widths: set[float]) -> str:
@@ -39,6 +45,8 @@ def _add_study(content: Content, run: RunPlan, widths: set[float]) -> str:
     made = run.run.model_dump(mode="json") | {"resources": {"gpus": 0}}
     if isinstance(run.run, Pretrained):
         _shrink_training(made)
+        if _is_narrow_alone(run):
+            made["sampling"]["range"] = [NARROWEST, NARROWEST]
     if not isinstance(run.run, Pruned):
         made["dataset"] = _add_dataset(content, run)
     if run.source:

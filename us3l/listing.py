@@ -20,9 +20,8 @@ def show(plan: Plan, study: str | None) -> None:
     by_run, stages = _by_run(everything), _stages(everything)
     table = _table("study", "run", "weights", "dataset", "backbone", "widths", "seeds", *stages)
     for run in [run for run in plan.runs.values() if run in by_run]:
-        widths = " ".join(f"{width:g}" for width in run.widths)
         done = [_done([job for job in by_run[run] if job.stage == stage], to_do) for stage in stages]
-        facts = (run.study, run.name, _weights(run), run.data.name, run.backbone, widths, str(len(run.seeds)))
+        facts = (run.study, run.name, _weights(run), run.data.name, run.backbone, _widths(run), str(len(run.seeds)))
         table.add_row(*facts, *done)
     console = Console(width=UNLIMITED, highlight=False)
     console.print(table)
@@ -84,6 +83,13 @@ def _weights(run: RunPlan) -> str:
         return kind
     name = source.name if source.study == run.study else f"{source.study}/{source.name}"
     return f"{kind}, teacher {name}" if isinstance(run.run, Pretrained) else f"{kind} {name}"
+
+
+def _widths(run: RunPlan) -> str:
+    """A run's widths; of many, how many there are in which range."""
+    if len(run.widths) > 8:
+        return f"{len(run.widths)} from {min(run.widths):g} to {max(run.widths):g}"
+    return " ".join(f"{width:g}" for width in run.widths)
 
 
 def _table(*titles: str) -> Table:
