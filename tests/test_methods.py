@@ -50,13 +50,14 @@ def run(name: str, base: str, **changes: Any) -> Pretrained:
 
 FROZEN = {"momentum": None, "teacher": "another"}
 SUPERVISED = {"momentum": None, "sampling": {"widths": [0.25, 1.0, 0.5]}}
+OWN_NORMS = {"widths": [1.0, 0.5, 0.25]}
 EVERY_WIDTH = {"distillation": None, "momentum_update": "every-width"}
 SEED = {"student_temperature": 0.2, "teacher_temperature": 0.07, "queue": 24}
 DINO = {"distillation": "dino", "student_temperature": 0.3, "teacher_temperature": 0.2}
 
 CASES = {
     "moco": (run("moco", "queue", distillation="queue", temperature=0.2, queue=24), RANGE),
-    "moco-alone": (run("moco", "queue", **EVERY_WIDTH, temperature=0.2, queue=24), ([1.0],) * 3),
+    "moco-alone": (run("moco", "queue", **EVERY_WIDTH, temperature=0.2, queue=24), RANGE),
     "moco-v3": (
         run(
             "moco-v3",
@@ -94,10 +95,10 @@ CASES = {
     ),
     "us-net": (run("supervised", "cross-entropy", distillation="soft-labels", momentum=None), RANGE),
     "byol-own-norms": (
-        run("byol", "cosine", sampling={"widths": [1.0, 0.5, 0.25]}, optimizer={"lr": 1.0}, regularizer=GROUP),
+        run("byol", "cosine", sampling=OWN_NORMS, optimizer={"lr": 1.0}, regularizer=GROUP),
         FIXED,
     ),
-    "byol-own-norms-alone": (run("byol", "cosine", sampling={"widths": [1.0, 0.5, 0.25]}, **EVERY_WIDTH), FIXED),
+    "byol-own-norms-alone": (run("byol", "cosine", sampling=OWN_NORMS, **EVERY_WIDTH), FIXED),
     "dino": (run("byol", "cosine", **DINO), RANGE),
     "dino-no-teacher": (run("simclr", "nt-xent", temperature=0.3, **DINO | {"momentum": None}), RANGE),
     "simsiam-momentum": (
@@ -107,7 +108,7 @@ CASES = {
     "sum": (run("byol", "cosine+infonce", distillation="infonce+cosine+dino", temperature=0.3), RANGE),
     "queue-and-both-views": (run("byol", "queue+cosine", distillation="cosine", temperature=0.2, queue=12), RANGE),
     "adamw": (run("byol", "cosine", optimizer=ADAMW | {"weight_decay": 0.1}), RANGE),
-    "adamw-group": (run("byol", "cosine", optimizer=ADAMW, regularizer=GROUP), RANGE),
+    "adamw-group": (run("byol", "cosine", optimizer=ADAMW, regularizer=GROUP, sampling=OWN_NORMS), FIXED),
 }
 EPOCHS = (0.5, 12.25, 31.75)  # of the three steps: two within DINO's warm-up, and one after it
 
