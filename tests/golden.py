@@ -25,17 +25,8 @@ from torch import Tensor, nn
 from us3l.learner import Learner
 from us3l.models import BACKBONES, backbone
 from us3l.models.vit import positions
-from us3l.params.training import (
-    READ_BY,
-    Batch,
-    Features,
-    FixedWidths,
-    Method,
-    Pretrained,
-    Regularizer,
-    Sampling,
-    TrainingOptimizer,
-)
+from us3l.params.methods import READ_BY, Features, FixedWidths, Method, Sampling
+from us3l.params.training import Batch, Pretrained, Regularizer, TrainingOptimizer
 from us3l.regularize import coefficients
 from us3l.sgd import sgd_step
 from us3l.slim import narrow

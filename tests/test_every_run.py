@@ -14,7 +14,8 @@ from us3l import pretrain
 from us3l.calibrate import calibrate
 from us3l.data.sources import prepare
 from us3l.distributed import World
-from us3l.params.training import FixedWidths, Pretrained
+from us3l.params.methods import FixedWidths
+from us3l.params.training import Pretrained
 from us3l.plan import EVALUATIONS, DatasetPlan, Plan, RunPlan
 from us3l.reading import load
 from us3l.records import read_record

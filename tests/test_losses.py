@@ -22,7 +22,7 @@ from us3l.losses import (
     soft_cross_entropy,
 )
 from us3l.objectives import ONE_VIEW, Target, loss, student_views, teacher_views
-from us3l.params.training import LOSSES, Method
+from us3l.params.methods import LOSSES, Method
 from us3l.relations import rkd_angle, rkd_distance, similarity_matrix, similarity_matrix_mse
 from us3l.views import Views
 

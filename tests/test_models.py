@@ -8,7 +8,7 @@ from us3l.errors import UserError
 from us3l.models import BACKBONES, backbone
 from us3l.models.channels import scaled
 from us3l.models.heads import Network
-from us3l.params.training import Method
+from us3l.params.methods import Method
 from us3l.slim import narrow
 
 WIDTHS = (1.0, 0.75, 0.5, 0.25)

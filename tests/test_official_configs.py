@@ -13,7 +13,8 @@ from project import ROOT
 from us3l.models import backbone
 from us3l.models.blueprint import blueprint
 from us3l.models.heads import network
-from us3l.params.training import FixedWidths, Pretrained
+from us3l.params.methods import FixedWidths
+from us3l.params.training import Pretrained
 from us3l.plan import Plan, RunPlan
 from us3l.reading import load
 

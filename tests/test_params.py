@@ -9,8 +9,8 @@ import yaml
 from project import ROOT, RUN, params
 
 from us3l.errors import UserError
+from us3l.params.methods import LOSSES, Method
 from us3l.params.studies import Params
-from us3l.params.training import LOSSES, Method
 from us3l.reading import load
 
 NOTHING = object()

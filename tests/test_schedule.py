@@ -12,7 +12,8 @@ from project import params
 from scipy.stats import kstest
 
 from us3l.learner import Learner
-from us3l.params.training import FixedWidths, Optimizer, Pretrained, Sampling
+from us3l.params.methods import FixedWidths, Sampling
+from us3l.params.training import Optimizer, Pretrained
 from us3l.records import read_record
 from us3l.schedule import learning_rate
 from us3l.widths import narrowest, sample

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from us3l.data.store import Contents, Unwritten, write_store
+from us3l.params.methods import Sampling
 from us3l.params.studies import Params
-from us3l.params.training import Pretrained, Pruned, Reused, Sampling
+from us3l.params.training import Pretrained, Pruned, Reused
 from us3l.plan import DatasetPlan, Plan, RunPlan
 from us3l.provenance import fingerprint
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from us3l import checkpoint
 from us3l.models import backbone
 from us3l.models.heads import Output, projector
-from us3l.params.training import Method
+from us3l.params.methods import Method
 from us3l.plan import RunPlan
 from us3l.provenance import require_params
 from us3l.slim import Slimmable, of_width

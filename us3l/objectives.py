@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from us3l import losses, relations
 from us3l.dino import dino
-from us3l.params.training import Method
+from us3l.params.methods import Method
 from us3l.views import Views, crossed
 
 

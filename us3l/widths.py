@@ -2,7 +2,7 @@
 
 import torch
 
-from us3l.params.training import FixedWidths, Sampling
+from us3l.params.methods import FixedWidths, Sampling
 from us3l.random import Purpose, uniform
 
 

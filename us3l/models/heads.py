@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from us3l.errors import UserError
-from us3l.params.training import Method
+from us3l.params.methods import Method
 
 Head = Literal["predictor", "distillation_predictor"]
 

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from us3l.params.methods import AnySampling
 from us3l.params.schema import at, suggestion
-from us3l.params.training import AnySampling, Pretrained, Pruned, Reused, Run
+from us3l.params.training import Pretrained, Pruned, Reused, Run
 
 if TYPE_CHECKING:
     from us3l.params.studies import Study

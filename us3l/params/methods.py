@@ -1,0 +1,215 @@
+"""How a run learns, in params.yaml: widths, heads, losses and teacher."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from us3l.params.schema import Closed, Count, Positive, Probability, Reference, Several, Width, at, rising
+
+
+class Sampling(Closed):
+    """Which widths of a range a training step sees, widest first; see us3l/widths.py."""
+
+    range: Annotated[tuple[Width, Width], AfterValidator(rising)] = (0.25, 1.0)
+    samples: Count = 3
+    rule: Literal["sandwich", "uniform"] = "sandwich"
+    schedule: Literal["dynamic", "constant"] = "dynamic"
+
+    own_norms: ClassVar[tuple[float, ...]] = ()
+
+    @property
+    def widest(self) -> float:
+        return self.range[1]
+
+    def has(self, width: float) -> bool:
+        return self.range[0] <= width <= self.range[1]
+
+    def __str__(self) -> str:
+        return f"{self.range[0]} to {self.range[1]}"
+
+    @model_validator(mode="after")
+    def _both_ends(self) -> "Sampling":
+        if self.rule == "sandwich" and self.samples == 1 and self.range[0] < self.range[1]:
+            raise at("samples", "must be at least 2, not 1: the sandwich rule takes the widest and narrowest network")
+        return self
+
+
+class FixedWidths(Closed):
+    """The same few widths in every step (S-Nets, arXiv 1812.08928), by default with BatchNorms of their own each."""
+
+    widths: Annotated[list[Width], Field(min_length=1)]
+    batch_norm: Literal["own", "shared"] = "own"
+
+    @property
+    def widest(self) -> float:
+        return max(self.widths)
+
+    @property
+    def own_norms(self) -> tuple[float, ...]:
+        """The widths whose BatchNorms are not the widest network's."""
+        return tuple(width for width in self.widths if width < self.widest) if self.batch_norm == "own" else ()
+
+    def has(self, width: float) -> bool:
+        return width in self.widths
+
+    def __str__(self) -> str:
+        return ", ".join(str(width) for width in self.widths)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "FixedWidths":
+        if len(set(self.widths)) < len(self.widths):
+            raise at("widths", f"{self.widths} names a width twice; name each once")
+        return self
+
+
+AnySampling = Annotated[
+    Annotated[Sampling, Tag("range")] | Annotated[FixedWidths, Tag("widths")],
+    Discriminator(
+        lambda given: "widths" if "widths" in (given if isinstance(given, dict) else vars(given)) else "range"
+    ),
+]
+
+# What a loss compares a network with, and which settings it reads, besides two views of a student.
+ANY_TEACHER = ("cosine", "kl", "mse", "rkd-distance", "rkd-angle", "similarity-matrix", "similarity-matrix-mse", "dino")
+OTHER_TEACHER = ("infonce", "contrastive", "queue", "queue-soft-labels")
+WITHOUT_TEACHER = ("nt-xent",)
+BY_LABELS = ("cross-entropy", "soft-labels")
+LOSSES = (*ANY_TEACHER, *OTHER_TEACHER, *WITHOUT_TEACHER, *BY_LABELS)
+READ_BY = {
+    "temperature": ("infonce", "nt-xent", "contrastive", "queue"),
+    "student_temperature": ("kl", "dino", "queue-soft-labels"),
+    "teacher_temperature": ("kl", "dino", "queue-soft-labels"),
+    "queue": ("queue", "queue-soft-labels"),
+}
+
+
+def _known_losses(names: str) -> str:
+    if not set(names.split("+")) <= set(LOSSES):
+        raise ValueError(f"must be one of {', '.join(LOSSES)}, or several with + between")
+    return names
+
+
+Losses = Annotated[str, AfterValidator(_known_losses)]
+
+
+class Features(Closed):
+    """Distillation between feature maps of these layers, the student's through 1x1 convolutions; added to the other."""
+
+    layers: Annotated[list[str], Field(min_length=1)]
+    loss: Literal["mse", "cosine", "attention-spatial", "attention-channel"] = "mse"
+    strength: Positive = 1.0
+
+
+class Method(Closed):
+    """Heads, losses and teacher; see us3l/learner.py.
+
+    `name` fixes the heads; `base` is the loss of the widest network, `distillation` that of the others (null: they take
+    the base loss too), weighted by its strength; each is a loss, or several with + between, added up. The teacher is
+    the momentum encoder (`momentum`: how much of it stays in a step), or a frozen network, that of another run
+    (`teacher`), or with neither the widest network itself. `queue` is a number of embeddings kept from earlier steps.
+    """
+
+    name: Literal["simclr", "byol", "simsiam", "moco", "moco-v3", "seed", "supervised"]
+    base: Losses
+    distillation: Losses | None = "cosine"
+    distillation_strength: Positive = 1.0
+    features: Features | None = None
+    distillation_head: Literal["own", "shared"] = "own"
+    teacher: Reference | None = None
+    momentum: Probability | None = 0.99
+    momentum_schedule: Literal["constant", "cosine"] = "constant"
+    momentum_update: Literal["widest", "every-width"] = "widest"
+    temperature: Positive = 0.5
+    student_temperature: Positive = 0.1
+    teacher_temperature: Positive = 0.04
+    queue: Count | None = None
+    hidden: Several = 2048
+    output: Several = 256
+
+    @property
+    def heads(self) -> str:
+        """Whose heads they are: with a teacher of its own SimSiam has BYOL's."""
+        return "byol" if self.name == "simsiam" and self._has_teacher else self.name
+
+    @property
+    def predicts(self) -> bool:
+        """Whether a predictor stands between the projection and the base loss."""
+        return self.heads in ("byol", "simsiam", "moco-v3")
+
+    @property
+    def losses(self) -> set[str]:
+        return {*self.base.split("+"), *(self.distillation or "").split("+")} - {""}
+
+    @property
+    def _has_teacher(self) -> bool:
+        return self.momentum is not None or self.teacher is not None
+
+    @model_validator(mode="after")
+    def _teacher_fits(self) -> "Method":
+        if self.momentum is not None and self.teacher is not None:
+            raise ValueError("a frozen teacher takes the place of the momentum encoder: set momentum to null")
+        if self.momentum is None:
+            if self.momentum_update == "every-width":
+                raise ValueError("momentum_update says how often a momentum encoder moves, and there is none")
+            if self.momentum_schedule == "cosine":
+                raise ValueError("momentum_schedule says how a momentum encoder slows down, and there is none")
+        if self.name == "byol" and not self._has_teacher:
+            raise ValueError("byol needs a momentum encoder or a frozen teacher: give momentum, or take simsiam")
+        if self.name in ("moco", "moco-v3") and self.momentum is None:
+            raise ValueError(f"{self.name} needs a momentum encoder: give momentum")
+        if self.name == "seed" and self.teacher is None:
+            raise ValueError("seed learns from a frozen teacher: name its run under teacher")
+        if self.features and self.teacher is not None:
+            raise ValueError("features are distilled between widths of one network: leave features or teacher out")
+        if self.features and self.name == "moco":
+            raise ValueError("moco's teacher sees a batch shuffled, feature maps of other images: leave features out")
+        return self
+
+    @model_validator(mode="after")
+    def _losses_fit(self) -> "Method":
+        base, others = self.base.split("+"), (self.distillation or self.base).split("+")
+        for name in sorted(self.losses & set(OTHER_TEACHER)):
+            if not self._has_teacher:
+                what = f"the {name} loss compares with another network's embeddings: give momentum or teacher"
+                raise ValueError(f"{what}{', or take nt-xent' if name == 'infonce' else ''}")
+        if (self.name == "supervised") != ("cross-entropy" in base):
+            raise ValueError("supervised training has the base loss cross-entropy, and no other method has it")
+        if self.name == "supervised" and (self._has_teacher or len(base) > 1 or self.features):
+            raise ValueError(
+                "supervised training learns from labels alone: set momentum to null, leave teacher and features"
+            )
+        if self.name == "supervised" and self.distillation not in (None, "soft-labels"):
+            raise ValueError("supervised training distils by soft-labels, or not at all (distillation: null)")
+        if self.name != "supervised" and set(others) & set(BY_LABELS):
+            raise ValueError("the loss soft-labels is that of supervised training")
+        if "soft-labels" in base:
+            raise ValueError("the widest network has no other to take soft-labels from: the base loss is cross-entropy")
+        return self
+
+    @model_validator(mode="after")
+    def _distillation_fits(self) -> "Method":
+        if self.distillation is None:
+            if self.features:
+                raise ValueError(
+                    "features are distilled from the widest network: give distillation, or leave features out"
+                )
+            if self.momentum is not None and self.momentum_update == "widest":
+                raise ValueError(
+                    "without distillation every width needs its own target: set momentum_update to every-width"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _settings_are_read(self) -> "Method":
+        for key, readers in READ_BY.items():
+            if getattr(self, key) != type(self).model_fields[key].default and not self.losses & set(readers):
+                raise at(key, f"is read by {', '.join(readers)} only, and the losses are {self._said_losses}")
+        if self.queue is None and self.losses & set(READ_BY["queue"]):
+            raise at("queue", f"must say how many embeddings are kept, since the losses are {self._said_losses}")
+        if self.distillation is None and self.distillation_strength != 1.0:
+            raise at("distillation_strength", "weighs a distillation loss, and there is none")
+        return self
+
+    @property
+    def _said_losses(self) -> str:
+        return ", ".join(sorted(self.losses))
