@@ -44,7 +44,8 @@ def run(name: str, base: str, **changes: Any) -> Pretrained:
     }
     of_run = {key: value for key, value in changes.items() if key in Pretrained.model_fields}
     of_method = {key: value for key, value in changes.items() if key not in of_run}
-    method = {"name": name, "base": base, "hidden": HIDDEN, "output": OUTPUT, "momentum": 0.8}
+    sizes = {} if name == "supervised" else {"hidden": HIDDEN, "output": OUTPUT}
+    method = {"name": name, "base": base, "momentum": 0.8} | sizes
     return Pretrained.model_validate(record | of_run | {"method": method | of_method})
 
 

@@ -429,6 +429,14 @@ def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, An
             "queue: must say how many embeddings are kept, since the losses are cosine, queue",
         ),
         (
+            {"name": "supervised", "base": "cross-entropy", "distillation": None, "momentum": None, "hidden": 64},
+            "hidden: is the size of a projector, which supervised training does not have",
+        ),
+        (
+            {"name": "moco", "base": "queue", "distillation": "queue-soft-labels", "queue": 64},
+            "queue and queue-soft-labels keep embeddings of different views: take one of them",
+        ),
+        (
             {"name": "byol", "base": "cosine", "temperature": 0.2},
             "temperature: is read by infonce, nt-xent, contrastive, queue only, and the losses are cosine",
         ),

@@ -70,7 +70,9 @@ def _add(place: Content, record: Any) -> str:
 def _shrink_training(run: Content) -> None:
     run["epochs"], run["batch"] = EPOCHS, {"size": TRAIN, "shards": min(run["batch"]["shards"], 2)}
     _shrink_optimizer(run["optimizer"], 0.001 if run["optimizer"]["kind"] == "adamw" else 0.05)
-    run["method"] |= {"hidden": 16, "output": 8, "queue": run["method"]["queue"] and TRAIN}
+    run["method"] |= {"queue": run["method"]["queue"] and TRAIN}
+    if run["method"]["name"] != "supervised":
+        run["method"] |= {"hidden": 16, "output": 8}
     if run["regularizer"]:
         run["regularizer"]["warmup_epochs"] = min(run["regularizer"]["warmup_epochs"], 1)
 

@@ -133,6 +133,7 @@ class Learner:
         """Continue from what `state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+        self._known = {}
         self.moving = {name for name, moves in zip(self.flat.shapes, state["moving"].tolist(), strict=True) if moves}
 
     def _student_views(self, own_target: bool) -> range:

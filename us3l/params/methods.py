@@ -172,6 +172,8 @@ class Method(Closed):
             if not self._has_teacher:
                 what = f"the {name} loss compares with another network's embeddings: give momentum or teacher"
                 raise ValueError(f"{what}{', or take nt-xent' if name == 'infonce' else ''}")
+        if {"queue", "queue-soft-labels"} <= self.losses:
+            raise ValueError("queue and queue-soft-labels keep embeddings of different views: take one of them")
         if (self.name == "supervised") != ("cross-entropy" in base):
             raise ValueError("supervised training has the base loss cross-entropy, and no other method has it")
         if self.name == "supervised" and (self._has_teacher or len(base) > 1 or self.features):
@@ -204,6 +206,9 @@ class Method(Closed):
         for key, readers in READ_BY.items():
             if getattr(self, key) != type(self).model_fields[key].default and not self.losses & set(readers):
                 raise at(key, f"is read by {', '.join(readers)} only, and the losses are {self._said_losses}")
+        for key in ("hidden", "output"):
+            if self.name == "supervised" and getattr(self, key) != type(self).model_fields[key].default:
+                raise at(key, "is the size of a projector, which supervised training does not have")
         if self.queue is None and self.losses & set(READ_BY["queue"]):
             raise at("queue", f"must say how many embeddings are kept, since the losses are {self._said_losses}")
         if self.distillation is None and self.distillation_strength != 1.0:
