@@ -26,7 +26,7 @@ def choose(contents: Contents, subset: CifarSubset) -> Contents:
 
 def _smallest(part: Unwritten, numbers: list[int], count: int, key: str) -> Unwritten:
     """Of the classes with these numbers, which become 0, 1, ..., so many images each."""
-    images = np.concatenate(list(part.blocks))
+    images = np.concatenate(list(part.images))
     chosen = []
     for label, number in enumerate(numbers):
         where = np.flatnonzero(part.labels == number)
