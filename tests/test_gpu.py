@@ -1,6 +1,7 @@
 """What a GPU computes, against the same on the CPU. Skipped where there is no GPU."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,17 @@ from us3l.learner import Learner
 from us3l.params.data import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize
 from us3l.params.training import Pretrained
 from us3l.random import Purpose, permutation, uniform
-
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]
+from us3l.views import Shard
 
 GPU = torch.device("cuda")
 CPU = torch.device("cpu")
+WITHOUT = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+
+
+def on_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.gpu(WITHOUT(test))
+
+
 EVERYTHING = Augmentation(
     resized_crop=ResizedCrop(size=24, scale=(0.2, 1.0), interpolation="bicubic"),
     affine=Affine(degrees=20.0, translate=0.1, scale=(0.8, 1.2)),
@@ -32,6 +39,7 @@ EVERYTHING = Augmentation(
 )
 
 
+@on_gpu
 def test_random_numbers_are_the_same_bits() -> None:
     samples = torch.arange(1000)
     ours = uniform(3, Purpose.AUGMENT, 1, samples.to(GPU), 1, 9)
@@ -39,6 +47,7 @@ def test_random_numbers_are_the_same_bits() -> None:
     assert torch.equal(permutation(0, Purpose.ORDER, 2, 999, GPU).cpu(), permutation(0, Purpose.ORDER, 2, 999, CPU))
 
 
+@on_gpu
 def test_views_are_the_cpus_within_rounding() -> None:
     images = torch.randint(0, 256, (64, 32, 32, 3), generator=torch.manual_seed(0)).byte()
 
@@ -50,6 +59,7 @@ def test_views_are_the_cpus_within_rounding() -> None:
     assert difference.quantile(0.999) < 1e-4  # rounding may put a pixel on the other side of solarize's threshold
 
 
+@on_gpu
 def test_images_in_files_are_seen_as_on_the_cpu(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.jpg" for index in range(16)]
     for index, path in enumerate(paths):
@@ -69,21 +79,29 @@ def test_images_in_files_are_seen_as_on_the_cpu(tmp_path: Path) -> None:
 def losses(device: torch.device, precision: str) -> Tensor:
     """[20 steps, 3 widths]"""
     run = Pretrained.model_validate(RUN | {"precision": precision}, strict=False)
-    learner = Learner(run, 1, seed=0, device=device, reduce=lambda tensor: None)
+    learner = Learner(run, 1, 0, seed=0, device=device, reduce=lambda tensor: None)
     views = torch.randn(20, 2, 2, 64, 1, 8, 8, generator=torch.manual_seed(0)).to(device)
-    steps = [learner.step([tuple(shard) for shard in step], [1.0, 0.6, 0.25], 3, 0.05)[:, 0] for step in views]
-    return torch.stack(steps).cpu()
+    shards = [[Shard(tuple(shard), number) for number, shard in enumerate(step)] for step in views]
+    return torch.stack([learner.step(each, [1.0, 0.6, 0.25], 3, 0.05)[:, 0] for each in shards]).cpu()
 
 
+def test_the_steps_that_are_compared_run_and_learn() -> None:
+    on_cpu = losses(CPU, "float32")
+    assert on_cpu.isfinite().all() and on_cpu[-1, 0] < on_cpu[0, 0]
+
+
+@on_gpu
 def test_losses_are_the_cpus_within_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.testing.assert_close(losses(GPU, "float32"), losses(CPU, "float32"), rtol=1e-3, atol=1e-3)
 
 
+@on_gpu
 def test_bfloat16_stays_close_to_float32() -> None:
     torch.testing.assert_close(losses(GPU, "bfloat16"), losses(GPU, "float32"), rtol=0.05, atol=0.05)
 
 
+@on_gpu
 def test_a_run_goes_through_all_stages(tmp_path: Path) -> None:
     made = Project(tmp_path, params(precision="bfloat16", resources={"gpus": 1}))
     made.must("us3l", "prepare", "digits")

@@ -23,7 +23,7 @@ def dino(
 def next_center(center: Tensor, teacher: Views, momentum: float = 0.9) -> Tensor:
     """The centre [1, D] after a batch: a moving average of the teacher's mean embedding.
 
-    Processes with equal shares of the batch average their results to get that of the whole batch.
+    The teacher's embeddings are those of the whole batch.
     """
     return center.lerp(torch.cat(teacher).mean(0, keepdim=True), 1 - momentum)
 

@@ -12,7 +12,7 @@ class Flat:
     def __init__(self, parameters: dict[str, Tensor], device: torch.device) -> None:
         self.shapes = {name: parameter.shape for name, parameter in parameters.items()}
         self.values = torch.cat([parameter.detach().flatten() for parameter in parameters.values()]).to(device)
-        self.trainable = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        self.trainable = {name for name, parameter in parameters.items() if parameter.requires_grad}
         self.parameters = self.views(self.values)
 
     def views(self, buffer: Tensor) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ class Learner:
         self.optimizer = optimizer(run.optimizer, self.flat.values, sizes)
         self.moving: set[str] = set()  # the parameters that have had a gradient
         self.teacher = Teacher(run, self.network, self.flat, seed, reduce, frozen)
-        self._known: dict[tuple[int, bool, int], tuple[Tensor, set[str]]] = {}
+        self._strengths_of_epoch: dict[tuple[int, bool, int], tuple[Tensor, set[str]]] = {}
 
     def step(self, shards: Sequence[Shard], widths: Sequence[float], epoch: float, lr: float) -> Tensor:
         """Train on this process's shards. epoch: how many are done, and the done part of this one.
@@ -74,13 +74,13 @@ class Learner:
         shares, targets, of_widest = [], [], []
         for width in widths:
             own_target = width == widths[0] or self.method.distillation is None
-            teacher_moves = width == widths[0] or self.method.momentum_update == "every-width"
-            if teacher_moves:
+            has_base_head = width == widths[0] or self.method.momentum_update == "every-width"
+            if has_base_head:
                 self.teacher.move(epoch)
             if own_target:
                 with self._precision():
                     targets = self.teacher.targets(shards, width, epoch)
-            head: Head = "predictor" if teacher_moves else "distillation_predictor"
+            head: Head = "predictor" if has_base_head else "distillation_predictor"
             gradients, share = self._backward(shards, width, head, targets, own_target, epoch)
             self._update(gradients, width, epoch, lr)
             shares.append(share)
@@ -109,7 +109,7 @@ class Learner:
                 seen = [shard.views[view] for view in self._student_views(own_target)]
                 outputs = [self.network(weights, width, view, head) for view in seen]
                 if len(targets) == index:
-                    targets.append(self.teacher.target(shard, outputs, epoch))
+                    targets.append(self.teacher.to_target(shard, outputs, epoch))
                 if self.method.features and not own_target:
                     skeleton = self.network.skeleton(width)
                     outputs = [each._replace(maps=project(skeleton, weights, each.maps)) for each in outputs]
@@ -133,7 +133,7 @@ class Learner:
         """Continue from what `state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
-        self._known = {}
+        self._strengths_of_epoch = {}
         self.moving = {name for name, moves in zip(self.flat.shapes, state["moving"].tolist(), strict=True) if moves}
 
     def _student_views(self, own_target: bool) -> range:
@@ -167,10 +167,12 @@ class Learner:
     def _strengths(self, epoch: int, full_width: bool) -> tuple[Tensor, set[str]]:
         """How strongly each element [P] is drawn to zero, and which parameters are; made once an epoch."""
         key = epoch, full_width, len(self.moving)
-        if key not in self._known:
-            this_epoch = {known: strengths for known, strengths in self._known.items() if known[0] == epoch}
-            self._known = this_epoch | {key: self._strengths_of(epoch, full_width)}
-        return self._known[key]
+        if key not in self._strengths_of_epoch:
+            this_epoch = {
+                known: strengths for known, strengths in self._strengths_of_epoch.items() if known[0] == epoch
+            }
+            self._strengths_of_epoch = this_epoch | {key: self._strengths_of(epoch, full_width)}
+        return self._strengths_of_epoch[key]
 
     def _strengths_of(self, epoch: int, full_width: bool) -> tuple[Tensor, set[str]]:
         """The regularizer's coefficient or the weight decay of each element [P].

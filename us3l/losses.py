@@ -1,7 +1,7 @@
-"""Losses between the two views' embeddings of a student and a teacher.
+"""Losses between the embeddings of a student and a teacher.
 
-Each takes `student` and `teacher`, both a pair of [B, D] tensors (one a view), and compares different views only:
-a student never meets the teacher's embedding of its own view.
+Those that take `Views`, pairs of [B, D] tensors (one a view), compare different views only: a student never meets the
+teacher's embedding of its own view.
 """
 
 import torch

@@ -33,7 +33,7 @@ class AdamW:
 
     def __init__(self, settings: TrainingOptimizer, values: Tensor, sizes: Sequence[int]) -> None:
         self.betas = settings.betas
-        self.sizes = torch.tensor(sizes)
+        self.sizes = torch.tensor(sizes, device=values.device)
         self.state = {
             "mean": torch.zeros_like(values),
             "square": torch.zeros_like(values),
@@ -52,5 +52,5 @@ class AdamW:
 
     def _each(self, of_parameters: Tensor, values: Tensor) -> Tensor:
         """One number of each parameter, for each of its elements."""
-        repeats, numbers = self.sizes.to(values.device), of_parameters.to(values.device, values.dtype)
-        return numbers.repeat_interleave(repeats, output_size=len(values))
+        numbers = of_parameters.to(values.device, values.dtype, non_blocking=True)
+        return numbers.repeat_interleave(self.sizes, output_size=len(values))

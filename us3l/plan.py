@@ -211,7 +211,8 @@ class RunPlan:
                 run = self.run.model_dump(mode="json", exclude={"resources", "dataset", "checkpoint"})
                 if self.source:
                     run["method"]["teacher"] = self.source.backbone
-                return {"run": run, "views": self._views("normalize", "linear" if self._learns_labels else "pretrain")}
+                seen = self._views("normalize", "linear" if self._learns_labels else "pretrain")
+                return {"run": run, **({"views": seen} if isinstance(self.run, Pretrained) else {})}
             case "calibrate":
                 pruning = {"criterion": self.run.criterion} if isinstance(self.run, Pruned) else {}
                 share = {"calibration": calibration, "widths": list(self.widths), **pruning}

@@ -1,4 +1,4 @@
-"""What a learner keeps of the teacher's embeddings from step to step: MoCo's queue, DINO's centre."""
+"""What a learner keeps of a teacher's embeddings from step to step (MoCo, arXiv 1911.05722)."""
 
 import torch
 from torch import Tensor

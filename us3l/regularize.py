@@ -29,15 +29,15 @@ def coefficients(
     """
     if regularizer.is_l1 and not batch_norms:
         raise UserError(f"regularizer.kind: {regularizer.kind} needs a network with BatchNorms; take group or l2")
-    groups = _group_strengths(regularizer, epoch, epochs)
     plain, zero = torch.tensor(regularizer.strength), torch.tensor(0.0)
+    if regularizer.kind == "l2":
+        return dict.fromkeys(shapes, plain)
+    groups = _group_strengths(regularizer, epoch, epochs)
     result = {}
     for name, shape in shapes.items():
         axis = _grouped_axis(regularizer, shape)
         spared = name not in batch_norms if regularizer.is_l1 else full_width and "predictor" in name
-        if regularizer.kind == "l2":
-            result[name] = plain
-        elif spared:
+        if spared:
             result[name] = zero
         elif axis is None:
             result[name] = plain

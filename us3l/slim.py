@@ -55,8 +55,8 @@ class Slimmable:
         Its buffers, such as tables of positions, go where the first input is.
         """
         skeleton = self.skeleton(width)
-        values = {name: buffer.to(inputs[0].device) for name, buffer in skeleton.named_buffers()}
-        values |= {name: weights[source] for name, (source, _) in self._slices(width).items() if source in weights}
+        _move_buffers(skeleton, inputs[0].device)
+        values = {name: weights[source] for name, (source, _) in self._slices(width).items() if source in weights}
         return functional_call(skeleton, values, inputs)
 
 
@@ -95,6 +95,16 @@ def _skeleton(builder: Builder, width: float) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             real = builder(width)
         for name in names:
-            owner, _, own_name = name.rpartition(".")
-            setattr(network.get_submodule(owner), own_name, real.get_buffer(name))
+            _set_buffer(network, name, real.get_buffer(name))
     return network.train()
+
+
+def _move_buffers(network: nn.Module, device: torch.device) -> None:
+    for name, buffer in network.named_buffers():
+        if buffer.device != device:
+            _set_buffer(network, name, buffer.to(device))
+
+
+def _set_buffer(network: nn.Module, name: str, value: Tensor) -> None:
+    owner, _, own_name = name.rpartition(".")
+    setattr(network.get_submodule(owner), own_name, value)

@@ -40,18 +40,22 @@ class Teacher:
     ) -> None:
         self.run, self.method, self.network, self.online = run, run.method, network, online
         self.reduce, self.frozen = reduce, frozen
-        size = sum(shape.numel() for name, shape in online.shapes.items() if name.startswith(ENCODER))
-        self.momentum_encoder = online.values[:size].clone()
+        self.momentum_encoder = online.values[: _encoder_size(online)].clone() if self.moves else None
         device, method = online.values.device, run.method
         self.queue = Queue(method.queue, method.output, seed, device) if method.queue else None
         self.center = torch.zeros(1, method.output, device=device) if "dino" in method.losses else None
 
+    @property
+    def moves(self) -> bool:
+        """Whether it is a momentum encoder."""
+        return self.method.momentum is not None
+
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, by name."""
-        state = {"momentum_encoder": self.momentum_encoder}
+        state = {"momentum_encoder": self.momentum_encoder, "center": self.center}
         if self.queue:
             state |= {"queue": self.queue.values, "queue_position": self.queue.position}
-        return state if self.center is None else state | {"center": self.center}
+        return {name: tensor for name, tensor in state.items() if tensor is not None}
 
     @torch.no_grad()
     def targets(self, shards: Sequence[Shard], width: float, epoch: float) -> list[Target]:
@@ -61,7 +65,7 @@ class Teacher:
             return []
         views = teacher_views(self.method)
         outputs = [[encode((shard.shuffled or shard.views)[view]) for view in views] for shard in shards]
-        targets = [self.target(shard, given, epoch, views) for shard, given in zip(shards, outputs, strict=True)]
+        targets = [self.to_target(shard, given, epoch, views) for shard, given in zip(shards, outputs, strict=True)]
         if shards[0].order is None and "contrastive" not in self.method.losses:
             return targets
         keys = {view: self._gather(targets, view) for view in views}
@@ -72,7 +76,7 @@ class Teacher:
 
     def _momentum_encode(self, width: float) -> Encoder | None:
         """The momentum encoder, at full width where it teaches narrower networks; None where the method has none."""
-        if self.method.momentum is None:
+        if not self.moves:
             return None
         teacher_width = self.run.sampling.widest if self.method.distillation else width
         encoder = self.online.views(self.momentum_encoder)
@@ -80,7 +84,7 @@ class Teacher:
         weights = cut(encoder, slices)
         return lambda view: self.network(weights, teacher_width, view, None)
 
-    def target(self, shard: Shard, outputs: list[Output], epoch: float, views: Sequence[int] = (0, 1)) -> Target:
+    def to_target(self, shard: Shard, outputs: list[Output], epoch: float, views: Sequence[int] = (0, 1)) -> Target:
         """What a teacher's outputs of these views are to the losses."""
         embeddings = in_full(output.projection.detach() for output in outputs)
         return Target(
@@ -118,12 +122,17 @@ class Teacher:
 
         On a cosine schedule it comes to rest at the end of the training (MoCo v3, arXiv 2104.02057, section 5).
         """
-        if self.method.momentum is None:
+        if not self.moves:
             return
         step = 1 - self.method.momentum
         if self.method.momentum_schedule == "cosine":
             step *= (1 + math.cos(math.pi * epoch / self.run.epochs)) / 2
         self.momentum_encoder.lerp_(self.online.values[: len(self.momentum_encoder)], step)
+
+
+def _encoder_size(online: Flat) -> int:
+    """How many elements the encoder has: they come first."""
+    return sum(shape.numel() for name, shape in online.shapes.items() if name.startswith(ENCODER))
 
 
 def _rows(keys: dict[int, Tensor], target: Target) -> dict[int, Tensor]:

@@ -1,7 +1,7 @@
 """Images that stay in their files: threads decode, cut and resize those of a batch while the device computes.
 
 Threads do, since Pillow lets go of Python's lock while it decodes and resizes: it is held for a tenth of the time. Not
-more than the crops of two batches are in memory.
+more than the crops of two batches are in memory, and of two more where batches are shuffled for a teacher.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -67,13 +67,13 @@ class Decoded:
             drawn = zip(recipes, numbers(samples), strict=True)
             return [self._random_cuts(recipe, samples, u.get("resized_crop")) for recipe, u in drawn]
 
-        for samples, views in self._decode(batches, cuts):
-            drawn = zip(views, recipes, numbers(samples.to(self.device)), strict=True)
+        for samples, views in zip(batches, self._decode(batches, cuts), strict=True):
+            drawn = zip(views, recipes, numbers(samples), strict=True)
             yield [_finished(x, recipe, normalize, u) for x, recipe, u in drawn]
 
     def plain(self, batches: Sequence[Tensor], recipe: TestView, normalize: Normalize) -> Iterator[Tensor]:
         """Raises UserError, too, when images of different sizes are to be seen without a centre crop."""
-        for _, [x] in self._decode(batches, lambda samples: [self._plain_cuts(recipe, samples)]):
+        for [x] in self._decode(batches, lambda samples: [self._plain_cuts(recipe, samples)]):
             yield normalized(x, normalize)
 
     def _random_cuts(self, recipe: Augmentation, samples: Tensor, u: Tensor | None) -> list[Cut]:
@@ -98,16 +98,14 @@ class Decoded:
                 f"{self.files.folder}: the images have different sizes, such as {first} and {second}; {remedy}"
             )
 
-    def _decode(
-        self, batches: Sequence[Tensor], cuts: Callable[[Tensor], list[list[Cut]]]
-    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Each batch on the CPU, and for each list of cuts [B, 3, h, w] float32 in [0, 1] on the device."""
+    def _decode(self, batches: Sequence[Tensor], cuts: Callable[[Tensor], list[list[Cut]]]) -> Iterator[list[Tensor]]:
+        """Of each batch, for each list of cuts, [B, 3, h, w] float32 in [0, 1] on the device."""
         on_cpu = [batch.cpu() for batch in batches]  # all at once: later the host would wait for the device each time
         pool = ThreadPoolExecutor(torch.get_num_threads())
         try:
             started = (_Batch(pool, self.files, samples, cuts(samples), self.device) for samples in on_cpu)
             for batch, _ in pairwise(chain(started, [None])):  # which starts the next batch before this one is seen
-                yield batch.samples, batch.wait()
+                yield batch.wait()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -140,7 +138,7 @@ class _Batch:
     def __init__(
         self, pool: ThreadPoolExecutor, files: Files, samples: Tensor, views: list[list[Cut]], device: torch.device
     ) -> None:
-        self.samples, self.device = samples, device
+        self.device = device
         pinned = device.type == "cuda"  # so that the device can copy while the host goes on
         shapes = [(len(cuts), 3, *_shape(cuts[0])) for cuts in views]
         self.views = [torch.empty(shape, dtype=torch.float32, pin_memory=pinned) for shape in shapes]

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from us3l.errors import UserError
 from us3l.params.methods import Method
+from us3l.params.schema import suggestion
 
 Head = Literal["predictor", "distillation_predictor"]
 
@@ -33,13 +34,13 @@ def network(method: Method, backbone: nn.Module, teacher: nn.Module, classes: in
     teacher: a backbone of the teacher's width, for its shapes alone.
     """
     if method.name == "supervised":
-        return Classifier(backbone, classes)
+        return SupervisedNetwork(backbone, classes)
     if method.name == "moco-v3" and hasattr(backbone, "patch_embed"):
         backbone.patch_embed.requires_grad_(False)
     return Network(backbone, method, teacher)
 
 
-class Classifier(nn.Module):
+class SupervisedNetwork(nn.Module):
     """A backbone and a linear classifier."""
 
     def __init__(self, backbone: nn.Module, classes: int) -> None:
@@ -55,6 +56,7 @@ class Classifier(nn.Module):
 class Network(nn.Module):
     """A projection and, through the head asked for, a prediction; without a head it is the projection.
 
+    The head of the distillation is there even where no width uses it, as in the official code.
     SimCLR, MoCo and SEED predict with the projection itself; SimCLR's own distillation head is what the official code
     calls predictor. SimSiam without momentum teacher has one predictor for all widths; with one it has BYOL's heads.
     """
@@ -95,12 +97,17 @@ def project(network: Network, weights: dict[str, Tensor], maps: list[Tensor]) ->
 def channels(backbone: nn.Module, layer: str) -> int:
     """How many channels leave a layer. Raises UserError where the backbone has no such layer, or it no BatchNorm."""
     module = dict(backbone.named_modules()).get(layer)
-    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm2d)] if module else []
+    norms = _norms(module) if module else []
     if not norms:
+        known = [name for name, each in backbone.named_modules() if name and _norms(each)]
         raise UserError(
-            f"method.features.layers: the backbone has no layer {layer!r} with a BatchNorm, as layer2 is one"
+            f"method.features.layers: the backbone has no layer {layer!r} with a BatchNorm; {suggestion(layer, known)}"
         )
     return norms[-1].num_features
+
+
+def _norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    return [each for each in module.modules() if isinstance(each, nn.BatchNorm2d)]
 
 
 def projector(features: int, method: Method) -> nn.Sequential:
