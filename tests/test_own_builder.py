@@ -302,7 +302,7 @@ def test_a_mistake_ends_the_training_with_exit_code_2_and_no_traceback(
 
 
 def test_a_sentence_of_the_network_itself_is_said_as_it_is() -> None:
-    with pytest.raises(UserError, match="^images of 20x20: a vision transformer takes"):
+    with pytest.raises(UserError, match=r"^images of 20x20: a vision transformer takes"):
         require_features("vit-tiny", backbone("vit-tiny", 0.25, 1), torch.zeros(1, 1, 20, 20))
 
 

@@ -387,9 +387,9 @@ def test_what_there_is_not_is_refused_with_what_there_is(ask: Callable[[Plan], A
 def test_of_many_names_the_first_are_listed_and_of_none_it_is_said() -> None:
     made = content()
     made["studies"]["tiny"] |= {"runs": {f"run-{number}": RUN for number in range(149)}, "tables": {}}
-    with pytest.raises(UserError, match="'x'; there is run-0, run-1, .*, run-15, … and 133 more$"):
+    with pytest.raises(UserError, match=r"'x'; there is run-0, run-1, .*, run-15, … and 133 more$"):
         plan(made).run("tiny", "x")
-    with pytest.raises(UserError, match="the study 'tiny' has no table 'x'; there is none$"):
+    with pytest.raises(UserError, match=r"the study 'tiny' has no table 'x'; there is none$"):
         plan(made).table("tiny", "x")
 
 
