@@ -220,7 +220,7 @@ def test_a_checkpoint_of_the_widest_weights_is_not_a_narrow_network(tmp_path: Pa
 
 @pytest.mark.parametrize(
     "changes",
-    [{"backbone": "resnet19"}, {"backbone": ["x"]}, {"width": "half"}, {"width": -1}, {"in_channels": None}, {}],
+    [{"backbone": "resnet19"}, {"backbone": ["x"]}, {"width": "half"}, {"in_channels": -1}, {"in_channels": None}, {}],
 )
 def test_a_narrow_network_of_no_known_architecture_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     architecture = {"backbone": "small-resnet", "width": 0.5, "in_channels": 1} | changes if changes else "odd"
