@@ -224,7 +224,10 @@ def _run(path: Path, study: str, name: str, seed: int, stage: str) -> "RunPlan":
 
 @contextmanager
 def _computing(name: str, gpus: int, threads: int) -> "Iterator[torch.device]":
-    """The device to compute on, and a lease on the GPUs asked for, or on as many as there are."""
+    """The device to compute on, and a lease on the GPUs asked for, or on as many as there are.
+
+    Raises UserError where what is computed there does not fit into a GPU's memory.
+    """
     from us3l.gpus import lease, lock_folder, visible_gpus
 
     there = visible_gpus()
@@ -234,4 +237,8 @@ def _computing(name: str, gpus: int, threads: int) -> "Iterator[torch.device]":
         from us3l.distributed import choose_device
 
         torch.set_num_threads(threads)
-        yield choose_device(name, gpus)
+        try:
+            yield choose_device(name, gpus)
+        except torch.cuda.OutOfMemoryError as error:
+            what = "out of GPU memory: take a smaller batch.size, more gpus, or precision bfloat16"
+            raise UserError(what) from error
