@@ -103,7 +103,7 @@ def calibrate(
 
 
 def _evaluation(kind: str, said: str) -> None:
-    """Add the command of one kind of evaluation: the function of the module that is called like it."""
+    """Add the command of one kind of evaluation, which is what its module makes of the networks."""
 
     @app.command(kind, help=said)
     def evaluate(
@@ -116,9 +116,11 @@ def _evaluation(kind: str, said: str) -> None:
         threads: Threads = 1,
     ) -> None:
         plan = _run(params, study, run, seed, kind)
-        name = kind.replace("-", "_")
+        from us3l.evaluation import evaluate
+        from us3l.plan import EVALUATIONS
+
         with _computing(device, gpus, threads) as where:
-            getattr(import_module(f"us3l.{name}"), name)(plan, seed, where)
+            evaluate(plan, seed, where, import_module(EVALUATIONS[kind]).answers)
 
 
 _evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
