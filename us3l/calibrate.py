@@ -17,7 +17,7 @@ from us3l.models import backbone
 from us3l.networks import save_network
 from us3l.params.training import Pruned
 from us3l.plan import RunPlan, width_label
-from us3l.provenance import identify, record, require_recipe
+from us3l.provenance import identify, record, require_place, require_recipe
 from us3l.prune import pruned
 from us3l.random import Purpose, permutation
 from us3l.records import write_record
@@ -32,6 +32,7 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
     store = open_store(plan.data.folder)
     path, channels, trained = plan.checkpoint(seed), store.channels, plan.maker("pretrain")
     tensors, about = checkpoint.load(path)
+    require_place(path, about, "pretrain", seed=seed)
     require_recipe(path, about, trained.recipe("pretrain"), store.sha256, "pretrain")
     weights = {name.removeprefix("backbone."): each for name, each in tensors.items() if name.startswith("backbone.")}
     widest = trained.run.sampling.widest

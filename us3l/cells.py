@@ -5,6 +5,7 @@ from pathlib import Path
 
 from us3l.errors import UserError
 from us3l.jobs import Job, jobs, jobs_for
+from us3l.params.schema import suggestion
 from us3l.plan import Plan, RunPlan, TablePlan
 
 
@@ -50,8 +51,8 @@ def _table(plan: Plan, name: str) -> TablePlan:
     everywhere, built = plan.tables.values(), [t for t in plan.tables.values() if t.study in plan.build]
     found = [t for t in everywhere if name == f"{t.study}/{t.name}"] or [t for t in built if name == t.name]
     if len(found) != 1:
-        names = ", ".join(f"{table.study}/{table.name}" for table in everywhere)
-        raise UserError(f"no table, or more than one, is called {name!r}; params.yaml has: {names}")
+        names = [f"{table.study}/{table.name}" for table in everywhere]
+        raise UserError(f"no table, or more than one, of {plan.file} is called {name!r}; {suggestion(name, names)}")
     return found[0]
 
 

@@ -211,7 +211,7 @@ def _plan(path: Path) -> "Plan":
     from us3l.plan import Plan
     from us3l.reading import load
 
-    return Plan(load(path))
+    return Plan(load(path), path)
 
 
 def _run(path: Path, study: str, name: str, seed: int, stage: str) -> "RunPlan":

@@ -8,7 +8,7 @@ from us3l.models import backbone
 from us3l.models.heads import Output, projector
 from us3l.params.methods import Method
 from us3l.plan import RunPlan
-from us3l.provenance import require_params
+from us3l.provenance import require_params, require_place
 from us3l.slim import Slimmable, of_width
 from us3l.teacher import ENCODER, Encoder
 
@@ -33,6 +33,7 @@ def frozen_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.d
     """
     run, path = source.run, source.checkpoint(seed)
     tensors, about = checkpoint.load(path)
+    require_place(path, about, "pretrain", seed=seed)
     require_params(path, about, source.recipe("pretrain"), "pretrain")
     width = run.sampling.widest
     features = tensors["projector.0.weight"].shape[1]

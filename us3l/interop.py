@@ -35,6 +35,7 @@ LEFT_OUT = {
     f"{ENCODER}fc.": "projector or classifier",
 }
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+READ = [name for name in BACKBONES if name != "pixels" and not name.startswith("vit-")]
 ENTRIES = {"arch", "epoch", "optimizer"}
 
 
@@ -69,9 +70,11 @@ class Official:
 def import_backbone(path: Path, sha256: str, name: str, in_channels: int) -> Mapped:
     """The weights of the backbone `name` in a checkpoint with this SHA-256.
 
-    Raises UserError where the file is absent, another one, not safe to read, or does not hold that backbone.
+    Raises UserError where the file is absent, another one, not safe to read, or does not hold that backbone, and for a
+    backbone that is not read.
     """
-    mapped = map_names(read(path, sha256).tensors, expected_shapes(name, in_channels))
+    expected = expected_shapes(name, in_channels)
+    mapped = map_names(read(path, sha256).tensors, expected)
     require_whole(path, mapped, name, in_channels)
     return mapped
 
@@ -119,7 +122,10 @@ def _damaged(path: Path) -> UserError:
 
 
 def expected_shapes(name: str, in_channels: int) -> Shapes:
-    """The shapes of a backbone's parameters at width 1, by name."""
+    """The shapes of a backbone's parameters at width 1, by name. Raises UserError where none are read as `name`."""
+    if name not in READ:
+        what = f"the official checkpoints of vision transformers are not read, those of {', '.join(READ)} are"
+        raise UserError(f"there is no backbone {name!r} to import: {what}")
     network = blueprint(lambda: backbone(name, 1.0, in_channels))
     return {key: tuple(parameter.shape) for key, parameter in network.named_parameters()}
 
@@ -135,7 +141,7 @@ def map_names(tensors: Mapping[str, Tensor], expected: Shapes) -> Mapped:
             _set_aside(mapped, given, official)
         elif ours in mapped.weights:
             mapped.extra.append(given)  # twice, with and without `module.`
-        elif tuple(tensor.shape) != expected[ours] or not tensor.is_floating_point():
+        elif _form(tensor) != str(expected[ours]):
             mapped.misshaped[ours] = f"{given}, {_form(tensor)} instead of {expected[ours]},"
         else:
             mapped.weights[ours] = tensor.float()
@@ -159,6 +165,11 @@ def _set_aside(mapped: Mapped, given: str, official: str) -> None:
 
 
 def _form(tensor: Tensor) -> str:
+    """The shape of an ordinary tensor of numbers; of another one what is odd about it."""
+    if tensor.layout != torch.strided:
+        return f"of layout {tensor.layout}"
+    if tensor.is_meta:
+        return "without values"
     return str(tuple(tensor.shape)) if tensor.is_floating_point() else f"of {tensor.dtype}"
 
 
@@ -205,11 +216,8 @@ def inspect(path: Path, name: str, in_channels: int, output: Path | None) -> str
 
     Raises UserError as `import_backbone` does, and where there is no such backbone.
     """
-    known = [each for each in BACKBONES if each != "pixels"]
-    if name not in known:
-        raise UserError(f"--backbone: there is no {name!r}; there is {', '.join(known)}")
-    official = read(path)
-    mapped = map_names(official.tensors, expected_shapes(name, in_channels))
+    expected, official = expected_shapes(name, in_channels), read(path)
+    mapped = map_names(official.tensors, expected)
     require_whole(path, mapped, name, in_channels)
     if output:
         weights = {f"backbone.{key}": tensor for key, tensor in mapped.weights.items()}

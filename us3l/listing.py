@@ -4,7 +4,6 @@ from rich.console import Console
 from rich.table import Table
 
 from us3l.costs import FREE, Benchmarks, Cost
-from us3l.errors import UserError
 from us3l.jobs import Job, jobs
 from us3l.lineage import Changes, work
 from us3l.params.training import Official, Pretrained, Pruned, Reused, Untrained
@@ -56,9 +55,10 @@ def show_costs(plan: Plan, study: str | None) -> None:
 
 def studies(plan: Plan, study: str | None) -> list[str]:
     """`study`, or those to build. Raises UserError where params.yaml has no such study."""
-    if study is not None and study not in plan.studies:
-        raise UserError(f"params.yaml has no study {study!r}; it has: {', '.join(sorted(plan.studies))}")
-    return [study] if study else plan.build
+    if study is None:
+        return plan.build
+    plan.require_study(study)
+    return [study]
 
 
 def _by_run(jobs: list[Job]) -> dict[RunPlan, list[Job]]:

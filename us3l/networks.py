@@ -10,7 +10,7 @@ from us3l.data.store import Store
 from us3l.errors import UserError
 from us3l.models import backbone
 from us3l.plan import RunPlan
-from us3l.provenance import require_params, require_recipe
+from us3l.provenance import require_params, require_place, require_recipe
 
 
 def save_network(
@@ -21,12 +21,12 @@ def save_network(
     return checkpoint.save(path, network.state_dict(), {**about, "architecture": architecture})
 
 
-def load_network(path: Path) -> nn.Module:
+def load_network(path: Path | str) -> nn.Module:
     """The backbone in evaluation mode: normalized images [B, C, H, W] to features [B, F].
 
     Raises UserError where the file is not a whole network of ours.
     """
-    return open_network(path)[0]
+    return open_network(Path(path))[0]
 
 
 def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -34,9 +34,13 @@ def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     tensors, about = checkpoint.load(path)
     if "architecture" not in about:
         raise UserError(f"{path}: not a narrow network; `us3l calibrate` writes those")
-    architecture = about["architecture"]
-    network = backbone(architecture["backbone"], architecture["width"], architecture["in_channels"])
-    checkpoint.require_shapes(path, tensors, network.state_dict(), architecture["backbone"], architecture["width"])
+    try:
+        name, width, channels = (about["architecture"][key] for key in ("backbone", "width", "in_channels"))
+        network = backbone(name, width, channels)
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        what = f"there is no such architecture here: {about['architecture']}"
+        raise UserError(f"{path}: {what}; take the version of us3l that wrote the file, or calibrate again") from None
+    checkpoint.require_shapes(path, tensors, network.state_dict(), name, width)
     network.load_state_dict(tensors)
     return network.eval(), about
 
@@ -44,14 +48,16 @@ def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 def networks_to_evaluate(plan: RunPlan, seed: int, store: Store) -> list[tuple[nn.Module, dict[str, str]]]:
     """The network of each width of a run, in evaluation mode, with the seals of all that its evaluation comes from.
 
-    Raises UserError where one was made by another recipe than today's, or sees images of other channels.
+    Raises UserError where one is of another seed or width than its name says, was made by another recipe than today's,
+    or sees images of other channels.
     """
-    return [_to_evaluate(plan, path, store) for path in plan.networks(seed)]
+    return [_to_evaluate(plan, seed, width, store) for width in plan.widths]
 
 
-def _to_evaluate(plan: RunPlan, path: Path, store: Store) -> tuple[nn.Module, dict[str, str]]:
+def _to_evaluate(plan: RunPlan, seed: int, width: float, store: Store) -> tuple[nn.Module, dict[str, str]]:
+    path, maker = plan.network(seed, width), plan.maker("calibrate")
     network, about = open_network(path)
-    maker = plan.maker("calibrate")
+    require_place(path, about, "calibrate", seed=seed, width=width)
     if maker.data is plan.data:
         require_recipe(path, about, maker.recipe("calibrate"), store.sha256, "calibrate")
     else:

@@ -10,6 +10,7 @@ from us3l.errors import UserError
 from us3l.params.data import Augmentation, Dataset
 from us3l.params.evaluation import Protocol
 from us3l.params.references import Address, run_at, source_of, widths_of
+from us3l.params.schema import suggestion
 from us3l.params.studies import Params, Study, Table
 from us3l.params.training import Pretrained, Pruned, Reused, Run, is_own
 
@@ -291,9 +292,10 @@ class TablePlan:
 
 
 class Plan:
-    """All of params.yaml, expanded."""
+    """All of params.yaml, expanded; `file` is what it is called in sentences."""
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Params, file: Path = Path("params.yaml")) -> None:
+        self.file = file
         self.build = params.build
         self.studies = list(params.studies)
         self.datasets = {name: DatasetPlan(name, dataset) for name, dataset in params.datasets.items()}
@@ -318,15 +320,31 @@ class Plan:
 
     def dataset(self, name: str) -> DatasetPlan:
         """Raises UserError where params.yaml has no such data set."""
-        return _get(self.datasets, name, "dataset", name)
+        self._require(name, [*self.datasets], "dataset")
+        return self.datasets[name]
 
     def run(self, study: str, name: str) -> RunPlan:
         """Raises UserError where params.yaml has no such run."""
-        return _get(self.runs, (study, name), "run", f"{study} {name}")
+        self._require_of(study, name, self.runs, "run")
+        return self.runs[study, name]
 
     def table(self, study: str, name: str) -> TablePlan:
         """Raises UserError where params.yaml has no such table."""
-        return _get(self.tables, (study, name), "table", f"{study} {name}")
+        self._require_of(study, name, self.tables, "table")
+        return self.tables[study, name]
+
+    def require_study(self, name: str) -> None:
+        """Raises UserError where params.yaml has no such study."""
+        self._require(name, self.studies, "study")
+
+    def _require_of(self, study: str, name: str, known: dict[Address, Any], kind: str) -> None:
+        if (study, name) not in known:
+            self.require_study(study)
+            self._require(name, [each for of, each in known if of == study], kind, f": the study {study!r}")
+
+    def _require(self, name: str, known: list[str], kind: str, where: str = "") -> None:
+        if name not in known:
+            raise UserError(f"{self.file}{where} has no {kind} {name!r}; {suggestion(name, known)}")
 
     def _add_run(self, params: Params, address: Address) -> RunPlan:
         if address in self.runs:
@@ -346,10 +364,3 @@ class Plan:
     def _table(self, study_name: str, study: Study, name: str, table: Table) -> TablePlan:
         runs = {run.name: run for run in self.runs.values() if run.study == study_name}
         return TablePlan(study_name, name, table, tuple(study.widths), runs)
-
-
-def _get(known: dict[Any, Any], key: Any, kind: str, asked: str) -> Any:
-    if key not in known:
-        names = ", ".join(" ".join(each) if isinstance(each, tuple) else each for each in known)
-        raise UserError(f"params.yaml has no {kind} {asked!r}; it has: {names}")
-    return known[key]

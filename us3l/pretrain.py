@@ -12,17 +12,22 @@ from us3l import checkpoint
 from us3l.data.images import open_images
 from us3l.data.store import Store, open_store
 from us3l.distributed import World
+from us3l.errors import UserError
 from us3l.frozen import frozen_teacher
 from us3l.interop import Mapped, import_backbone
 from us3l.models import backbone
+from us3l.models.blueprint import blueprint
 from us3l.models.own import require_features
-from us3l.params.training import Official, Untrained, is_own
+from us3l.params.training import Official, Pretrained, Untrained, is_own
 from us3l.plan import RunPlan
 from us3l.provenance import fingerprint, identify, record
 from us3l.random import Purpose
 from us3l.records import read_record, write_record
 from us3l.rundir import run_directory
 from us3l.training import Training
+from us3l.widths import spread
+
+WIDTHS_TRIED = 16  # of a range, besides its ends: each is built without storage, in milliseconds
 
 
 def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: float) -> None:
@@ -50,6 +55,7 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
         mapped = _imported(plan.run, store)
         write(_of_backbone(mapped.weights), [], 0.0, official=mapped.facts)
         return
+    _require_a_batch(plan, store)
     folder, record_there = runs / fingerprint(identity), _stamp(plan.training(seed))
     with run_directory(folder) if world.leads else nullcontext():
         if world.any(world.leads and _is_done_meanwhile(plan.training(seed), record_there, folder.name)):
@@ -69,13 +75,34 @@ def _example(plan: RunPlan, store: Store) -> Tensor:
     return view
 
 
+def _require_a_batch(plan: RunPlan, store: Store) -> None:
+    size, images = plan.run.batch.size, len(store.train.labels)
+    if size > images:
+        key = f"studies.{plan.study}.runs.{plan.name}.batch.size"
+        raise UserError(f"{key} is {size}, but {plan.data.name} has only {images} training images: take a smaller one")
+
+
 def _require_network(plan: RunPlan, store: Store) -> Sequence[int]:
-    """H and W of the images of a user's own network. Raises UserError where it does not take them at a run's width."""
+    """H and W of the images of a user's own network.
+
+    Raises UserError where it does not take them at a run's width, or cannot be built at one that is trained.
+    """
     image = _example(plan, store)
+    if isinstance(plan.run, Pretrained):
+        _require_every_width(plan, image.shape[1])
     for width in dict.fromkeys([plan.run.sampling.widest, *plan.widths]):
         network = backbone(plan.backbone, width, image.shape[1])
         require_features(f"{plan.backbone} at width {width}", network, image)
     return image.shape[2:]
+
+
+def _require_every_width(plan: RunPlan, channels: int) -> None:
+    for width in spread(plan.run.sampling, WIDTHS_TRIED):
+        try:
+            blueprint(lambda width=width: backbone(plan.backbone, width, channels))
+        except UserError as error:
+            key = f"studies.{plan.study}.runs.{plan.name}.sampling"
+            raise UserError(f"{error}; every width of {key}, {plan.run.sampling}, must work") from None
 
 
 def _stamp(path: Path) -> int | None:

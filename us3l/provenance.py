@@ -60,6 +60,16 @@ def differences(made: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]
     ]
 
 
+def require_place(path: Path, made: dict[str, Any], again: str, **place: Any) -> None:
+    """Raise UserError where a result is not what its name says, such as its seed; `again` is what makes it.
+
+    place: what its name says, by the keys of records.
+    """
+    for key, asked in place.items():
+        if made.get(key) != asked:
+            raise UserError(f"{path}: holds {key} {made.get(key)}, and by its name {key} {asked}: {again} again")
+
+
 def require_params(path: Path, made: dict[str, Any], recipe: dict[str, Any], again: str) -> None:
     """Raise UserError where a result was made with other params than there are now; `again` is what makes it."""
     for key, was, now in differences(made.get("recipe", {}), recipe):

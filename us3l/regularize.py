@@ -25,10 +25,10 @@ def coefficients(
 
     The group penalty leaves predictors out of a step at full width, as the official code does. The L1 kinds act on the
     parameters named in `batch_norms` only, the official ones on all 1-D parameters, other layers' biases included.
-    Raises UserError where an L1 kind has none to act on.
+    Raises UserError where an L1 kind has none of the backbone's to act on.
     """
-    if regularizer.is_l1 and not batch_norms:
-        raise UserError(f"regularizer.kind: {regularizer.kind} needs a network with BatchNorms; take group or l2")
+    if regularizer.is_l1 and not any(name.startswith("backbone.") for name in batch_norms):
+        raise UserError(f"regularizer.kind: {regularizer.kind} needs a backbone with BatchNorms; take group or l2")
     plain, zero = torch.tensor(regularizer.strength), torch.tensor(0.0)
     if regularizer.kind == "l2":
         return dict.fromkeys(shapes, plain)

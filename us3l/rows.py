@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from us3l.errors import UserError
 from us3l.plan import RunPlan, TablePlan
+from us3l.provenance import require_place
 from us3l.records import read_record
 
 Records = dict[Path, dict[str, Any]]
@@ -72,10 +72,8 @@ def _source(run: RunPlan, seed: int, width: float, upstream: Records) -> Source:
         if each not in upstream and each.is_file():
             upstream[each] = read_record(each)
     evaluation = read_record(path)
-    if (evaluation["seed"], evaluation["width"]) != (seed, width):
-        found = f"the evaluation of seed {evaluation['seed']} at width {evaluation['width']}"
-        raise UserError(
-            f"{path}: {found} under another's name; run `us3l {run.protocol.kind} {run.study} {run.name} {seed}` again"
-        )
+    kind = run.protocol.kind
+    again = f"run `us3l {kind} {run.study} {run.name} {seed}`"
+    require_place(path, evaluation, again, stage=kind, seed=seed, width=width)
     known = {each: upstream[each] for each in above if each in upstream}
     return Source(seed, evaluation["top1"], {path: evaluation, **known})

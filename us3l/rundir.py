@@ -5,14 +5,19 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+
+from us3l.errors import UserError
 
 
 @contextmanager
 def run_directory(folder: Path) -> Iterator[Path]:
-    """Hold `folder` alone, waiting while another process holds it; remove it when the block ends without an error."""
+    """Hold `folder` alone, waiting while another process holds it; remove it when the block ends without an error.
+
+    Raises UserError where it cannot be made.
+    """
     lock = _lock(folder)
     try:
         yield folder
@@ -26,12 +31,10 @@ def run_directory(folder: Path) -> Iterator[Path]:
 def _lock(folder: Path) -> TextIO:
     """The kernel frees the lock when its process dies, however it dies."""
     while True:
+        _make(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / "lock").open("w")
-        except (FileExistsError, FileNotFoundError):  # the training that held it is done and has just removed it
-            if folder.exists() and not folder.is_dir():
-                raise
+        except FileNotFoundError:  # the training that held it is done and has just removed it
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,6 +44,16 @@ def _lock(folder: Path) -> TextIO:
         if _is_still(lock, folder / "lock"):
             return lock
         lock.close()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir()
+    except OSError as error:
+        where, why = error.filename, error.strerror
+        raise UserError(f"{where}: no folder, and none can be made ({why}); give --runs one to write in") from None
 
 
 def _is_still(file: TextIO, path: Path) -> bool:

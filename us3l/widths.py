@@ -20,6 +20,18 @@ def narrowest(sampling: Sampling, epoch: int, epochs: int) -> float:
     return low + (3 - quarter) * (high - low) / 3 if quarter else high
 
 
+def spread(sampling: Sampling | FixedWidths, between: int) -> list[float]:
+    """Widths to try for all that training may see: those that are fixed, or a range's ends and some between them.
+
+    The inner ones are of odd fractions, as drawn ones are.
+    """
+    if isinstance(sampling, FixedWidths):
+        return sampling.widths
+    low, high = sampling.range
+    inner = [round(low + (high - low) * part / (between + 1), 4) for part in range(1, between + 1)]
+    return list(dict.fromkeys([low, *inner, high]))
+
+
 def sample(sampling: Sampling | FixedWidths, epoch: int, epochs: int, seed: int, step: int) -> list[float]:
     """The widths of one step, widest first, the same in every process.
 

@@ -9,7 +9,6 @@ from us3l.data.images import open_images
 from us3l.data.resident import resident
 from us3l.data.store import Split
 from us3l.distributed import World
-from us3l.errors import UserError
 from us3l.params.data import Augmentation, Normalize
 from us3l.params.training import Batch
 from us3l.random import Purpose, permutation, uniform
@@ -37,8 +36,6 @@ class Stream:
         self.batch, self.recipes, self.normalize, self.seed, self.world = batch, recipes, normalize, seed, world
         self.shuffled = shuffled
         self.steps = len(self.images) // batch.size
-        if self.steps == 0:
-            raise UserError(f"batch.size is {batch.size}, but there are only {len(self.images)} training images")
 
     def shards(self, epoch: int, first: int = 0) -> Iterator[list[Shard]]:
         """This process's shards of each step of an epoch from the `first` on."""

@@ -39,6 +39,8 @@ def require_features(said: str, network: nn.Module, image: Tensor) -> int:
     try:
         with torch.no_grad():
             features = network.eval()(torch.cat([image, image]))
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{said} does not take an image of {shape}, channels first: {_reason(error)}") from None
     network.train(was_training)
@@ -64,9 +66,9 @@ def _built(name: str, width: float) -> nn.Module:
         network = _function(name)(width)
     except UserError:
         raise
-    except Exception as error:
-        device = " without storage, on PyTorch's device meta," if torch.get_default_device().type == "meta" else ""
-        raise UserError(f"{name}({width}) cannot be built{device} {_reason(error)}") from None
+    except (Exception, SystemExit) as error:
+        device = " without storage, on PyTorch's device meta" if torch.get_default_device().type == "meta" else ""
+        raise UserError(f"{name}({width}) cannot be built{device}: {_reason(error)}") from None
     if not isinstance(network, nn.Module):
         raise UserError(f"{name}({width}) returns {type(network).__name__}; it must return a torch.nn.Module")
     return network
@@ -82,7 +84,7 @@ def _function(name: str) -> Callable[[float], nn.Module]:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"backbone {name}: {module_name} cannot be imported: {_reason(error)}") from None
     found = getattr(module, "__file__", None)
     if not found or not Path(found).samefile(file):
@@ -117,7 +119,7 @@ def _require_leading_channels(said: str, shapes: dict[str, Size], widest: dict[s
             raise UserError(f"{said}: {what}; a width must have leading channels of the widest network")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The error in one line, and where it was raised."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(str(error).split())

@@ -82,9 +82,9 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         if height % PATCH or width % PATCH:
-            raise UserError(
-                f"images of {height}x{width}: a vision transformer takes sides that are multiples of {PATCH}"
-            )
+            what = f"a vision transformer takes sides that are multiples of {PATCH}"
+            where = "resized_crop.size in views.pretrain and views.linear, or center_crop in views.test"
+            raise UserError(f"images of {height}x{width}: {what}; set the data set's {where}")
         return self.proj(x).permute(0, 2, 3, 1)
 
 

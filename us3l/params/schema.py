@@ -36,6 +36,7 @@ Seed = Annotated[Whole, Field(lt=2**64)]
 Range = Annotated[tuple[Positive, Positive], AfterValidator(rising)]
 WidthInText = Annotated[float, Field(ge=0.25, le=1)]
 Width = Annotated[WidthInText, Strict()]
+LISTED = 16  # names in a sentence: as many as the keys of the largest record
 _NAME = "[a-z0-9]+(-[a-z0-9]+)*"
 Name = Annotated[str, matching(_NAME, "lower-case letters and digits, with single hyphens between")]
 Reference = Annotated[str, matching(f"({_NAME}/)?{_NAME}", "the name of a run of this study, or study/run")]
@@ -48,8 +49,11 @@ def at(key: str, said: str) -> PydanticCustomError:
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there is {', '.join(known) or 'none'}"
+    """The known name that is like this one, or the first of them."""
+    close, more = difflib.get_close_matches(name, known, n=1), len(known) - LISTED
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there is {', '.join(known[:LISTED]) or 'none'}{f', … and {more} more' if more > 0 else ''}"
 
 
 class Closed(BaseModel):
