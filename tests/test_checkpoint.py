@@ -218,6 +218,17 @@ def test_a_checkpoint_of_the_widest_weights_is_not_a_narrow_network(tmp_path: Pa
     assert f"{tmp_path}/seed0: not a narrow network" in refusal(load_network, tmp_path / "seed0")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"backbone": "resnet19"}, {"backbone": ["x"]}, {"width": "half"}, {"width": -1}, {"in_channels": None}, {}],
+)
+def test_a_narrow_network_of_no_known_architecture_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    architecture = {"backbone": "small-resnet", "width": 0.5, "in_channels": 1} | changes if changes else "odd"
+    save(tmp_path / "x", backbone("small-resnet", 0.5, 1).state_dict(), ABOUT | {"architecture": architecture})
+    said = refusal(load_network, tmp_path / "x")
+    assert said.startswith(f"{tmp_path}/x: there is no such architecture here: {architecture}; take the version")
+
+
 def test_a_narrow_network_whose_tensors_do_not_fit_its_record_is_refused(tmp_path: Path) -> None:
     save_network(tmp_path / "x", backbone("small-resnet", 0.5, 1), "small-resnet", 0.25, 1, ABOUT)
     assert "bn1.bias is (16,) here and (8,) in a small-resnet of width 0.25" in refusal(load_network, tmp_path / "x")

@@ -14,6 +14,9 @@ from project import Project, params
 from safetensors.numpy import save_file
 
 from us3l.cli import main
+from us3l.errors import UserError
+from us3l.params.studies import Params
+from us3l.plan import Plan
 from us3l.records import read_record, write_record
 from us3l.seals import read_weights
 
@@ -79,16 +82,21 @@ def files() -> dict[Path, bytes]:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("prepare nosuch", "params.yaml has no dataset 'nosuch'; it has: digits"),
-        ("pretrain nosuch us3l 0", "params.yaml has no run 'nosuch us3l'; it has: tiny us3l"),
-        ("calibrate tiny nosuch 0", "params.yaml has no run 'tiny nosuch'; it has: tiny us3l"),
+        ("prepare nosuch", "params.yaml has no dataset 'nosuch'; there is digits"),
+        (
+            "prepare digit --params ../{}/params.yaml",
+            "../{}/params.yaml has no dataset 'digit'; did you mean 'digits'?",
+        ),
+        ("pretrain nosuch us3l 0", "params.yaml has no study 'nosuch'; there is tiny"),
+        ("pretrain tiny us3 0", "params.yaml: the study 'tiny' has no run 'us3'; did you mean 'us3l'?"),
+        ("calibrate tiny nosuch 0", "params.yaml: the study 'tiny' has no run 'nosuch'; there is us3l"),
         ("linear tiny us3l 7", "params.yaml: the study tiny has the seeds [0], and no 7"),
-        ("table tiny nosuch", "params.yaml has no table 'tiny nosuch'; it has: tiny main"),
-        ("table nosuch main", "params.yaml has no table 'nosuch main'; it has: tiny main"),
-        ("plan --study nosuch", "params.yaml has no study 'nosuch'; it has: tiny"),
+        ("table tiny nosuch", "params.yaml: the study 'tiny' has no table 'nosuch'; there is main"),
+        ("table nosuch main", "params.yaml has no study 'nosuch'; there is tiny"),
+        ("plan --study nosuch", "params.yaml has no study 'nosuch'; there is tiny"),
         ("why nosuch.json", "nosuch.json: no job of params.yaml makes this file; `us3l plan` lists the runs"),
         ("commit", "no .dvc and dvc.yaml here; run the command at the top of a project that DVC tracks"),
-        ("verify nosuch", "no table, or more than one, is called 'nosuch'; params.yaml has: tiny/main"),
+        ("verify nosuch", "no table, or more than one, of params.yaml is called 'nosuch'; there is tiny/main"),
         (
             "make nosuch",
             "the studies that params.yaml builds have no stage 'nosuch'; they have: plan, prepare@digits, "
@@ -101,7 +109,8 @@ def files() -> dict[Path, bytes]:
     ],
 )
 def test_what_params_yaml_does_not_name_is_refused(project: Project, refusal: Refusal, command: str, said: str) -> None:
-    assert refusal(*command.split()) == said
+    here = project.folder.name
+    assert refusal(*command.format(here).split()) == said.format(here)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +138,51 @@ def test_a_checkpoint_of_another_architecture_is_refused(project: Project, refus
     save(CHECKPOINT, tensors | {"backbone.conv1.weight": torch.zeros(8, 1, 3, 3)}, about)
     said = refusal(*STAGES["calibrate"])
     assert said.startswith(f"{CHECKPOINT}: conv1.weight is (8, 1, 3, 3) here and (32, 1, 3, 3) in a small-resnet")
+
+
+def write_about(path: Path, **changes: Any) -> None:
+    """Change what a file of weights says of itself, and seal it anew."""
+    from us3l.checkpoint import load, save
+
+    tensors, about = load(path)
+    del about["seal"]
+    save(path, tensors, about | changes)
+
+
+def test_a_checkpoint_of_another_seed_is_refused_also_as_a_teacher(project: Project, refusal: Refusal) -> None:
+    import torch
+
+    from us3l.frozen import frozen_teacher
+
+    write_about(CHECKPOINT, seed=1)
+    said = f"{CHECKPOINT}: holds seed 1, and by its name seed 0: pretrain again"
+    assert refusal(*STAGES["calibrate"]) == said
+    source = Plan(Params.model_validate(params(epochs=1))).run("tiny", "us3l")
+    with pytest.raises(UserError) as refused:
+        frozen_teacher(source, 0, 1, torch.device("cpu"))
+    assert str(refused.value) == said
+
+
+def test_a_network_of_another_seed_or_width_is_refused(project: Project, refusal: Refusal) -> None:
+    write_about(NETWORK, seed=1)
+    assert refusal(*STAGES["linear"]) == f"{NETWORK}: holds seed 1, and by its name seed 0: calibrate again"
+    widest = NETWORK.with_stem("seed0-w100")
+    write_about(NETWORK, seed=0)
+    shutil.copy(NETWORK, widest)
+    assert refusal(*STAGES["linear"]) == f"{widest}: holds width 0.25, and by its name width 1.0: calibrate again"
+
+
+def test_a_record_of_another_stage_in_an_evaluations_place_stops_the_table(project: Project, refusal: Refusal) -> None:
+    shutil.copy(CALIBRATION, EVALUATION)
+    said = "holds stage calibrate, and by its name stage linear: run `us3l linear tiny us3l 0` again"
+    assert refusal(*STAGES["table"]) == f"{EVALUATION}: {said}"
+
+
+def test_a_batch_of_more_images_than_there_are_is_refused(project: Project, refusal: Refusal) -> None:
+    project.write(params(batch={"size": 2048}))
+    said = "studies.tiny.runs.us3l.batch.size is 2048, but digits has only 1347 training images: take a smaller one"
+    assert refusal(*STAGES["pretrain"]) == said
+    assert not Path("runs").exists() or not any(Path("runs").iterdir())
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(project: Project, refusal: Refusal) -> None:
@@ -399,7 +453,7 @@ def test_a_stage_that_runs_again_writes_the_same_weights(project: Project, us3l:
 def test_a_process_of_its_own_says_the_same(project: Project) -> None:
     assert project.run("us3l", "table", "tiny", "nosuch") == (
         2,
-        "us3l: params.yaml has no table 'tiny nosuch'; it has: tiny main\n",
+        "us3l: params.yaml: the study 'tiny' has no table 'nosuch'; there is main\n",
     )
 
 

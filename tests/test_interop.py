@@ -89,6 +89,8 @@ def test_missing_extra_and_misshaped_tensors_are_named_and_counted(tmp_path: Pat
         "module.encoder_q.layer9.weight is extra (1 such": fits | {"module.encoder_q.layer9.weight": torch.zeros(1)},
         f"{first} is extra (1 such": {first.removeprefix("module."): fits[first], **fits},
         f"{first}, (2, 2) instead of": fits | {first: torch.zeros(2, 2)},
+        f"{first}, of layout torch.sparse_coo instead of": fits | {first: fits[first].to_sparse()},
+        f"{first}, without values instead of": fits | {first: fits[first].to("meta")},
         "torch.int64 instead of": fits | {first: fits[first].long()},
         "is not finite (1 such": fits | {first: fits[first] * float("nan")},
         f"{next(iter(weights()))} is missing ({len(weights())} such; 0 tensors fit)": {
@@ -172,8 +174,17 @@ def test_the_command_prints_a_run_and_writes_the_backbone(
     tensors, _ = checkpoint.load(output)
     assert {key.removeprefix("backbone.") for key in tensors} == weights().keys()
     assert us3l("import-official", str(path), "--backbone", "resnet18")[0] == 2
-    code, _, said = us3l("import-official", str(path), "--backbone", "resnet")
-    assert code == 2 and "there is no 'resnet'" in said
+
+
+@pytest.mark.parametrize("name", ["resnet", "pixels", "vit-tiny"])
+def test_a_backbone_that_no_official_checkpoint_is_read_as_is_refused(
+    tmp_path: Path, us3l: Callable[..., tuple[int, str, str]], name: str
+) -> None:
+    code, _, said = us3l("import-official", str(tmp_path / "any.pth.tar"), "--backbone", name)
+    assert code == 2 and f"there is no backbone '{name}' to import" in said
+    assert "checkpoints of vision transformers are not read, those of small-resnet, cifar-resnet18," in said
+    with pytest.raises(UserError, match=f"there is no backbone '{name}' to import"):
+        import_backbone(tmp_path / "any.pth.tar", "0" * 64, name, 3)
 
 
 def test_a_range_that_leaves_out_the_widest_network_is_refused(

@@ -146,7 +146,9 @@ def test_a_narrow_vision_transformer_is_a_whole_one_blind_to_the_inputs_that_are
 
 
 def test_vision_transformers_refuse_images_that_patches_do_not_cover() -> None:
-    with pytest.raises(UserError, match=r"images of 32x28: .* multiples of 16"):
+    with pytest.raises(
+        UserError, match=r"images of 32x28: .* multiples of 16; set the data set's resized_crop.size in"
+    ):
         backbone("vit-tiny", 0.25, 1)(torch.zeros(2, 1, 32, 28))
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from us3l.closure import code_of_network
 from us3l.errors import UserError
 from us3l.models import backbone
+from us3l.models.own import require_features
 from us3l.networks import load_network
 from us3l.provenance import record
 from us3l.reading import load
@@ -237,11 +238,14 @@ class Shift(nn.Module):
 LINEAR = "def f(width): return nn.Sequential(nn.Flatten(), nn.Linear(64, "
 WRONG = {
     "def f(width)\n    pass": "line 3",
+    "raise SystemExit(3)": "cannot be imported: SystemExit in .*, line 3: 3",
     "raise OSError('no\\nway')": "cannot be imported: OSError in .*, line 3: no way",
     "def g(width): pass": "has no function 'f'; write one, def f",
     "f = 3": "has no function 'f'",
-    "def f(width): raise ValueError('odd')": r"f\(1.0\) cannot be built .*ValueError in .*, line 3: odd",
-    "def f(): pass": r"f\(1.0\) cannot be built .*TypeError",
+    "def f(width): raise ValueError('odd')": r"f\(1.0\) cannot be built: ValueError in .*, line 3: odd",
+    "def f(width): raise SystemExit(3)": r"f\(1.0\) cannot be built: SystemExit in .*, line 3: 3",
+    "def f(width): return nn.Linear(8, torch.ones(8).sum().int())": r"built without storage, .* device meta: Runtime",
+    "def f(): pass": r"f\(1.0\) cannot be built: TypeError",
     "def f(width): return 3": r"f\(1.0\) returns int; it must return a torch.nn.Module",
     f"{LINEAR}round(8 / width)))": r"f\(0.3\): 1.weight is \(27, 64\), which does not fit into the \(8, 64\)",
     f"{LINEAR}8, bias=width < 1))": r"f\(0.3\) has a parameter 1.bias, which width 1.0 lacks",
@@ -278,6 +282,10 @@ def test_what_is_wrong_with_a_builder_is_said_in_one_sentence(
             "us3l: networks.mine:tiny(0.25): 1.0.weight is (32, 4, 3, 3)",
         ),
         (
+            TINY.replace("def tiny(width):", "def tiny(width):\n    assert (16 * width).is_integer()"),
+            "line 8: ; every width of studies.tiny.runs.us3l.sampling, 0.25 to 1.0, must work",
+        ),
+        (
             TINY.replace("return nn", "network = nn").rstrip() + "\n    network.num_features = 7\n    return network\n",
             "networks.mine:tiny at width 1.0 makes 32 features, but its num_features is 7: correct the attribute",
         ),
@@ -291,6 +299,11 @@ def test_a_mistake_ends_the_training_with_exit_code_2_and_no_traceback(
         write(project, mine=source)
     code, output = project.run("us3l", "pretrain", "tiny", "us3l", "0")
     assert code == 2 and said in output and len(output.splitlines()) == 1, output
+
+
+def test_a_sentence_of_the_network_itself_is_said_as_it_is() -> None:
+    with pytest.raises(UserError, match=r"^images of 20x20: a vision transformer takes"):
+        require_features("vit-tiny", backbone("vit-tiny", 0.25, 1), torch.zeros(1, 1, 20, 20))
 
 
 def test_a_module_that_python_finds_elsewhere_is_refused(module: Callable[[str], str], tmp_path: Path) -> None:

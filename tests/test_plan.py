@@ -373,15 +373,25 @@ def test_the_evaluations_of_each_kind_of_protocol_are_a_stage_with_a_folder(kind
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
-        (lambda plan: plan.dataset("x"), "params.yaml has no dataset 'x'; it has: digits, more"),
-        (lambda plan: plan.run("tiny", "x"), "params.yaml has no run 'tiny x'; it has: tiny us3l, tiny other"),
-        (lambda plan: plan.table("x", "main"), "params.yaml has no table 'x main'; it has: tiny main, tiny second"),
+        (lambda plan: plan.dataset("x"), "p.yaml has no dataset 'x'; there is digits, more"),
+        (lambda plan: plan.run("tiny", "x"), "p.yaml: the study 'tiny' has no run 'x'; there is us3l, other"),
+        (lambda plan: plan.run("tiny", "us3"), "p.yaml: the study 'tiny' has no run 'us3'; did you mean 'us3l'?"),
+        (lambda plan: plan.table("x", "main"), "p.yaml has no study 'x'; there is tiny"),
     ],
 )
 def test_what_there_is_not_is_refused_with_what_there_is(ask: Callable[[Plan], Any], said: str) -> None:
     with pytest.raises(UserError) as caught:
-        ask(plan(content()))
+        ask(Plan(Params.model_validate(content()), Path("p.yaml")))
     assert str(caught.value) == said
+
+
+def test_of_many_names_the_first_are_listed_and_of_none_it_is_said() -> None:
+    made = content()
+    made["studies"]["tiny"] |= {"runs": {f"run-{number}": RUN for number in range(149)}, "tables": {}}
+    with pytest.raises(UserError, match=r"'x'; there is run-0, run-1, .*, run-15, … and 133 more$"):
+        plan(made).run("tiny", "x")
+    with pytest.raises(UserError, match=r"the study 'tiny' has no table 'x'; there is none$"):
+        plan(made).table("tiny", "x")
 
 
 # --- the code that a stage depends on ---------------------------------------------------------------------------------

@@ -123,11 +123,11 @@ def test_gradients_are_added_to_what_is_there() -> None:
 
 
 def test_group_l1_grows_with_the_channels_and_waits_for_the_end_of_the_warmup() -> None:
-    changes = {"kind": "group-l1-batchnorm", "strength": 2.0, "alpha": 0.5, "warmup_epochs": 3}
-    made = [
-        coefficients({"bn.weight": Size([8])}, regularizer(**changes), epoch, 10, False, ["bn.weight"])["bn.weight"]
-        for epoch in (2, 3)
-    ]
+    norm, changes = (
+        "backbone.bn.weight",
+        {"kind": "group-l1-batchnorm", "strength": 2.0, "alpha": 0.5, "warmup_epochs": 3},
+    )
+    made = [coefficients({norm: Size([8])}, regularizer(**changes), epoch, 10, False, [norm])[norm] for epoch in (2, 3)]
     assert [each.tolist() for each in made] == [[0] * 8, list(range(8))]
 
 
@@ -138,9 +138,10 @@ def test_batch_norms_are_known_by_their_modules() -> None:
 
 
 @pytest.mark.parametrize("kind", ["l1-batchnorm", "group-l1-batchnorm"])
-def test_l1_without_a_batch_norm_is_refused(kind: str) -> None:
-    with pytest.raises(UserError, match=f"{kind} needs a network with BatchNorms"):
-        coefficients({"fc.weight": Size([3, 2])}, regularizer(kind=kind), 0, 10, False)
+def test_l1_without_a_batch_norm_in_the_backbone_is_refused(kind: str) -> None:
+    """A vision transformer's heads have some."""
+    with pytest.raises(UserError, match=f"{kind} needs a backbone with BatchNorms"):
+        coefficients({"fc.weight": Size([3, 2])}, regularizer(kind=kind), 0, 10, False, ["projector.1.weight"])
 
 
 def test_only_group_groups_by_input_feature() -> None:

@@ -12,6 +12,7 @@ from typing import IO
 import pytest
 
 import us3l
+from us3l.errors import UserError
 from us3l.rundir import run_directory
 
 HOLDER = """
@@ -116,6 +117,17 @@ def test_the_directory_is_kept_after_an_error_and_free_for_the_next(tmp_path: Pa
         raise KeyboardInterrupt
     with run_directory(tmp_path / "run") as folder:
         assert (folder / "state").read_text() == "half"
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "file", "read-only"])
+def test_where_no_directory_can_be_made_is_said(tmp_path: Path, kind: str) -> None:
+    runs = Path("/proc/nowhere") if kind == "read-only" else tmp_path / "runs"
+    if kind == "dangling link":
+        runs.symlink_to(tmp_path / "gone")
+    if kind == "file":
+        runs.touch()
+    with pytest.raises(UserError, match=f"^{runs}.*: no folder, and none can be made"), run_directory(runs / "0f"):
+        pass
 
 
 def test_other_directories_are_free(tmp_path: Path, hold: Callable[[], Holder]) -> None:

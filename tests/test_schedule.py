@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,7 +17,7 @@ from us3l.params.methods import FixedWidths, Sampling
 from us3l.params.training import Optimizer, Pretrained
 from us3l.records import read_record
 from us3l.schedule import learning_rate
-from us3l.widths import narrowest, sample
+from us3l.widths import narrowest, sample, to_try
 
 # --- learning rates -------------------------------------------------------------------------------------------------
 
@@ -193,3 +194,12 @@ def test_fixed_widths_are_all_in_every_step_widest_first() -> None:
     assert {tuple(sample(made, epoch, 4, 0, step)) for epoch in range(4) for step in range(3)} == {(1.0, 0.5, 0.25)}
     assert (made.widest, set(made.own_norms)) == (1.0, {0.5, 0.25})
     assert FixedWidths(widths=[0.5, 1.0], batch_norm="shared").own_norms == ()
+
+
+def test_the_widths_to_try_are_those_that_are_fixed_or_the_ends_of_a_range_and_odd_ones_between() -> None:
+    assert to_try(FixedWidths(widths=[0.5, 1.0]), 16) == [0.5, 1.0]
+    assert to_try(Sampling(range=(0.5, 0.5)), 16) == [0.5]
+    low, *inner, high = to_try(Sampling(range=(0.25, 1.0)), 16)
+    assert (low, high, len(inner)) == (0.25, 1.0, 16)
+    assert np.diff([low, *inner, high]) == pytest.approx(0.75 / 17, abs=1e-4)
+    assert not any((64 * width).is_integer() for width in inner)

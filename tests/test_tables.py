@@ -353,8 +353,11 @@ def test_an_evaluation_that_does_not_say_how_it_was_made_stops_the_table() -> No
 @pytest.mark.parametrize("there", [(0, 0.25), (1, 1.0)])
 def test_an_evaluation_of_another_width_or_seed_stops_the_table(there: tuple[int, float]) -> None:
     evaluate("us3l", 1.0, [91.0])
-    run().evaluation(0, 1.0).rename(run().evaluation(*there))
-    assert str(run().evaluation(*there)) in refusal(plan(US3L))
+    path = run().evaluation(*there)
+    run().evaluation(0, 1.0).rename(path)
+    (seed, width), again = there, f"run `us3l linear tiny us3l {there[0]}` again"
+    said = f"holds seed 0, and by its name seed {seed}" if seed else f"holds width 1.0, and by its name width {width}"
+    assert refusal(plan(US3L)) == f"{path}: {said}: {again}"
 
 
 # --- characters -----------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from us3l.random import Purpose
 from us3l.records import read_record, write_record
 from us3l.rundir import run_directory
 from us3l.training import Training
-from us3l.widths import spread
+from us3l.widths import to_try
 
 WIDTHS_TRIED = 16  # of a range, besides its ends: each is built without storage, in milliseconds
 
@@ -88,16 +88,16 @@ def _require_network(plan: RunPlan, store: Store) -> Sequence[int]:
     Raises UserError where it does not take them at a run's width, or cannot be built at one that is trained.
     """
     image = _example(plan, store)
-    if isinstance(plan.run, Pretrained):
-        _require_every_width(plan, image.shape[1])
     for width in dict.fromkeys([plan.run.sampling.widest, *plan.widths]):
         network = backbone(plan.backbone, width, image.shape[1])
         require_features(f"{plan.backbone} at width {width}", network, image)
+    if isinstance(plan.run, Pretrained):
+        _require_every_width(plan, image.shape[1])
     return image.shape[2:]
 
 
 def _require_every_width(plan: RunPlan, channels: int) -> None:
-    for width in spread(plan.run.sampling, WIDTHS_TRIED):
+    for width in to_try(plan.run.sampling, WIDTHS_TRIED):
         try:
             blueprint(lambda width=width: backbone(plan.backbone, width, channels))
         except UserError as error:

@@ -20,7 +20,7 @@ def narrowest(sampling: Sampling, epoch: int, epochs: int) -> float:
     return low + (3 - quarter) * (high - low) / 3 if quarter else high
 
 
-def spread(sampling: Sampling | FixedWidths, between: int) -> list[float]:
+def to_try(sampling: Sampling | FixedWidths, between: int) -> list[float]:
     """Widths to try for all that training may see: those that are fixed, or a range's ends and some between them.
 
     The inner ones are of odd fractions, as drawn ones are.

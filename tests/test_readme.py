@@ -1,0 +1,44 @@
+"""What README shows works as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from project import ROOT
+
+from us3l.models import backbone
+from us3l.networks import save_network
+from us3l.params.studies import Params
+from us3l.plan import Plan
+from us3l.reading import load
+
+README = (ROOT / "README.md").read_text()
+
+
+def snippet(language: str, holding: str) -> str:
+    """The block of code that holds these words."""
+    [found] = [code for code in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if holding in code]
+    return found
+
+
+def test_a_narrow_network_is_loaded_by_the_name_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = backbone("small-resnet", 0.25, 1).eval()
+    save_network(Path("results/digits/networks/us3l/seed0-w025.safetensors"), small, "small-resnet", 0.25, 1, {})
+    names: dict[str, torch.nn.Module] = {}
+    exec(snippet("python", "load_network"), names)
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(names["network"](images), small(images))
+
+
+def test_ones_own_images_are_added_to_the_params_file_as_it_is() -> None:
+    params = load(ROOT / "params.yaml").model_dump(mode="json")
+    for key, added in yaml.safe_load(snippet("yaml", "cats-view")).items():
+        assert not params[key].keys() & added.keys(), "it would take the place of what is there"
+        params[key] |= added
+    plan = Plan(Params.model_validate(params))
+    run = plan.run("cats", "us3l")
+    assert (run.data.name, run.widths, run.seeds) == ("cats", (1.0, 0.5, 0.25), (0,))
+    assert plan.table("cats", "main").inputs
