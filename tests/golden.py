@@ -144,9 +144,12 @@ def ours(known: dict[str, str], official: str, what: str) -> str:
 
 
 def our_regularizer(penalty: Case) -> Regularizer:
+    kind, strength = ours(REGULARIZERS, penalty["name"], "regularizer"), penalty["lambda"]
+    if kind == "l2":  # the official file states groups that the official l2 does not read
+        return Regularizer(kind=kind, strength=strength)
     return Regularizer(
-        kind=ours(REGULARIZERS, penalty["name"], "regularizer"),
-        strength=penalty["lambda"],
+        kind=kind,
+        strength=strength,
         alpha=penalty.get("alpha", 0.0),
         decay=ours(DECAYS, penalty.get("decay", "linear"), "decay of the regularizer"),
         groups=penalty.get("groups", 8),

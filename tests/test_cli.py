@@ -290,6 +290,20 @@ def test_a_full_disk_leaves_no_part_of_a_file_and_keeps_an_older_one(
         assert "the disk is full" in refusal(*STAGES[stage])
 
 
+@pytest.mark.parametrize(
+    ("stage", "folder", "said"),
+    [("pretrain", Path("results"), "Not a directory"), ("table", TABLE.parent, "File exists")],
+)
+def test_a_file_in_the_place_of_a_folder_is_told_with_what_to_do(
+    project: Project, refusal: Refusal, stage: str, folder: Path, said: str
+) -> None:
+    shutil.rmtree(folder)
+    folder.touch()
+    made = MADE[stage]
+    what = f"{made}: not writable: {said}; make {made.parent} a folder that you may write to"
+    assert refusal(*STAGES[stage]) == what
+
+
 def test_a_gpu_that_is_not_there_is_refused(project: Project, refusal: Refusal) -> None:
     import torch
 
@@ -297,6 +311,19 @@ def test_a_gpu_that_is_not_there_is_refused(project: Project, refusal: Refusal) 
         pytest.skip("this machine has a GPU")
     said = "--device cuda: PyTorch sees no GPU on this machine; use --device cpu, or auto"
     assert refusal(*STAGES["linear"], "--device", "cuda") == said
+
+
+def test_a_gpu_whose_memory_is_full_is_told_with_the_ways_out(
+    project: Project, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def full(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("us3l.linear.linear", full)
+    said = "out of GPU memory: take a smaller batch.size, more gpus, or precision bfloat16"
+    assert refusal(*STAGES["linear"]) == said
 
 
 @pytest.mark.parametrize(

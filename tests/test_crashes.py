@@ -1,6 +1,8 @@
 """Nothing is lost: Snakemake, launchers and ranks that are killed or stopped at work, and the power that goes."""
 
+import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import psutil
 import pytest
 from project import Project, params
 
+from us3l.errors import UserError
 from us3l.files import replacing
 
 CHECKPOINT = Path("results/tiny/checkpoints/us3l/seed0.safetensors")
@@ -236,3 +239,13 @@ def test_a_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: p
     with replacing(tmp_path / "file") as temporary:
         temporary.write_text("whole")
     assert done == [temporary, "rename", tmp_path]
+
+
+def test_a_folder_that_may_not_be_written_to_is_named_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    said = f"{path}: not writable: Permission denied; make {tmp_path} a folder that you may write to"
+    with pytest.raises(UserError, match=re.escape(said)), replacing(path) as temporary:
+        temporary.write_text("ne")
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    assert [(each, each.read_text()) for each in tmp_path.iterdir()] == [(path, "old")]

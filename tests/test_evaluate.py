@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from us3l.calibrate import batches, settle_statistics
 from us3l.classifier import Classifier, linear_layer
 from us3l.data.store import Split, Store
+from us3l.errors import UserError
 from us3l.linear import answers, train
 from us3l.models import backbone
 from us3l.params.evaluation import Linear
@@ -196,7 +197,7 @@ def test_augmented_images_are_seen_anew_in_every_epoch() -> None:
     seen, listener = [], pixels_network()
     listener.register_forward_hook(lambda module, inputs, output: seen.append(output))
     train([listener], images, protocol())
-    first, second = torch.cat(seen[1:]).split(60)  # the first one tells how many features there are
+    first, second = torch.cat(seen[2:]).split(60)  # those before tell how many features there are
     of_image_0 = [
         each[permutation(0, Purpose.LINEAR_ORDER, epoch, 60, CPU) == 0] for epoch, each in enumerate((first, second))
     ]
@@ -213,6 +214,29 @@ def test_training_leaves_the_network_alone_and_classifiers_do_not_disturb_one_an
     for name, value in networks[1].state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(p.grad is None for p in networks[1].parameters())
+
+
+@pytest.mark.parametrize(
+    ("linear", "test", "made"), [({}, 6, (64, "8x8", 36, "6x6")), ({"size": 4}, 8, (16, "4x4", 64, "8x8"))]
+)
+def test_views_of_which_a_network_makes_features_of_different_lengths_are_refused(
+    linear: dict[str, Any], test: int, made: tuple[Any, ...]
+) -> None:
+    images = evaluated(*pictures(), resized_crop=linear or None)
+    cropped = images.views.test.model_copy(update={"center_crop": test})
+    images.views = images.views.model_copy(update={"test": cropped})
+    with pytest.raises(UserError) as caught:
+        answers([pixels_network()], images, protocol())
+    said = "the network makes {} features of views.linear's {} pixels and {} features of views.test's {} pixels"
+    assert str(caught.value) == f"{said.format(*made)}; both views must be of one size"
+    assert answers([network(0.25).eval()], images, protocol())[0].shape == (30, 3), "one that averages over positions"
+
+
+def test_a_network_that_does_not_take_the_view_of_the_training_is_named_with_the_view() -> None:
+    images = evaluated(*pictures(), resized_crop={"size": 4})
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval()
+    with pytest.raises(UserError, match=r"^views.linear: the network does not take an image of 1 x 4 x 4"):
+        answers([fixed], images, protocol())
 
 
 # --- the score ------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from us3l import pretrain
 from us3l.calibrate import calibrate
 from us3l.data.sources import prepare
 from us3l.distributed import World
+from us3l.evaluation import evaluate
 from us3l.params.methods import FixedWidths
 from us3l.params.training import Pretrained
 from us3l.plan import EVALUATIONS, DatasetPlan, Plan, RunPlan
@@ -96,7 +97,7 @@ def pass_stage(run: RunPlan, stage: str) -> None:
         case "calibrate":
             calibrate(run, 0, CPU)
         case _:
-            getattr(import_module(EVALUATIONS[stage]), stage.replace("-", "_"))(run, 0, CPU)
+            evaluate(run, 0, CPU, import_module(EVALUATIONS[stage]).answers)
 
 
 def check_training(run: RunPlan) -> None:

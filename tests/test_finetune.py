@@ -1,21 +1,32 @@
 """Training on features that are kept, and training of the whole network, against loops with torch.optim.SGD."""
 
 from copy import deepcopy
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pictures import CPU, evaluated, network, pictures
+from project import params
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from us3l import evaluation
 from us3l.classifier import linear_layer, train_on_kept
+from us3l.complexity import cost
+from us3l.data.store import Split, Store
+from us3l.errors import UserError
 from us3l.features_linear import answers as features_linear_answers
 from us3l.finetune import Tuned, answers
 from us3l.models import backbone
 from us3l.params.evaluation import FeaturesLinear, Finetune
+from us3l.params.studies import Params
+from us3l.plan import Plan
+from us3l.prune import pruned
 from us3l.random import Purpose, permutation
+from us3l.records import read_record
 from us3l.scores import score
 
 OPTIMIZER = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
@@ -130,7 +141,8 @@ def test_the_network_sees_the_linear_view_of_every_image_anew_in_every_epoch() -
     answers([tuned], images, finetune(2))
     for epoch, each in enumerate(torch.cat(seen).split(60)):
         order = permutation(0, Purpose.LINEAR_ORDER, epoch, 60, CPU)
-        assert torch.equal(each, images.augmented(epoch, order))
+        (expected,) = images.augmented(epoch, [order])
+        assert torch.equal(each, expected)
 
 
 def test_the_result_is_the_evaluation_modes_after_the_last_epoch() -> None:
@@ -160,3 +172,95 @@ def test_a_last_batch_of_one_image_is_left_out() -> None:
     (logits,) = answers([ours], images, protocol)
     assert logits.isfinite().all()
     assert ours.norm.num_batches_tracked == 1
+
+
+class Partly(nn.Module):
+    """A frozen layer, a layer, and weights that have no part in the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(64, 8).requires_grad_(False)
+        self.layer = nn.Linear(8, 8)
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.frozen(x.flatten(1)).relu())
+
+
+@pytest.mark.usefixtures("float64")
+def test_frozen_and_unused_weights_stay_and_the_others_are_torchs_sgds() -> None:
+    torch.manual_seed(0)
+    ours = Tuned(Partly(), linear_layer(8, 3, 0, CPU), finetune(classifier_lr=0.5))
+    theirs, before = deepcopy(ours.model), deepcopy(ours.model[0].state_dict())
+    groups = [{"params": theirs[0].parameters()}, {"params": theirs[1].parameters(), "lr": 0.5}]
+    sgd = torch.optim.SGD(groups, 0.05, momentum=0.9, weight_decay=0.01)
+    x, labels = batch()
+    for _ in range(3):
+        sgd.zero_grad()
+        F.cross_entropy(theirs(x), labels).backward()
+        sgd.step()
+        ours.learn(x, labels, 0.05)
+    for name, value in ours.model.state_dict().items():
+        torch.testing.assert_close(value, theirs.state_dict()[name], rtol=1e-10, atol=1e-12, msg=name)
+    after = ours.model[0].state_dict()
+    assert {name for name in after if torch.equal(after[name], before[name])} == {
+        "frozen.weight",
+        "frozen.bias",
+        "unused",
+    }
+
+
+def test_views_of_which_a_network_makes_features_of_different_lengths_are_refused() -> None:
+    images = evaluated(*pictures(), resized_crop={"size": 4})
+    with pytest.raises(
+        UserError, match=r"16 features of views.linear's 4x4 pixels and 64 features of views.test's 8x8"
+    ):
+        answers([backbone("pixels", 1.0, 1)], images, finetune())
+
+
+# --- pruned networks ------------------------------------------------------------------------------------------------
+
+
+def half_silent() -> nn.Module:
+    """A network that has lost half of its filters."""
+    weights = dict(network(1.0).named_parameters())
+    build, image = partial(backbone, "small-resnet", in_channels=1), torch.zeros(1, 1, 8, 8)
+    return pruned(weights, build, 0.5, "filters", image).eval()
+
+
+def evaluation_of(run: str, tuned: nn.Module, folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The record of `tuned`, which is fine-tuned as the one network of the run: `us3l`, or `cut`, a pruned one."""
+    made = params()
+    study = made["studies"]["tiny"] | {"widths": [0.5]}
+    study["runs"] |= {"cut": {"method": "pruned", "run": "us3l", "criterion": "filters"}}
+    made |= {"studies": {"tiny": study}, "protocols": {"quick": finetune(3).model_dump(mode="json")}}
+    images, labels = (each.numpy() for each in pictures())
+    store, origin = (
+        Store(*[Split(images, labels)] * 2, ("top", "middle", "bottom"), "0"),
+        {"checkpoint": "", "network": ""},
+    )
+    patch.chdir(folder)
+    patch.setattr(evaluation, "open_store", lambda folder: store)
+    patch.setattr(evaluation, "networks_to_evaluate", lambda *arguments: [(tuned, {"data": "0", **origin})])
+    plan = Plan(Params.model_validate(made)).run("tiny", run)
+    evaluation.evaluate(plan, 0, CPU, answers)
+    return read_record(plan.evaluation(0, 0.5))
+
+
+def test_what_is_pruned_stays_so_and_the_rest_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned, image = half_silent(), torch.zeros(1, 1, 8, 8)
+    before = {name: weights.detach().clone() for name, weights in tuned.named_parameters()}
+    costs = cost(tuned, image, 3)
+    record = evaluation_of("cut", tuned, tmp_path, monkeypatch)
+    for name, weights in tuned.named_parameters():
+        gone = before[name.replace("bias", "weight")] == 0  # all biases begin with zero
+        assert torch.equal(weights == 0, gone) and not torch.equal(weights, before[name]), name
+    assert {key: record[key] for key in costs} == costs
+    assert record["top1"] > 90
+
+
+def test_what_is_zero_in_other_networks_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = half_silent()
+    before = cost(tuned, torch.zeros(1, 1, 8, 8), 3)
+    record = evaluation_of("us3l", tuned, tmp_path, monkeypatch)
+    assert record["parameters"] > before["parameters"]

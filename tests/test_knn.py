@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from pictures import evaluated, pictures
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from us3l.errors import UserError
-from us3l.knn import votes
+from us3l.knn import answers, votes
 from us3l.params.evaluation import Knn
 
 
@@ -56,8 +57,13 @@ def test_a_class_that_no_neighbour_has_gets_no_vote() -> None:
     assert not shares[:, 3:].any()
 
 
-def test_fewer_training_images_than_neighbours_are_refused() -> None:
-    known, labels = clouds(50, 3, 0)
+def test_fewer_training_images_than_neighbours_are_refused_before_anything_is_computed() -> None:
     with pytest.raises(UserError) as caught:
-        votes(known, known, labels, 3, protocol(51))
-    assert str(caught.value) == "neighbours is 51, but there are only 50 training images"
+        answers([lambda x: pytest.fail("a network has run")], evaluated(*pictures()), protocol(61))
+    said = "the knn protocol's neighbours must be at most 60, the number of training images, not 61"
+    assert str(caught.value) == said
+
+
+def test_as_many_neighbours_as_training_images_are_not() -> None:
+    (shares,) = answers([torch.nn.Flatten()], evaluated(*pictures()), protocol(60))
+    torch.testing.assert_close(shares.sum(1), torch.ones(30))

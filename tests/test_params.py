@@ -227,6 +227,10 @@ PAIR = "datasets.digits.views.pretrain.0.affine.scale"
         (f"{RUNS}.batch", 128, "must be a mapping with the keys size, shards, not 128"),
         (f"{RUNS}.method", "simclr", f"must be a mapping with the keys {METHOD_KEYS}, not 'simclr'"),
         (f"{RUNS}.optimizer", 0.1, f"must be a mapping with the keys {OPTIMIZER_KEYS}, not 0.1"),
+        *(
+            (f"{RUNS}.sampling", value, f"must be a mapping with the keys range, samples, rule, schedule, not {said}")
+            for value, said in (("dynamic", "'dynamic'"), (None, "null"), (3, "3"), ([0.25, 1.0], "[0.25, 1.0]"))
+        ),
         ("datasets.digits.views.pretrain.0", None, f"must be a mapping with the keys {VIEW_KEYS}, not null"),
         (f"{ROWS}.0.runs", None, "must be a run, or a mapping of widths to runs, not null"),
         (f"{ROWS}.0.runs", ["us3l"], "must be a run, or a mapping of widths to runs, not ['us3l']"),
@@ -254,6 +258,13 @@ VIEWS = "datasets.digits.views"
             "must be 'simclr', 'byol', 'simsiam', 'moco', 'moco-v3', 'seed' or 'supervised', not 'swav'",
         ),
         (f"{RUNS}.method.base", "cosin", f"must be one of {', '.join(LOSSES)}, or several with + between, not 'cosin'"),
+        (f"{RUNS}.method.base", "infonce+cosine+infonce", "must name each loss once, not 'infonce+cosine+infonce'"),
+        (f"{RUNS}.method.features", {"layers": [""]}, "layers.0: must be one line of text, not ''"),
+        (
+            f"{RUNS}.method.features",
+            {"layers": ["layer2", "layer2"]},
+            "layers: ['layer2', 'layer2'] names a layer twice; name each once",
+        ),
         (f"{RUNS}.optimizer.lr", 0, "must be greater than 0, not 0"),
         (f"{RUNS}.optimizer.lr", NAN, "must be a finite number, not nan"),
         (f"{RUNS}.optimizer.lr", INF, "must be a finite number, not inf"),
@@ -304,7 +315,8 @@ VIEWS = "datasets.digits.views"
     ],
 )
 def test_a_value_out_of_range_is_refused(key: str, value: Any, said: str) -> None:
-    assert refusal(yaml.safe_dump(edited(key, value))) == f"{key}: {said}"
+    within = "." if isinstance(value, dict) else ": "
+    assert refusal(yaml.safe_dump(edited(key, value))) == f"{key}{within}{said}"
 
 
 @pytest.mark.parametrize(
@@ -373,6 +385,18 @@ def test_an_impossible_view_is_refused(view: dict[str, Any], said: str) -> None:
             {"regularizer": {"kind": "group", "strength": 1e-4, "alpha": 0.2}},
             "regularizer.alpha: must be at most 0.143, or the last of 8 groups would grow, not 0.2",
         ),
+        (
+            {"regularizer": {"kind": "group", "strength": 1e-4, "warmup_epochs": 4}},
+            "regularizer.warmup_epochs: must be below the 4 epochs, not 4",
+        ),
+        (
+            {
+                "method": {"name": "simsiam", "base": "cosine", "momentum": None, "features": {"layers": ["layer2"]}},
+                "sampling": {"rule": "uniform"},
+            },
+            "sampling.rule: without a momentum encoder the teacher's feature maps would have other channels in every "
+            "step: take sandwich, or leave features out",
+        ),
     ],
 )
 def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, Any], said: str) -> None:
@@ -414,7 +438,23 @@ def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, An
         ),
         (
             {"name": "supervised", "base": "cross-entropy"},
-            "supervised training learns from labels alone: set momentum to null, leave teacher and features",
+            "supervised training learns from labels alone: set momentum to null, leave teacher and features out",
+        ),
+        (
+            {"name": "supervised", "base": "cross-entropy+cosine", "momentum": None, "distillation": None},
+            "supervised training has the base loss cross-entropy alone, not cross-entropy+cosine",
+        ),
+        *(
+            (
+                {"name": "simclr", "base": "nt-xent", "distillation": "nt-xent"} | teacher,
+                "no loss compares with the momentum encoder or the frozen teacher: set momentum to null and leave "
+                "teacher out, or take another loss than nt-xent",
+            )
+            for teacher in ({}, {"momentum": None, "teacher": "narrow"}, {"distillation": None})
+        ),
+        (
+            {"name": "simsiam", "base": "cosine", "momentum": None, "distillation_head": "shared"},
+            "distillation_head: is not read: simsiam without a teacher has one head anyway; leave it out",
         ),
         (
             {"name": "supervised", "base": "cross-entropy", "momentum": None},
@@ -469,6 +509,84 @@ def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, An
 def test_an_impossible_method_is_refused_with_the_way_out(method: dict[str, Any], said: str) -> None:
     of_key = said.split(":")[0] in Method.model_fields
     assert refusal(yaml.safe_dump(edited(f"{RUNS}.method", method))) == f"{RUNS}.method{'.' if of_key else ': '}{said}"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "simclr", "base": "nt-xent", "distillation": "nt-xent", "momentum": None},
+        {"name": "simclr", "base": "nt-xent", "distillation": "nt-xent", "features": {"layers": ["layer2"]}},
+        {"name": "simclr", "base": "nt-xent+infonce", "distillation": "nt-xent"},
+        {"name": "simsiam", "base": "cosine", "distillation_head": "shared"},
+    ],
+)
+def test_a_method_whose_teacher_and_heads_are_used_is_right(method: dict[str, Any]) -> None:
+    read(yaml.safe_dump(edited(f"{RUNS}.method", method)))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"sampling": {"rule": "uniform"}},
+        {"method": {"name": "simsiam", "base": "cosine", "momentum": None, "features": {"layers": ["layer2"]}}},
+    ],
+)
+def test_feature_maps_may_be_distilled_where_a_teacher_always_has_the_same_channels(choice: dict[str, Any]) -> None:
+    made = content()
+    features = {"name": "simclr", "base": "infonce", "features": {"layers": ["layer2"]}}
+    made["studies"]["tiny"]["runs"]["us3l"] |= {"method": features} | choice
+    read(yaml.safe_dump(made))
+
+
+@pytest.mark.parametrize(
+    ("loss", "sizes", "refused"),
+    [
+        ("mse", (8, 6), True),
+        ("attention-spatial", (8, 6), True),
+        ("attention-channel", (8, 6), False),
+        ("cosine", (8, 6), False),
+        ("mse", (8, 8), False),
+    ],
+)
+def test_feature_maps_of_views_of_two_sizes_are_compared_without_their_positions_only(
+    loss: str, sizes: tuple[int, int], refused: bool
+) -> None:
+    made = edited(f"{RUNS}.method.features", {"layers": ["layer2"], "loss": loss})
+    made["datasets"]["digits"]["views"]["pretrain"] = [{"resized_crop": {"size": size}} for size in sizes]
+    if not refused:
+        read(yaml.safe_dump(made))
+        return
+    said = f"{loss} needs views of one size, and those of digits have [6, 8]: take attention-channel or cosine"
+    assert refusal(yaml.safe_dump(made)) == f"{RUNS}.method.features.loss: {said}"
+
+
+READERS = {
+    "alpha": ("group", "group-l1-batchnorm"),
+    "decay": ("group",),
+    "groups": ("group", "group-l1-batchnorm"),
+    "by": ("group",),
+    "warmup_epochs": ("group", "l1-batchnorm", "group-l1-batchnorm"),
+}
+
+
+@pytest.mark.parametrize("kind", ["group", "l2", "l1-batchnorm", "group-l1-batchnorm"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("alpha", 0.125), ("decay", "exponential"), ("groups", 4), ("by", "input-feature"), ("warmup_epochs", 1)],
+)
+def test_a_setting_that_a_penalty_does_not_read_is_refused(kind: str, key: str, value: Any) -> None:
+    text = yaml.safe_dump(edited(f"{RUNS}.regularizer", {"kind": kind, "strength": 1e-4, key: value}))
+    if kind in READERS[key]:
+        read(text)
+        return
+    said = f"is read by {', '.join(READERS[key])} only, and the kind is {kind}"
+    assert refusal(text) == f"{RUNS}.regularizer.{key}: {said}"
+
+
+def test_l2_is_not_told_that_groups_would_grow() -> None:
+    text = yaml.safe_dump(edited(f"{RUNS}.regularizer", {"kind": "l2", "strength": 1e-4, "alpha": 1.0}))
+    said = "is read by group, group-l1-batchnorm only, and the kind is l2"
+    assert refusal(text) == f"{RUNS}.regularizer.alpha: {said}"
 
 
 @pytest.mark.parametrize(
@@ -559,7 +677,6 @@ SAME = {"seeds": [0], "widths": [1.0, 0.25]}
     [
         *(kind(name) for kind in (reuse, prune, taught) for name in ("us3l", "tiny/us3l", "later/us3l")),
         reuse("pixels"),
-        prune("pixels"),
         reuse("narrow"),
         reuse("us3l", dataset="cifar", protocol="near", resources={"gpus": 1}),
         reuse("cut"),
@@ -568,6 +685,26 @@ SAME = {"seeds": [0], "widths": [1.0, 0.25]}
 )
 def test_a_run_may_take_weights_of_another_of_its_study_or_of_one_that_is_alike(run: dict[str, Any]) -> None:
     read(yaml.safe_dump(referring(SAME, x=run, cut=prune("us3l"), taught=taught("us3l"))))
+
+
+@pytest.mark.parametrize("backbone", ["pixels", "vit-tiny", "vit-small", "vit-base"])
+def test_a_network_without_batch_norms_behind_convolutions_is_not_pruned(backbone: str) -> None:
+    plain = {"method": "none", "dataset": "digits", "backbone": backbone}
+    said = f"tiny/plain is of {backbone}, which has no BatchNorms behind convolutions to prune by"
+    assert refusal(yaml.safe_dump(referring(plain=plain, x=prune("plain")))) == f"{STUDY}.runs.x.run: {said}"
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "cifar-mobilenetv2", "vit:small"])
+def test_other_networks_and_ones_of_ones_own_may_be_pruned(backbone: str) -> None:
+    read(yaml.safe_dump(referring(plain=RUN | {"backbone": backbone}, x=prune("plain"))))
+
+
+def test_a_teacher_of_images_of_other_channels_is_refused() -> None:
+    said = "tiny/us3l sees images of 1 channels, and those of cifar have 3"
+    made = referring(x=taught("us3l") | {"dataset": "cifar"})
+    assert refusal(yaml.safe_dump(made)) == f"{STUDY}.runs.x.method.teacher: {said}"
+    made = referring(colour=RUN | {"dataset": "pets"}, x=taught("colour") | {"dataset": "cifar"})
+    read(yaml.safe_dump(made))
 
 
 NOT_TO_TAKE = "has no such weights of its own; name"

@@ -18,7 +18,7 @@ from us3l import closure
 from us3l.data.store import FILES
 from us3l.errors import UserError
 from us3l.params.studies import Params
-from us3l.plan import EVALUATIONS, STAGES, Plan, width_label
+from us3l.plan import EVALUATIONS, STAGES, Plan, code, width_label
 
 RUN_STAGES = ("pretrain", "calibrate", "linear")
 
@@ -367,6 +367,7 @@ def test_the_evaluations_of_each_kind_of_protocol_are_a_stage_with_a_folder(kind
     ]
     assert run.recipe(kind)["protocol"]["kind"] == kind
     assert "calibration" not in run.recipe(kind)["protocol"]
+    assert {EVALUATIONS[kind], "us3l.evaluation"} <= code(kind).keys()
 
 
 @pytest.mark.parametrize(

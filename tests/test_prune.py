@@ -25,9 +25,8 @@ def weights_of(name: str) -> dict[str, Tensor]:
 
 
 def made(name: str, kept: float, criterion: str, weights: dict[str, Tensor] | None = None) -> nn.Module:
-    return pruned(
-        weights_of(name) if weights is None else weights, partial(backbone, name, in_channels=3), kept, criterion
-    )
+    build = partial(backbone, name, in_channels=3)
+    return pruned(weights or weights_of(name), build, kept, criterion, torch.zeros(1, 3, 64, 64))
 
 
 def layers(name: str) -> Iterator[tuple[str, str]]:
@@ -118,6 +117,22 @@ def test_a_network_whose_last_filters_go_costs_what_the_narrow_one_does() -> Non
     assert (ours["parameters"], ours["macs"]) == (narrow["parameters"], narrow["macs"] + unseen)
 
 
-def test_a_network_without_batch_norms_is_refused() -> None:
-    with pytest.raises(UserError, match="each with a BatchNorm of its own"):
-        made("vit-tiny", 0.5, "filters")
+def test_a_network_that_takes_images_of_one_size_is_run_on_those() -> None:
+    def build(width: float) -> nn.Module:
+        block = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        return nn.Sequential(*block, nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
+
+    weights = dict(build(1.0).named_parameters())
+    ours = pruned(weights, build, 0.5, "filters", torch.zeros(1, 1, 8, 8))
+    silent = ours[1].weight == 0
+    assert silent.sum() == 2 and not ours[3].weight[:, silent].any()
+    assert ours(torch.zeros(2, 1, 8, 8)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_network_without_batch_norms_or_weights_in_them_is_refused(criterion: str) -> None:
+    with pytest.raises(UserError, match="each with a BatchNorm of its own that has weights"):
+        made("vit-tiny", 0.5, criterion)
+    bare = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False))
+    with pytest.raises(UserError, match="each with a BatchNorm of its own that has weights"):
+        pruned(dict(bare.named_parameters()), lambda width: bare, 0.5, criterion, torch.zeros(1, 3, 8, 8))

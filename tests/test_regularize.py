@@ -145,7 +145,7 @@ def test_l1_without_a_batch_norm_in_the_backbone_is_refused(kind: str) -> None:
 
 
 def test_only_group_groups_by_input_feature() -> None:
-    with pytest.raises(ValidationError, match="input-feature belongs to the kind group, not to l2"):
+    with pytest.raises(ValidationError, match="is read by group only, and the kind is l2"):
         regularizer(kind="l2", by="input-feature")
 
 

@@ -15,7 +15,7 @@ from us3l.data.images import open_images
 from us3l.data.store import Store, open_store
 from us3l.models import backbone
 from us3l.networks import save_network
-from us3l.params.training import Pruned, Run
+from us3l.params.training import Pruned
 from us3l.plan import RunPlan, width_label
 from us3l.provenance import identify, record, require_place, require_recipe
 from us3l.prune import pruned
@@ -45,7 +45,7 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
     origin = {"data": store.sha256, "checkpoint": about["seal"], "seed": seed}
     identity = identify("calibrate", plan.recipe("calibrate"), **origin)
     start = time.monotonic()
-    networks = {width: _cut(plan.run, weights, build, width).to(device) for width in plan.widths}
+    networks = {width: network.to(device) for width, network in _cut(plan, weights, build, store).items()}
     settle_statistics(list(networks.values()), plan, store, seed, device)
     seals = {}
     for width, network in networks.items():
@@ -56,11 +56,18 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
     write_record(plan.calibration(seed), {**facts, "networks": seals})
 
 
-def _cut(run: Run, weights: dict[str, Tensor], build: Builder, width: float) -> nn.Module:
-    """The narrow network: of a slimmable one the leading channels, of a pruned one those that weigh most."""
-    if isinstance(run, Pruned):
-        return pruned(of_width(weights, 1.0), build, width, run.criterion)
-    return narrow(of_width(weights, width), build(width))
+def _cut(plan: RunPlan, weights: dict[str, Tensor], build: Builder, store: Store) -> dict[float, nn.Module]:
+    """The narrow networks: of a slimmable one the leading channels, of a pruned one those that weigh most."""
+    if isinstance(plan.run, Pruned):
+        whole, settings = of_width(weights, 1.0), (plan.run.criterion, _example(plan, store))
+        return {width: pruned(whole, build, width, *settings) for width in plan.widths}
+    return {width: narrow(of_width(weights, width), build(width)) for width in plan.widths}
+
+
+def _example(plan: RunPlan, store: Store) -> Tensor:
+    """A test image as the networks see it, [1, C, H, W]."""
+    images, views = open_images(store.test, torch.device("cpu")), plan.data.dataset.views
+    return next(images.plain([torch.arange(1)], views.test, views.normalize))
 
 
 @torch.no_grad()

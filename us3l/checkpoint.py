@@ -20,7 +20,7 @@ from us3l.seals import CHANGED, read_weights, seal_of_weights
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
     """Write tensors by name and a JSON record about them, atomically; the file's seal.
 
-    Raises UserError when the disk is full.
+    Raises UserError where the file cannot be written.
     """
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     plain = json.loads(json.dumps(about))  # tuples are lists, as they will be when it is read

@@ -103,7 +103,7 @@ def calibrate(
 
 
 def _evaluation(kind: str, said: str) -> None:
-    """Add the command of one kind of evaluation: the function of the module that is called like it."""
+    """Add the command of one kind of evaluation, which is what its module makes of the networks."""
 
     @app.command(kind, help=said)
     def evaluate(
@@ -116,9 +116,11 @@ def _evaluation(kind: str, said: str) -> None:
         threads: Threads = 1,
     ) -> None:
         plan = _run(params, study, run, seed, kind)
-        name = kind.replace("-", "_")
+        from us3l.evaluation import evaluate
+        from us3l.plan import EVALUATIONS
+
         with _computing(device, gpus, threads) as where:
-            getattr(import_module(f"us3l.{name}"), name)(plan, seed, where)
+            evaluate(plan, seed, where, import_module(EVALUATIONS[kind]).answers)
 
 
 _evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
@@ -224,7 +226,10 @@ def _run(path: Path, study: str, name: str, seed: int, stage: str) -> "RunPlan":
 
 @contextmanager
 def _computing(name: str, gpus: int, threads: int) -> "Iterator[torch.device]":
-    """The device to compute on, and a lease on the GPUs asked for, or on as many as there are."""
+    """The device to compute on, and a lease on the GPUs asked for, or on as many as there are.
+
+    Raises UserError where what is computed there does not fit into a GPU's memory.
+    """
     from us3l.gpus import lease, lock_folder, visible_gpus
 
     there = visible_gpus()
@@ -234,4 +239,8 @@ def _computing(name: str, gpus: int, threads: int) -> "Iterator[torch.device]":
         from us3l.distributed import choose_device
 
         torch.set_num_threads(threads)
-        yield choose_device(name, gpus)
+        try:
+            yield choose_device(name, gpus)
+        except torch.cuda.OutOfMemoryError as error:
+            what = "out of GPU memory: take a smaller batch.size, more gpus, or precision bfloat16"
+            raise UserError(what) from error

@@ -51,6 +51,11 @@ def _weights(module: nn.Module) -> int:
 
 
 def _outputs(module: nn.Module) -> int:
+    return int(outputs_left(module).sum())
+
+
+def outputs_left(module: nn.Module) -> Tensor:
+    """Which outputs of a layer, or channels of a normalization, are not zero whatever comes in: [outputs] bool."""
     left = module.weight.flatten(1).any(1) if module.weight.dim() > 1 else module.weight != 0
     bias = getattr(module, "bias", None)
-    return int((left if bias is None else left | (bias != 0)).sum())
+    return left if bias is None else left | (bias != 0)

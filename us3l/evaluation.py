@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from us3l.complexity import cost
-from us3l.data import images as data
-from us3l.data.images import open_images
+from us3l.complexity import cost, outputs_left
+from us3l.data.images import Images, open_images
 from us3l.data.resident import resident
 from us3l.data.store import Store, open_store
+from us3l.errors import UserError
 from us3l.models.own import require_features
 from us3l.networks import networks_to_evaluate
 from us3l.params.data import Views
+from us3l.params.training import Pruned
 from us3l.plan import RunPlan
 from us3l.provenance import identify, record
 from us3l.random import Purpose
@@ -24,7 +25,7 @@ from us3l.scores import score
 CHUNK = 1024  # images in a forward pass without gradients
 
 
-class Images:
+class Seen:
     """A data set as the networks see it. Views are [B, C, H, W], normalized; labels: [N] of the training images."""
 
     def __init__(self, store: Store, views: Views, seed: int, device: torch.device) -> None:
@@ -50,11 +51,11 @@ class Images:
         """All test images, in chunks."""
         return self._plain(self._test)
 
-    def _plain(self, images: data.Images) -> Iterator[Tensor]:
+    def _plain(self, images: Images) -> Iterator[Tensor]:
         return images.plain(torch.arange(len(images)).split(CHUNK), self.views.test, self.views.normalize)
 
 
-Answer = Callable[[list[nn.Module], Images, Any], list[Tensor]]
+Answer = Callable[[list[nn.Module], Seen, Any], list[Tensor]]
 
 
 def evaluate(plan: RunPlan, seed: int, device: torch.device, answer: Answer) -> None:
@@ -66,12 +67,14 @@ def evaluate(plan: RunPlan, seed: int, device: torch.device, answer: Answer) -> 
     store, kind, start = open_store(plan.data.folder), plan.protocol.kind, time.monotonic()
     opened = networks_to_evaluate(plan, seed, store)
     networks = [network.to(device) for network, _ in opened]
-    images = Images(store, plan.data.dataset.views, seed, device)
+    if isinstance(plan.maker("calibrate").run, Pruned):
+        _keep_pruned(networks)
+    images = Seen(store, plan.data.dataset.views, seed, device)
     for width, network in zip(plan.widths, networks, strict=True):
         require_features(f"{plan.backbone} at width {width}", network, images.example)
-    logits = answer(networks, images, plan.protocol)
+    answers = answer(networks, images, plan.protocol)
     labels = resident(store.test.labels, torch.device("cpu"))
-    scores = [score(each.cpu(), labels) for each in logits]
+    scores = [score(each.cpu(), labels) for each in answers]
     seconds = (time.monotonic() - start) / len(networks)
     where = {"study": plan.study, "run": plan.name, "protocol": kind, "dataset": plan.data.name}
     for width, network, (_, origin), result in zip(plan.widths, networks, opened, scores, strict=True):
@@ -81,6 +84,18 @@ def evaluate(plan: RunPlan, seed: int, device: torch.device, answer: Answer) -> 
         write_record(plan.evaluation(seed, width), {**where, **result, **size, **facts})
 
 
+def _keep_pruned(networks: list[nn.Module]) -> None:
+    """No gradient reaches BatchNorm channels that are zero: what is cut stays silent where the rest is trained.
+
+    The weights before and after a silent channel get no gradient from it anyway.
+    """
+    norms = [each for network in networks for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
+    for norm in norms:
+        for parameter in (norm.weight, norm.bias):
+            if parameter.requires_grad:
+                parameter.register_hook(outputs_left(norm).mul)
+
+
 @torch.no_grad()
 def features(networks: list[nn.Module], views: Iterable[Tensor]) -> list[Tensor]:
     """What each network makes of the chunks of images: [N, F]."""
@@ -88,5 +103,25 @@ def features(networks: list[nn.Module], views: Iterable[Tensor]) -> list[Tensor]
     return [torch.cat(of_one) for of_one in zip(*chunks, strict=True)]
 
 
-def feature_sizes(networks: list[nn.Module], images: Images) -> list[int]:
-    return [each.shape[1] for each in features(networks, [images.example])]
+def logits(networks: list[nn.Module], classifiers: Sequence[Callable[[Tensor], Tensor]], images: Seen) -> list[Tensor]:
+    """What the classifier of each network makes of its features of the test images: [N, classes]."""
+    seen = features(networks, images.test())
+    return [classifier(each) for classifier, each in zip(classifiers, seen, strict=True)]
+
+
+def feature_sizes(networks: list[nn.Module], images: Seen) -> list[int]:
+    """How many features each network makes of an image.
+
+    Raises UserError where that is not the same in the view of the training and in that of the test.
+    """
+    first = torch.arange(1, device=images.labels.device)
+    views = {"linear": next(images.augmented(0, [first])), "test": images.example}
+    return [_feature_size(network, views) for network in networks]
+
+
+def _feature_size(network: nn.Module, views: dict[str, Tensor]) -> int:
+    sizes = {key: require_features(f"views.{key}: the network", network, x) for key, x in views.items()}
+    if sizes["linear"] != sizes["test"]:
+        made = [f"{sizes[key]} features of views.{key}'s {x.shape[2]}x{x.shape[3]} pixels" for key, x in views.items()]
+        raise UserError(f"the network makes {' and '.join(made)}; both views must be of one size")
+    return sizes["test"]

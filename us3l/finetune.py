@@ -10,18 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from us3l.classifier import fit, linear_layer
-from us3l.evaluation import Images, evaluate, feature_sizes, features
+from us3l.evaluation import Seen, feature_sizes, features
 from us3l.params.evaluation import Finetune
-from us3l.plan import RunPlan
 from us3l.sgd import sgd_step
 
 
-def finetune(plan: RunPlan, seed: int, device: torch.device) -> None:
-    """Write one JSON for each width of the run; see `us3l.evaluation.evaluate`."""
-    evaluate(plan, seed, device, answers)
-
-
-def answers(networks: list[nn.Module], images: Images, protocol: Finetune) -> list[Tensor]:
+def answers(networks: list[nn.Module], images: Seen, protocol: Finetune) -> list[Tensor]:
     """The logits of the test images [N, classes] for each network, which is trained in place."""
     labels, seed = images.labels, images.seed
     tuned = [
@@ -35,24 +29,29 @@ def answers(networks: list[nn.Module], images: Images, protocol: Finetune) -> li
 
 
 class Tuned:
-    """A network with a classifier on it, and their velocities."""
+    """A network with a classifier on it, and the velocities of what is not frozen (`requires_grad`)."""
 
     def __init__(self, network: nn.Module, classifier: nn.Linear, protocol: Finetune) -> None:
         self.model = nn.Sequential(network, classifier).train()
         self.optimizer = protocol.optimizer
-        self.parameters = list(self.model.parameters())
-        self.velocities = [torch.zeros_like(each) for each in self.parameters]
         own = (protocol.classifier_lr or protocol.optimizer.lr) / protocol.optimizer.lr
-        count = len(list(network.parameters()))
-        self.relative_rates = [1.0 if index < count else own for index in range(len(self.parameters))]
+        self.relative_rates = {
+            weights: relative
+            for part, relative in ((network, 1.0), (classifier, own))
+            for weights in part.parameters()
+            if weights.requires_grad
+        }
+        self.velocities = [torch.zeros_like(weights) for weights in self.relative_rates]
 
     def learn(self, x: Tensor, labels: Tensor, lr: float) -> None:
         """One step on images x: [B, C, H, W]; `lr` is the network's. One image alone has no batch statistics."""
         if len(x) == 1:
             return
-        gradients = torch.autograd.grad(F.cross_entropy(self.model(x), labels), self.parameters)
-        for weights, gradient, velocity, relative in zip(
-            self.parameters, gradients, self.velocities, self.relative_rates, strict=True
+        loss = F.cross_entropy(self.model(x), labels)
+        gradients = torch.autograd.grad(loss, list(self.relative_rates), allow_unused=True)
+        for (weights, relative), gradient, velocity in zip(
+            self.relative_rates.items(), gradients, self.velocities, strict=True
         ):
-            decayed = gradient + self.optimizer.weight_decay * weights.detach()
-            sgd_step(weights, decayed, velocity, lr * relative, self.optimizer.momentum)
+            if gradient is not None:  # as torch.optim has it: what has no part in the loss stays as it is
+                decayed = gradient + self.optimizer.weight_decay * weights.detach()
+                sgd_step(weights, decayed, velocity, lr * relative, self.optimizer.momentum)

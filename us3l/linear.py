@@ -11,42 +11,34 @@ import torch
 from torch import Tensor, nn
 
 from us3l.classifier import Classifier, fit, linear_layer, train_on_kept
-from us3l.evaluation import CHUNK, Images, evaluate, feature_sizes, features
+from us3l.evaluation import CHUNK, Seen, feature_sizes, features, logits
 from us3l.params.data import Augmentation
 from us3l.params.evaluation import Linear
-from us3l.plan import RunPlan
 
 
-def linear(plan: RunPlan, seed: int, device: torch.device) -> None:
-    """Write one JSON for each width of the run; see `us3l.evaluation.evaluate`."""
-    evaluate(plan, seed, device, answers)
-
-
-def answers(networks: list[nn.Module], images: Images, protocol: Linear) -> list[Tensor]:
+def answers(networks: list[nn.Module], images: Seen, protocol: Linear) -> list[Tensor]:
     """The logits of the test images [N, classes] for each network."""
-    classifiers = train(networks, images, protocol)
-    seen = features(networks, images.test())
-    return [classifier(each) for classifier, each in zip(classifiers, seen, strict=True)]
+    return logits(networks, train(networks, images, protocol), images)
 
 
-def train(networks: list[nn.Module], images: Images, protocol: Linear) -> list[Classifier]:
+def train(networks: list[nn.Module], images: Seen, protocol: Linear) -> list[Classifier]:
     """A classifier for each network.
 
     Images that are not augmented have the same features in every epoch, so these are computed once.
     """
 
     labels, classes, seed = images.labels, images.classes, images.seed
+    sizes = feature_sizes(networks, images)
     if images.views.linear == Augmentation():
         everything = torch.arange(len(labels), device=labels.device)
         known = features(networks, images.augmented(0, everything.split(CHUNK)))
         return train_on_kept(known, labels, classes, protocol, seed)
-    sizes = feature_sizes(networks, images)
     classifiers = [Classifier(linear_layer(size, classes, seed, labels.device), protocol.optimizer) for size in sizes]
     fit([classifier.learn for classifier in classifiers], partial(_see, networks, images), labels, protocol, seed)
     return classifiers
 
 
-def _see(networks: list[nn.Module], images: Images, epoch: int, batches: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def _see(networks: list[nn.Module], images: Seen, epoch: int, batches: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Of each batch, as it is augmented in this epoch, the features of each network."""
     for x in images.augmented(epoch, batches):
         yield features(networks, x.split(CHUNK))

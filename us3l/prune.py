@@ -10,10 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from us3l.complexity import outputs_left
 from us3l.errors import UserError
 from us3l.slim import narrow
-
-SIDE = 64  # pixels of an image that every backbone takes
 
 
 def pruned(
@@ -21,12 +20,14 @@ def pruned(
     build: Callable[[float], nn.Module],
     kept: float,
     criterion: Literal["filters", "batch-norm"],
+    image: Tensor,
 ) -> nn.Module:
     """The network of full width with these weights, of whose filters the share `kept` is left in every convolution.
 
     A filter goes with its BatchNorm channel's weight and bias, so that no running statistics let anything through, and
     with the weights that later convolutions have for that channel, where nothing else arrives in it.
-    Raises UserError where a convolution has no BatchNorm of its own after it.
+    image: one that the network takes, [1, C, H, W].
+    Raises UserError where a convolution has no BatchNorm of its own, with weights, after it.
     """
     network = narrow(weights, build(1.0))
     for convolution, norm in _pairs(network):
@@ -35,27 +36,31 @@ def pruned(
         gone = norms.abs().sum(1).argsort(stable=True)[: int(len(norms) * (1 - kept))]
         for parameter in (convolution.weight, norm.weight, norm.bias):
             parameter.data[gone] = 0
-    _cut_silent_inputs(network)
+    _cut_silent_inputs(network, image)
     return network
 
 
 def _pairs(network: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Each convolution, and the BatchNorm on its output, which the backbones register next."""
-    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    layers = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d) or (isinstance(module, nn.BatchNorm2d) and module.affine)
+    ]
     if not layers or [isinstance(layer, nn.Conv2d) for layer in layers] != [True, False] * (len(layers) // 2):
-        raise UserError("l1 pruning needs a network of convolutions, each with a BatchNorm of its own")
+        raise UserError("l1 pruning needs a network of convolutions, each with a BatchNorm of its own that has weights")
     return list(zip(layers[::2], layers[1::2], strict=True))
 
 
 @torch.no_grad()
-def _cut_silent_inputs(network: nn.Module) -> None:
+def _cut_silent_inputs(network: nn.Module, image: Tensor) -> None:
     """Zero the weights of input channels that are zero in every image.
 
     They are found with ones for an image: every BatchNorm sends on ones in the channels that are left, zeros in others.
     """
 
     def send(norm: nn.BatchNorm2d, inputs: Any, output: Tensor) -> Tensor:
-        return torch.ones_like(output) * ((norm.weight != 0) | (norm.bias != 0))[:, None, None]
+        return torch.ones_like(output) * outputs_left(norm)[:, None, None]
 
     def cut(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> None:
         silent = ~inputs[0][0].flatten(1).any(1)
@@ -63,11 +68,12 @@ def _cut_silent_inputs(network: nn.Module) -> None:
         of_filter = silent.view(groups, 1, -1).expand(-1, filters // groups, -1).reshape(filters, -1)
         convolution.weight[of_filter] = 0
 
-    pairs = _pairs(network)
     hooks = [
-        each for one, norm in pairs for each in (one.register_forward_pre_hook(cut), norm.register_forward_hook(send))
+        each
+        for one, norm in _pairs(network)
+        for each in (one.register_forward_pre_hook(cut), norm.register_forward_hook(send))
     ]
-    network.eval()(torch.ones(1, pairs[0][0].in_channels, SIDE, SIDE))
+    network.eval()(torch.ones_like(image))
     network.train()
     for hook in hooks:
         hook.remove()

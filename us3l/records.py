@@ -10,7 +10,7 @@ from us3l.seals import CHANGED, read_result, seal_of_record
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write the record with its seal as indented JSON, atomically. Raises UserError when the disk is full."""
+    """Write the record with its seal as indented JSON, atomically. Raises UserError where that cannot be."""
     plain = json.loads(json.dumps(record))  # tuples are lists, as they will be when it is read
     with replacing(path) as temporary:
         temporary.write_text(json.dumps({**plain, "seal": seal_of_record(plain)}, indent=2) + "\n")

@@ -62,7 +62,7 @@ class Contents:
 def write_store(folder: Path, contents: Contents) -> str:
     """Write the five files of a store; they appear together once all are whole, meta.json last. Its SHA-256.
 
-    Raises UserError when the disk is full, and whatever the blocks raise; nothing new then stays in `folder`.
+    Raises UserError where they cannot be written, and whatever the blocks raise; nothing new then stays in `folder`.
     """
     splits = {"train": contents.train, "test": contents.test}
     meta: dict[str, Any] = {

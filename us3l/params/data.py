@@ -192,11 +192,15 @@ class Dataset(Closed):
     source: Annotated[Digits | Cifar | Folder | Transfer, Field(discriminator="kind")]
     views: Views
 
+    @property
+    def channels(self) -> int:
+        """Those of its images."""
+        return 1 if self.source.kind == "digits" else 3
+
     @model_validator(mode="after")
     def _normalizes_each_channel(self) -> "Dataset":
-        channels = 1 if self.source.kind == "digits" else 3
         for key, values in self.views.normalize:
-            if len(values) != channels:
-                what = f"must have one entry for each channel of the images, {channels}, not {values}"
+            if len(values) != self.channels:
+                what = f"must have one entry for each channel of the images, {self.channels}, not {values}"
                 raise at(f"views.normalize.{key}", what)
         return self

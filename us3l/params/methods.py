@@ -1,10 +1,10 @@
 """How a run learns, in params.yaml: widths, heads, losses and teacher."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from us3l.params.schema import Closed, Count, Positive, Probability, Reference, Several, Width, at, rising
+from us3l.params.schema import Closed, Count, Line, Positive, Probability, Reference, Several, Width, at, rising
 
 
 class Sampling(Closed):
@@ -62,11 +62,13 @@ class FixedWidths(Closed):
         return self
 
 
+def _kind_of_sampling(given: Any) -> str:
+    fixed = "widths" in given if isinstance(given, dict) else isinstance(given, FixedWidths)
+    return "widths" if fixed else "range"
+
+
 AnySampling = Annotated[
-    Annotated[Sampling, Tag("range")] | Annotated[FixedWidths, Tag("widths")],
-    Discriminator(
-        lambda given: "widths" if "widths" in (given if isinstance(given, dict) else vars(given)) else "range"
-    ),
+    Annotated[Sampling, Tag("range")] | Annotated[FixedWidths, Tag("widths")], Discriminator(_kind_of_sampling)
 ]
 
 # What a loss compares a network with, and which settings it reads, besides two views of a student.
@@ -84,8 +86,11 @@ READ_BY = {
 
 
 def _known_losses(names: str) -> str:
-    if not set(names.split("+")) <= set(LOSSES):
+    each = names.split("+")
+    if not set(each) <= set(LOSSES):
         raise ValueError(f"must be one of {', '.join(LOSSES)}, or several with + between")
+    if len(set(each)) < len(each):
+        raise ValueError("must name each loss once")
     return names
 
 
@@ -95,9 +100,20 @@ Losses = Annotated[str, AfterValidator(_known_losses)]
 class Features(Closed):
     """Distillation between feature maps of these layers, the student's through 1x1 convolutions; added to the other."""
 
-    layers: Annotated[list[str], Field(min_length=1)]
+    layers: Annotated[list[Line], Field(min_length=1)]
     loss: Literal["mse", "cosine", "attention-spatial", "attention-channel"] = "mse"
     strength: Positive = 1.0
+
+    @property
+    def compares_positions(self) -> bool:
+        """Whether the maps that are compared must be of one height and width."""
+        return self.loss in ("mse", "attention-spatial")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Features":
+        if len(set(self.layers)) < len(self.layers):
+            raise at("layers", f"{self.layers} names a layer twice; name each once")
+        return self
 
 
 class Method(Closed):
@@ -172,13 +188,18 @@ class Method(Closed):
             if not self._has_teacher:
                 what = f"the {name} loss compares with another network's embeddings: give momentum or teacher"
                 raise ValueError(f"{what}{', or take nt-xent' if name == 'infonce' else ''}")
+        if self._has_teacher and not self.features and self.losses <= set(WITHOUT_TEACHER):
+            what = "no loss compares with the momentum encoder or the frozen teacher"
+            raise ValueError(f"{what}: set momentum to null and leave teacher out, or take another loss than nt-xent")
         if {"queue", "queue-soft-labels"} <= self.losses:
             raise ValueError("queue and queue-soft-labels keep embeddings of different views: take one of them")
         if (self.name == "supervised") != ("cross-entropy" in base):
             raise ValueError("supervised training has the base loss cross-entropy, and no other method has it")
-        if self.name == "supervised" and (self._has_teacher or len(base) > 1 or self.features):
+        if self.name == "supervised" and len(base) > 1:
+            raise ValueError(f"supervised training has the base loss cross-entropy alone, not {self.base}")
+        if self.name == "supervised" and (self._has_teacher or self.features):
             raise ValueError(
-                "supervised training learns from labels alone: set momentum to null, leave teacher and features"
+                "supervised training learns from labels alone: set momentum to null, leave teacher and features out"
             )
         if self.name == "supervised" and self.distillation not in (None, "soft-labels"):
             raise ValueError("supervised training distils by soft-labels, or not at all (distillation: null)")
@@ -211,6 +232,8 @@ class Method(Closed):
                 raise at(key, "is the size of a projector, which supervised training does not have")
         if self.queue is None and self.losses & set(READ_BY["queue"]):
             raise at("queue", f"must say how many embeddings are kept, since the losses are {self._said_losses}")
+        if self.distillation_head == "shared" and self.heads == "simsiam":
+            raise at("distillation_head", "is not read: simsiam without a teacher has one head anyway; leave it out")
         if self.distillation is None and self.distillation_strength != 1.0:
             raise at("distillation_strength", "weighs a distillation loss, and there is none")
         return self

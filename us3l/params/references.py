@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 Address = tuple[str, str]  # study and run
 Studies = dict[str, "Study"]
 
+NOT_TO_PRUNE = ("pixels", "vit-tiny", "vit-small", "vit-base")  # which have no BatchNorms behind convolutions
+
 
 def run_at(studies: Studies, address: Address) -> Run:
     study, name = address
@@ -91,6 +93,8 @@ def _check_kinds(studies: Studies, address: Address) -> None:
         raise at(where, f"{name} has no such weights of its own; name {origin}, from which it takes them")
     if isinstance(run, Pruned) and other.sampling.widest < 1:
         raise at(where, f"{name} has the widths {other.sampling}; name a run that has the width 1.0, to be pruned")
+    if isinstance(run, Pruned) and other.backbone in NOT_TO_PRUNE:
+        raise at(where, f"{name} is of {other.backbone}, which has no BatchNorms behind convolutions to prune by")
     if isinstance(run, Pretrained):
         _check_teacher(run, other, name, where)
 

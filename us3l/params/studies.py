@@ -6,9 +6,9 @@ from pydantic import Discriminator, Field, Strict, Tag, ValidatorFunctionWrapHan
 
 from us3l.params.data import Dataset
 from us3l.params.evaluation import Protocol
-from us3l.params.references import check_references, sampling_of, widths_of
+from us3l.params.references import Address, check_references, run_at, sampling_of, source_of, widths_of
 from us3l.params.schema import Closed, Line, Name, Number, Seed, Width, WidthInText, at, suggestion
-from us3l.params.training import Pruned, Reused, Run
+from us3l.params.training import Pretrained, Pruned, Reused, Run
 
 
 def _each_width_once(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -111,6 +111,7 @@ class Params(Closed):
         check_references(self.studies)
         for name, study in self.studies.items():
             for run in study.runs:
+                self._check_teacher((name, run), f"studies.{name}.runs.{run}")
                 if not widths_of(self.studies, (name, run)):
                     sampling = sampling_of(self.studies, (name, run))
                     what = f"has the widths {sampling}, but the study evaluates none of them, only {study.widths}"
@@ -122,8 +123,29 @@ class Params(Closed):
     def _check_run(self, run: Run, where: str) -> None:
         if not isinstance(run, Pruned):
             _defined(run.dataset, self.datasets, f"{where}.dataset", "dataset")
+        if isinstance(run, Pretrained):
+            self._check_views(run, where)
         if isinstance(run, Reused) and run.protocol:
             _defined(run.protocol, self.protocols, f"{where}.protocol", "protocol")
+
+    def _check_views(self, run: Pretrained, where: str) -> None:
+        """Feature maps of two sizes do not lie on each other."""
+        views = self.datasets[run.dataset].views.pretrain
+        sizes = sorted({view.resized_crop.size for view in views if view.resized_crop})
+        if len(sizes) > 1 and run.method.features and run.method.features.compares_positions:
+            what = f"needs views of one size, and those of {run.dataset} have {sizes}: take attention-channel or cosine"
+            raise at(f"{where}.method.features.loss", f"{run.method.features.loss} {what}")
+
+    def _check_teacher(self, address: Address, where: str) -> None:
+        """A frozen teacher sees the student's images."""
+        student, source = run_at(self.studies, address), source_of(self.studies, address)
+        if source is None or not isinstance(student, Pretrained):
+            return
+        teacher = run_at(self.studies, source)
+        sees, there = (self.datasets[run.dataset].channels for run in (teacher, student))
+        if sees != there:
+            what = f"sees images of {sees} channels, and those of {student.dataset} have {there}"
+            raise at(f"{where}.method.teacher", f"{'/'.join(source)} {what}")
 
     def _check_table(self, table: Table, study: str, where: str) -> None:
         kinds: dict[str, str] = {}

@@ -82,6 +82,15 @@ class TrainingOptimizer(Optimizer):
         return self
 
 
+PENALTIES_THAT_READ = {
+    "alpha": ("group", "group-l1-batchnorm"),
+    "decay": ("group",),
+    "groups": ("group", "group-l1-batchnorm"),
+    "by": ("group",),
+    "warmup_epochs": ("group", "l1-batchnorm", "group-l1-batchnorm"),
+}
+
+
 class Regularizer(Closed):
     """A penalty on all weights at every step; `group` weakens it from the first channels to the last, `l2` does not.
 
@@ -103,14 +112,15 @@ class Regularizer(Closed):
         return self.kind in ("l1-batchnorm", "group-l1-batchnorm")
 
     @model_validator(mode="after")
-    def _groups_are_of_group(self) -> "Regularizer":
-        if self.by == "input-feature" and self.kind != "group":
-            raise at("by", f"input-feature belongs to the kind group, not to {self.kind}")
+    def _settings_are_read(self) -> "Regularizer":
+        for key, readers in PENALTIES_THAT_READ.items():
+            if self.kind not in readers and getattr(self, key) != type(self).model_fields[key].default:
+                raise at(key, f"is read by {', '.join(readers)} only, and the kind is {self.kind}")
         return self
 
     @model_validator(mode="after")
     def _never_negative(self) -> "Regularizer":
-        if not self.is_l1 and self.decay == "linear" and self.alpha * (self.groups - 1) > 1:
+        if self.kind == "group" and self.decay == "linear" and self.alpha * (self.groups - 1) > 1:
             what = f"must be at most {1 / (self.groups - 1):.3g}, or the last of {self.groups} groups would grow"
             raise at("alpha", f"{what}, not {self.alpha}")
         return self
@@ -227,13 +237,24 @@ class Pretrained(Closed):
         decay, gpus, shards = self.optimizer.weight_decay, self.resources.gpus, self.batch.shards
         if self.regularizer and decay:
             raise at("optimizer.weight_decay", f"must be 0 where a regularizer takes its place, not {decay}")
+        warmup = self.regularizer.warmup_epochs if self.regularizer else 0
+        if warmup >= self.epochs:
+            raise at("regularizer.warmup_epochs", f"must be below the {self.epochs} epochs, not {warmup}")
         if gpus and shards % gpus:
             raise at("resources.gpus", f"must divide the batch's shards, {shards}, not {gpus}")
         if self.method.queue and self.method.queue % self.batch.size:
             raise at(
                 "method.queue", f"must be a multiple of the batch's size, {self.batch.size}, not {self.method.queue}"
             )
+        if self.method.features and self.method.momentum is None and self._widest_varies:
+            what = "the teacher's feature maps would have other channels in every step"
+            raise at("sampling.rule", f"without a momentum encoder {what}: take sandwich, or leave features out")
         return self
+
+    @property
+    def _widest_varies(self) -> bool:
+        """Whether the widest network of a step is not the same in all of them."""
+        return isinstance(self.sampling, Sampling) and self.sampling.rule == "uniform"
 
 
 class Reused(Closed):

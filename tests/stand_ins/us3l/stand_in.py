@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 
 from us3l.files import replacing
-from us3l.provenance import fingerprint, identify, record
-from us3l.records import write_record
 from us3l.seals import read_weights, seal_of_weights
 
 
@@ -26,17 +24,6 @@ def save(path, content, about):
 
 def seal(path):
     return read_weights(path)[1]["seal"]
-
-
-def evaluate(plan, seed, scale):
-    """Accuracies below `scale` that follow from the networks and the recipe."""
-    kind = plan.protocol.kind
-    for width in plan.widths:
-        about = read_weights(plan.network(seed, width))[1]
-        origin = {"data": data(plan), "checkpoint": about["checkpoint"], "network": about["seal"]}
-        identity = identify(kind, plan.recipe(kind), **origin, seed=seed, width=width)
-        top1 = int(fingerprint(identity)[:6], 16) % scale
-        write_record(plan.evaluation(seed, width), {"top1": top1, "n": 1, **record(identity, None, 36.0)})
 
 
 def data(plan):
