@@ -321,7 +321,7 @@ def test_a_gpu_whose_memory_is_full_is_told_with_the_ways_out(
     def full(*_: Any) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr("us3l.linear.linear", full)
+    monkeypatch.setattr("us3l.evaluation.evaluate", full)
     said = "out of GPU memory: take a smaller batch.size, more gpus, or precision bfloat16"
     assert refusal(*STAGES["linear"]) == said
 

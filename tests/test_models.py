@@ -121,7 +121,7 @@ def test_vision_transformers_compute_what_torchvisions_compute_with_the_same_wei
                 key = key.replace(own, other)
             state[f"encoder.ln{key.removeprefix('norm')}" if key.startswith("norm.") else key] = p
     places = [(row, column) for row in range(4) for column in range(4)]
-    frequencies = 10000 ** -(torch.arange(size // 4, dtype=torch.float32) / (size / 4))
+    frequencies = 1 / 10000 ** (torch.arange(size // 4, dtype=torch.float32) / (size / 4))
     halves = [torch.stack([at * frequencies for at in side]) for side in zip(*places, strict=True)]
     table = torch.cat([f(half) for half in halves for f in (torch.sin, torch.cos)], dim=1).double()
     state["encoder.pos_embedding"] = torch.cat((torch.zeros(1, size), table))[None]

@@ -217,7 +217,7 @@ def test_an_edit_of_code_runs_the_stages_that_import_it_and_a_comment_none(check
 def test_resources_and_a_study_that_is_not_built_change_nothing(checkout: Checkout) -> None:
     checkout.run(*SNAKEMAKE)
     checkout.edit(lambda params: params["studies"]["digits"]["runs"]["us3l"]["resources"].update(threads=2))
-    checkout.edit(lambda params: params["studies"]["cifar100"].update(seeds=[7]))
+    checkout.edit(lambda params: params["studies"]["cifar100-small"].update(seeds=[7]))
     assert checkout.ran(*REPRO) == []
     assert checkout.clean()
 
@@ -333,7 +333,9 @@ def add_takers(params: Any) -> None:
     protocols = {"near": {"kind": "knn"}, "tune": {"kind": "finetune"} | training}
     params["protocols"].update(protocols, kept={"kind": "features-linear"} | training)
     reused = {"method": "reuse", "run": "digits/us3l", "dataset": "digits"}
-    taught = digits["runs"]["us3l"] | {"method": digits["runs"]["us3l"]["method"] | {"teacher": "digits/us3l"}}
+    taught = digits["runs"]["us3l"] | {
+        "method": digits["runs"]["us3l"]["method"] | {"momentum": None, "teacher": "digits/us3l"}
+    }
     runs = {
         "near": reused | {"protocol": "near"},
         "tuned": reused | {"protocol": "tune"},
