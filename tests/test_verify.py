@@ -177,7 +177,7 @@ def test_cells_are_named_by_table_row_and_column(project: Project, cells: str) -
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
-        ("nosuch", "no table, or more than one, is called 'nosuch'; params.yaml has: tiny/main"),
+        ("nosuch", "no table, or more than one, of params.yaml is called 'nosuch'; there is tiny/main"),
         ("main:x", "tiny/main: no row, or more than one, begins with 'x'; it has: ['US3L']"),
         ("main:1:0.3x", "tiny/main: no column is called '0.3x'; it has: 1x, 0.25x"),
     ],
