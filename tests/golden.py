@@ -192,7 +192,7 @@ def our_run(case: Case) -> Pretrained:
                 distillation=distillation,
                 distillation_strength=case.get("distill_lambda", 1.0) if distillation else 1.0,
                 features=our_features(case, backbone_name),
-                distillation_head="own" if own else "shared",
+                distillation_head="own" if own or case["ssl"] == "SimSiam" else "shared",
                 momentum=case["ema_momentum"] if has_teacher else None,
                 momentum_update="every-width" if has_teacher and every_width else "widest",
                 **{key: value for key, value in temperatures.items() if asked & set(READ_BY[key])},

@@ -5,7 +5,7 @@ AdamW and sums of losses; `tests/test_learner.py` has the others.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
@@ -403,7 +403,15 @@ FOUR = {"batch": {"size": 4 * SIZE, "shards": 4}}
 IN_TWO = ("moco", "moco-v3", "seed", "s-net-distilled", "byol-own-norms", "dino")
 
 
-@pytest.mark.usefixtures("float64")
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("float64", "one_thread")
 @pytest.mark.parametrize("name", IN_TWO)
 def test_two_processes_have_the_bits_of_one(name: str) -> None:
     """Two learners in threads that add up their tensors in lock-step, as processes do."""
@@ -424,6 +432,7 @@ def test_two_processes_have_the_bits_of_one(name: str) -> None:
     shares: dict[int, Tensor] = {}
 
     def work(rank: int, number: int) -> None:
+        torch.set_num_threads(1)  # of this Python thread: the bits of a sum depend on it
         mine = batch(of, number)[2 * rank : 2 * rank + 2]
         shares[rank] = members[rank].step(mine, widths[number], EPOCHS[number], rate(of, number))
 
