@@ -70,8 +70,9 @@ def evaluate(plan: RunPlan, seed: int, device: torch.device, answer: Answer) -> 
     if isinstance(plan.maker("calibrate").run, Pruned):
         _keep_pruned(networks)
     images = Seen(store, plan.data.dataset.views, seed, device)
+    example = images.example
     for width, network in zip(plan.widths, networks, strict=True):
-        require_features(f"{plan.backbone} at width {width}", network, images.example)
+        require_features(f"{plan.backbone} at width {width}", network, example)
     answers = answer(networks, images, plan.protocol)
     labels = resident(store.test.labels, torch.device("cpu"))
     scores = [score(each.cpu(), labels) for each in answers]
@@ -79,7 +80,7 @@ def evaluate(plan: RunPlan, seed: int, device: torch.device, answer: Answer) -> 
     where = {"study": plan.study, "run": plan.name, "protocol": kind, "dataset": plan.data.name}
     for width, network, (_, origin), result in zip(plan.widths, networks, opened, scores, strict=True):
         identity = identify(kind, plan.recipe(kind), **origin, seed=seed, width=width)
-        size = cost(network.eval(), images.example, images.classes)
+        size = cost(network.eval(), example, images.classes)
         facts = record(identity, device, seconds)
         write_record(plan.evaluation(seed, width), {**where, **result, **size, **facts})
 

@@ -1,28 +1,15 @@
 """A trained run's network as another run's teacher (SEED, arXiv 2101.04731), at its full width."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from us3l import checkpoint
 from us3l.models import backbone
-from us3l.models.heads import Output, projector
-from us3l.params.methods import Method
+from us3l.models.heads import Network
 from us3l.plan import RunPlan
 from us3l.provenance import require_params, require_place
 from us3l.slim import Slimmable, of_width
 from us3l.teacher import ENCODER, Encoder
-
-
-class _Projecting(nn.Module):
-    """A backbone and its projector: images [B, C, H, W] to an output without prediction."""
-
-    def __init__(self, backbone: nn.Module, features: int, method: Method) -> None:
-        super().__init__()
-        self.backbone, self.projector = backbone, projector(features, method)
-
-    def forward(self, x: Tensor) -> Output:
-        projection = self.projector(self.backbone(x))
-        return Output(projection, projection, [])
 
 
 def frozen_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.device) -> tuple[Encoder, str]:
@@ -37,8 +24,16 @@ def frozen_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.d
     require_params(path, about, source.recipe("pretrain"), "pretrain")
     width = run.sampling.widest
     features = tensors["projector.0.weight"].shape[1]
-    network = Slimmable(lambda at: _Projecting(backbone(run.backbone, at, in_channels), features, run.method))
+
+    def build(at: float) -> nn.Module:
+        network = backbone(run.backbone, at, in_channels)
+        network.num_features = features
+        return Network(network, run.method, teacher=network)
+
+    network = Slimmable(build)
     weights = {name: each for name, each in of_width(tensors, width).items() if name.startswith(ENCODER)}
-    checkpoint.require_shapes(path, weights, dict(network.skeleton(width).named_parameters()), run.backbone, width)
+    parameters = dict(network.skeleton(width).named_parameters())
+    encoder = {name: each for name, each in parameters.items() if name.startswith(ENCODER)}
+    checkpoint.require_shapes(path, weights, encoder, run.backbone, width)
     weights = {name: each.to(device) for name, each in weights.items()}
-    return lambda view: network(weights, width, view), about["seal"]
+    return lambda view: network(weights, width, view, None), about["seal"]

@@ -211,6 +211,11 @@ def summary(official: Official, mapped: Mapped, name: str) -> str:
     return "\n".join([*lines, "", "official:", *(f"  {key}: {value}" for key, value in run.items())])
 
 
+def of_backbone(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A backbone's parameters by the names that they have in a checkpoint."""
+    return {f"backbone.{name}": value for name, value in parameters.items()}
+
+
 def inspect(path: Path, name: str, in_channels: int, output: Path | None) -> str:
     """The summary of a checkpoint; with `output` its backbone is also written there, as a pretraining writes it.
 
@@ -220,6 +225,5 @@ def inspect(path: Path, name: str, in_channels: int, output: Path | None) -> str
     mapped = map_names(official.tensors, expected)
     require_whole(path, mapped, name, in_channels)
     if output:
-        weights = {f"backbone.{key}": tensor for key, tensor in mapped.weights.items()}
-        checkpoint.save(output, weights, {"official": official.sha256, "backbone": name})
+        checkpoint.save(output, of_backbone(mapped.weights), {"official": official.sha256, "backbone": name})
     return summary(official, mapped, name)

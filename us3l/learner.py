@@ -47,16 +47,16 @@ class Learner:
         sides: Sequence[int] | None = None,
     ) -> None:
         self.run, self.method, self.reduce = run, run.method, reduce
-        self.widest = run.sampling.widest
+        widest = run.sampling.widest
         plain = partial(backbone, run.backbone, in_channels=in_channels, sides=sides)
-        teacher = blueprint(lambda: plain(self.widest))
+        teacher = blueprint(lambda: plain(widest))
         builder = lambda width: network(run.method, plain(width), teacher, classes)  # noqa: E731
         self.network = Slimmable(builder, run.sampling.own_norms)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            weights = self.network.initial(self.widest)
+            weights = self.network.initial(widest)
         self.flat = Flat(weights, device)
-        norms = batch_norm_names(self.network.skeleton(self.widest))
+        norms = batch_norm_names(self.network.skeleton(widest))
         self.batch_norms = [name for name in weights if name.split("@")[0] in norms]
         sizes = [shape.numel() for shape in self.flat.shapes.values()]
         optimizer = {"sgd": SGD, "adamw": AdamW}[run.optimizer.kind]

@@ -26,7 +26,6 @@ def train(networks: list[nn.Module], images: Seen, protocol: Linear) -> list[Cla
 
     Images that are not augmented have the same features in every epoch, so these are computed once.
     """
-
     labels, classes, seed = images.labels, images.classes, images.seed
     sizes = feature_sizes(networks, images)
     if images.views.linear == Augmentation():

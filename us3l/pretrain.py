@@ -14,7 +14,7 @@ from us3l.data.store import Store, open_store
 from us3l.distributed import World
 from us3l.errors import UserError
 from us3l.frozen import frozen_teacher
-from us3l.interop import Mapped, import_backbone
+from us3l.interop import Mapped, import_backbone, of_backbone
 from us3l.models import backbone
 from us3l.models.blueprint import blueprint
 from us3l.models.own import require_features
@@ -53,7 +53,7 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
         return
     if isinstance(plan.run, Official):
         mapped = _imported(plan.run, store)
-        write(_of_backbone(mapped.weights), [], 0.0, official=mapped.facts)
+        write(of_backbone(mapped.weights), [], 0.0, official=mapped.facts)
         return
     _require_a_batch(plan, store)
     folder, record_there = runs / fingerprint(identity), _stamp(plan.training(seed))
@@ -117,12 +117,8 @@ def _is_done_meanwhile(record: Path, before: int | None, fingerprint: str) -> bo
 def _initial_weights(run: Untrained, store: Store, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     network = backbone(run.backbone, 1.0, store.channels)
-    return _of_backbone(dict(network.named_parameters()))
+    return of_backbone(dict(network.named_parameters()))
 
 
 def _imported(run: Official, store: Store) -> Mapped:
     return import_backbone(Path(run.checkpoint), run.sha256, run.backbone, store.channels)
-
-
-def _of_backbone(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"backbone.{name}": value for name, value in parameters.items()}

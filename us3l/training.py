@@ -38,7 +38,7 @@ class Training:
         state: Path,
         save_every: float,
         teacher: Encoder | None,
-        sides: Sequence[int],
+        sides: Sequence[int] | None,
     ) -> None:
         run = plan.run
         self.run, self.seed, self.world, self.state, self.save_every = run, seed, world, state, save_every

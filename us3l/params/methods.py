@@ -4,7 +4,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from us3l.params.schema import Closed, Count, Line, Positive, Probability, Reference, Several, Width, at, rising
+from us3l.params.schema import (
+    Closed,
+    Count,
+    Line,
+    Positive,
+    Probability,
+    Reference,
+    Several,
+    Width,
+    at,
+    require_distinct,
+    rising,
+)
 
 
 class Sampling(Closed):
@@ -57,8 +69,7 @@ class FixedWidths(Closed):
 
     @model_validator(mode="after")
     def _each_once(self) -> "FixedWidths":
-        if len(set(self.widths)) < len(self.widths):
-            raise at("widths", f"{self.widths} names a width twice; name each once")
+        require_distinct(self.widths, "widths", "width")
         return self
 
 
@@ -111,8 +122,7 @@ class Features(Closed):
 
     @model_validator(mode="after")
     def _each_once(self) -> "Features":
-        if len(set(self.layers)) < len(self.layers):
-            raise at("layers", f"{self.layers} names a layer twice; name each once")
+        require_distinct(self.layers, "layers", "layer")
         return self
 
 
@@ -225,16 +235,16 @@ class Method(Closed):
     @model_validator(mode="after")
     def _settings_are_read(self) -> "Method":
         for key, readers in READ_BY.items():
-            if getattr(self, key) != type(self).model_fields[key].default and not self.losses & set(readers):
+            if self.sets(key) and not self.losses & set(readers):
                 raise at(key, f"is read by {', '.join(readers)} only, and the losses are {self._said_losses}")
         for key in ("hidden", "output"):
-            if self.name == "supervised" and getattr(self, key) != type(self).model_fields[key].default:
+            if self.name == "supervised" and self.sets(key):
                 raise at(key, "is the size of a projector, which supervised training does not have")
         if self.queue is None and self.losses & set(READ_BY["queue"]):
             raise at("queue", f"must say how many embeddings are kept, since the losses are {self._said_losses}")
         if self.distillation_head == "shared" and self.heads == "simsiam":
             raise at("distillation_head", "is not read: simsiam without a teacher has one head anyway; leave it out")
-        if self.distillation is None and self.distillation_strength != 1.0:
+        if self.distillation is None and self.sets("distillation_strength"):
             raise at("distillation_strength", "weighs a distillation loss, and there is none")
         return self
 

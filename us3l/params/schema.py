@@ -56,10 +56,20 @@ def suggestion(name: str, known: list[str]) -> str:
     return f"there is {', '.join(known[:LISTED]) or 'none'}{f', … and {more} more' if more > 0 else ''}"
 
 
+def require_distinct(values: list[Any], where: str, what: str = "value") -> None:
+    """Raise an error where one of the values stands twice."""
+    if len(set(values)) < len(values):
+        raise at(where, f"{values} names a {what} twice; name each once")
+
+
 class Closed(BaseModel):
     """A record that refuses keys it does not know and values of another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def sets(self, key: str) -> bool:
+        """Whether a setting has another value than its default."""
+        return getattr(self, key) != type(self).model_fields[key].default
 
     @model_validator(mode="before")
     @classmethod

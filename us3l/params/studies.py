@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Strict, Tag, ValidatorFunctionWrapHan
 from us3l.params.data import Dataset
 from us3l.params.evaluation import Protocol
 from us3l.params.references import Address, check_references, run_at, sampling_of, source_of, widths_of
-from us3l.params.schema import Closed, Line, Name, Number, Seed, Width, WidthInText, at, suggestion
+from us3l.params.schema import Closed, Line, Name, Number, Seed, Width, WidthInText, at, require_distinct, suggestion
 from us3l.params.training import Pretrained, Pruned, Reused, Run
 
 
@@ -98,13 +98,13 @@ class Params(Closed):
 
     @model_validator(mode="after")
     def _names_are_defined(self) -> "Params":
-        _distinct(self.build, "build")
+        require_distinct(self.build, "build")
         for index, study in enumerate(self.build):
             _defined(study, self.studies, f"build.{index}", "study")
         for name, study in self.studies.items():
             where = f"studies.{name}"
-            _distinct(study.seeds, f"{where}.seeds")
-            _distinct(study.widths, f"{where}.widths")
+            require_distinct(study.seeds, f"{where}.seeds")
+            require_distinct(study.widths, f"{where}.widths")
             _defined(study.protocol, self.protocols, f"{where}.protocol", "protocol")
             for run_name, run in study.runs.items():
                 self._check_run(run, f"{where}.runs.{run_name}")
@@ -180,8 +180,3 @@ class Params(Closed):
 def _defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:
     if name not in known:
         raise at(where, f"no {kind} is called {name!r}; {suggestion(name, list(known))}")
-
-
-def _distinct(values: list[Any], where: str) -> None:
-    if len(set(values)) < len(values):
-        raise at(where, f"{values} names a value twice; name each once")

@@ -77,7 +77,7 @@ class TrainingOptimizer(Optimizer):
     @model_validator(mode="after")
     def _settings_are_read(self) -> "TrainingOptimizer":
         ignored = "momentum" if self.kind == "adamw" else "betas"
-        if getattr(self, ignored) != type(self).model_fields[ignored].default:
+        if self.sets(ignored):
             raise at(ignored, f"is not read by {self.kind}: leave it out")
         return self
 
@@ -114,7 +114,7 @@ class Regularizer(Closed):
     @model_validator(mode="after")
     def _settings_are_read(self) -> "Regularizer":
         for key, readers in PENALTIES_THAT_READ.items():
-            if self.kind not in readers and getattr(self, key) != type(self).model_fields[key].default:
+            if self.kind not in readers and self.sets(key):
                 raise at(key, f"is read by {', '.join(readers)} only, and the kind is {self.kind}")
         return self
 
