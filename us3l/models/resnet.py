@@ -1,13 +1,14 @@
 """ResNets of any width, with torchvision's parameter names (He et al. 2016, arXiv 1512.03385).
 
-Shortcuts are added in place, as in the official code: distillation of the map that leaves a block's last BatchNorm is
-distillation of what leaves the block.
+A block's last BatchNorm adds the shortcut: distillation of the map that leaves it is distillation of what leaves the
+block, as in the official code, which adds shortcuts in place.
 """
 
 from torch import Tensor, nn
 
 from us3l.models.channels import scaled
 from us3l.models.convolution import convolution, initialize
+from us3l.models.norm import NormReLU
 
 
 def _downsample(inputs: int, outputs: int, stride: int) -> nn.Module | None:
@@ -25,16 +26,15 @@ class BasicBlock(nn.Module):
         super().__init__()
         channels = scaled(planes, width)
         self.conv1 = convolution(inputs, channels, 3, stride)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = NormReLU(channels)
         self.conv2 = convolution(channels, channels, 3)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
+        self.bn2 = NormReLU(channels)
         self.downsample = _downsample(inputs, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(x)).add_(shortcut))
+        x = self.bn1(self.conv1(x))
+        return self.bn2(self.conv2(x), shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -46,19 +46,18 @@ class Bottleneck(nn.Module):
         super().__init__()
         inner, outer = scaled(planes, width), scaled(planes * self.expansion, width)
         self.conv1 = convolution(inputs, inner, 1)
-        self.bn1 = nn.BatchNorm2d(inner)
+        self.bn1 = NormReLU(inner)
         self.conv2 = convolution(inner, inner, 3, stride)
-        self.bn2 = nn.BatchNorm2d(inner)
+        self.bn2 = NormReLU(inner)
         self.conv3 = convolution(inner, outer, 1)
-        self.bn3 = nn.BatchNorm2d(outer)
-        self.relu = nn.ReLU(inplace=True)
+        self.bn3 = NormReLU(outer)
         self.downsample = _downsample(inputs, outer, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)).add_(shortcut))
+        x = self.bn1(self.conv1(x))
+        x = self.bn2(self.conv2(x))
+        return self.bn3(self.conv3(x), shortcut)
 
 
 class ResNet(nn.Module):
@@ -85,8 +84,7 @@ class ResNet(nn.Module):
         else:
             self.conv1 = convolution(in_channels, channels, 7, stride=2)
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
+        self.bn1 = NormReLU(channels)
         self.stages = [f"layer{index + 1}" for index in range(len(planes))]
         for stage, count, outputs in zip(self.stages, blocks, planes, strict=True):
             layers = []
@@ -100,7 +98,7 @@ class ResNet(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.bn1(self.conv1(x)))
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
         return self.avgpool(x).flatten(1)
