@@ -60,7 +60,7 @@ def _cut_silent_inputs(network: nn.Module, image: Tensor) -> None:
     """
 
     def send(norm: nn.BatchNorm2d, inputs: Any, output: Tensor) -> Tensor:
-        return torch.ones_like(output) * outputs_left(norm)[:, None, None]
+        return sum(inputs[1:], torch.ones_like(output) * outputs_left(norm)[:, None, None])
 
     def cut(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> None:
         silent = ~inputs[0][0].flatten(1).any(1)
