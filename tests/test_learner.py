@@ -13,7 +13,8 @@ from us3l.learner import Learner, _spread
 from us3l.models import backbone
 from us3l.models.heads import Head, Network
 from us3l.objectives import Target, loss
-from us3l.params.training import Pretrained
+from us3l.params.training import Pretrained, Resources
+from us3l.passes import Passes, passes_on
 from us3l.regularize import batch_norm_names
 from us3l.views import Shard
 
@@ -39,8 +40,10 @@ def run(name: str, base: str, size: int = 16, shards: int = 2, **changes: Any) -
     return Pretrained.model_validate(record | of_run | {"method": method | of_method})
 
 
-def learner(of: Pretrained, seed: int = 0, reduce: Any = lambda gradients: None, frozen: Any = None) -> Learner:
-    return Learner(of, 3, 5, seed, CPU, reduce, frozen)
+def learner(
+    of: Pretrained, seed: int = 0, reduce: Any = lambda gradients: None, passes: Passes | None = None
+) -> Learner:
+    return Learner(of, 3, 5, seed, CPU, reduce, passes=passes)
 
 
 def shards(number: int, count: int = 2, size: int = 8) -> list[Shard]:
@@ -172,9 +175,10 @@ CASES = {
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("passes", [Passes(1, False), Passes(2, True)], ids=["apart", "together"])
 @pytest.mark.parametrize("of", CASES.values(), ids=CASES.keys())
-def test_three_batches_give_the_losses_and_weights_of_the_plain_method(of: Pretrained) -> None:
-    ours = learner(of)
+def test_three_batches_give_the_losses_and_weights_of_the_plain_method(of: Pretrained, passes: Passes) -> None:
+    ours = learner(of, passes=passes)
     plain = Plain(of, ours.flat.parameters)
     for number, widths in enumerate(WIDTHS):
         epoch, lr = 2 * number, 0.2 / (1 + number)
@@ -283,10 +287,28 @@ def test_bfloat16_gives_nearly_the_losses_and_gradients_of_float32_and_keeps_the
         assert torch.cosine_similarity(gradients[width], gradients[2 + width], dim=0) > 0.9
 
 
+@pytest.mark.usefixtures("float64")
+def test_only_the_gradients_of_a_widths_own_channels_are_added_up_over_the_processes() -> None:
+    sizes = []
+    ours = learner(CASES["byol-own-head"], reduce=lambda gradients: sizes.append(gradients.numel()))
+    ours.step(shards(0), [1.0, 0.5], 0, 0.1)
+    for width, head, size in zip([1.0, 0.5], ["distillation_predictor", "predictor"], sizes, strict=True):
+        parameters = ours.network.skeleton(width).named_parameters()
+        assert size == sum(p.numel() for name, p in parameters if not name.startswith(head))
+
+
+def test_a_gpu_sees_a_whole_batch_and_a_cpu_one_view_of_one_shard_at_a_time() -> None:
+    of = run("simclr", "infonce", size=32, shards=4)
+    gpu, few = torch.device("cuda"), of.model_copy(update={"resources": Resources(shards_at_once=2)})
+    own = of.model_copy(update={"backbone": "networks.mine:tiny"})
+    assert passes_on(gpu, of) == Passes(4, True) and passes_on(gpu, few) == Passes(2, True)
+    assert passes_on(CPU, of) == passes_on(CPU, few) == passes_on(gpu, own) == Passes(1, False)
+
+
 def test_the_spread_is_one_for_random_directions_and_zero_for_equal_ones() -> None:
-    noise = torch.randn(4096, 256, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 4096, 256, generator=torch.Generator().manual_seed(0))
     assert _spread(noise * 7).item() == pytest.approx(1, abs=0.01)
-    assert _spread(noise[:1].expand(64, -1)).item() == pytest.approx(0, abs=1e-6)
+    assert _spread(noise[:, :1].expand(1, 64, -1)).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_equal_images_have_no_spread_and_different_ones_have() -> None:

@@ -22,6 +22,7 @@ from us3l.learner import Learner
 from us3l.models import backbone
 from us3l.models.heads import Output
 from us3l.params.training import Pretrained
+from us3l.passes import Passes
 from us3l.views import Shard
 
 CPU = torch.device("cpu")
@@ -232,7 +233,7 @@ class Plain:
         """The teacher's embeddings of the whole batch [N, D], of each view."""
         views = list(zip(*(shard.views for shard in batch), strict=True))
         if self.method.teacher:
-            return [torch.cat([frozen_teacher(each).projection for each in view]) for view in views]
+            return [torch.cat([frozen_teacher(each, 1).projection for each in view]) for view in views]
         if self.method.momentum is None:
             return [torch.cat(view).detach() for view in zip(*own, strict=True)]
         teacher, order = self.cut(self.teacher, width), batch[0].order
@@ -323,20 +324,26 @@ def leading(p: Tensor) -> tuple[slice, ...]:
     return tuple(slice(0, size) for size in p.shape)
 
 
-def frozen_teacher(images: Tensor) -> Output:
-    """A network that is none of ours, in training mode."""
+def frozen_teacher(images: Tensor, groups: int) -> Output:
+    """A network that is none of ours, in training mode, of groups that go apart."""
     generator = torch.Generator().manual_seed(7)
     weights = [torch.randn(shape, generator=generator) for shape in ((16, 192), (OUTPUT, 16))]
     hidden = F.linear(images.flatten(1), weights[0])
-    normalized = F.batch_norm(hidden, None, None, training=True).relu()
-    return Output(F.linear(normalized, weights[1]), torch.empty(0), [])
+    normalized = torch.cat([F.batch_norm(each, None, None, training=True).relu() for each in hidden.chunk(groups)])
+    embeddings = F.linear(normalized, weights[1])
+    return Output(embeddings, embeddings, [])
 
 
 # --- ours against it ------------------------------------------------------------------------------------------------
 
 
-def learner(of: Pretrained, seed: int = 0, reduce: Callable[[Tensor], None] = lambda tensor: None) -> Learner:
-    return Learner(of, 3, CLASSES, seed, CPU, reduce, frozen_teacher if of.method.teacher else None)
+def learner(
+    of: Pretrained,
+    seed: int = 0,
+    reduce: Callable[[Tensor], None] = lambda tensor: None,
+    passes: Passes | None = None,
+) -> Learner:
+    return Learner(of, 3, CLASSES, seed, CPU, reduce, frozen_teacher if of.method.teacher else None, passes=passes)
 
 
 def batch(of: Pretrained, number: int) -> list[Shard]:
@@ -359,11 +366,12 @@ def rate(of: Pretrained, number: int) -> float:
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("passes", [Passes(1, False), Passes(8, True)], ids=["apart", "together"])
 @pytest.mark.parametrize(("of", "widths"), CASES.values(), ids=CASES.keys())
 def test_three_batches_give_the_losses_weights_and_memory_of_the_plain_method(
-    of: Pretrained, widths: Sequence[list[float]]
+    of: Pretrained, widths: Sequence[list[float]], passes: Passes
 ) -> None:
-    ours = learner(of)
+    ours = learner(of, passes=passes)
     before = ours.flat.values.clone()
     queue = ours.teacher.queue
     plain = Plain(of, ours.flat.parameters, queue and queue.values.clone())

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l.flat import Flat
+from us3l.flat import Flat, pack
 from us3l.models import BACKBONES, backbone
 from us3l.slim import Slimmable, narrow, of_width
 
@@ -57,7 +57,7 @@ def test_outputs_and_gradients_are_those_of_a_plain_network_of_the_leading_slice
         direction = torch.randn(features.shape, generator=torch.Generator().manual_seed(2))
         (features * direction).sum().backward()
         (expected_features * direction).sum().backward()
-        for key, gradient in flat.views(flat.collect(leaves, slices)).items():
+        for key, gradient in flat.views(flat.spread(pack(leaves.values()), slices)).items():
             torch.testing.assert_close(
                 gradient, padded(expected.get_parameter(key).grad, gradient.shape), rtol=1e-9, atol=1e-9, msg=key
             )
@@ -215,7 +215,7 @@ def test_widths_with_batch_norms_of_their_own_are_switchable_networks() -> None:
         by_hand.zero_grad()
         (expected**3).sum().backward()
         (ours**3).sum().backward()
-        gradients = flat.views(flat.collect(leaves, slices))
+        gradients = flat.views(flat.spread(pack(leaves.values()), slices))
         torch.testing.assert_close(gradients["first.weight"], by_hand.first.weight.grad, rtol=1e-9, atol=1e-9)
         norms = {"1_0": "norm.weight", "0_75": "norm.weight@0.75", "0_5": "norm.weight@0.5", "0_25": "norm.weight@0.25"}
         for name, key in norms.items():

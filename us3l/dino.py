@@ -14,7 +14,7 @@ from us3l.views import Views
 def dino(
     student: Views, teacher: Views, center: Tensor, student_temperature: float, teacher_temperature: float
 ) -> Tensor:
-    """The loss of embeddings [B, D] over crossed views; `center` [1, D] is taken off the teacher's."""
+    """The loss of embeddings [..., B, D] over crossed views; `center` [1, D] is taken off the teacher's."""
     centered = teacher[0] - center, teacher[1] - center
     return kl(student, centered, student_temperature, teacher_temperature)
 

@@ -1,5 +1,7 @@
 """All parameters as views into one flat tensor: optimizer, decay, averaging and all-reduce are one operation each."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -31,14 +33,23 @@ class Flat:
         leaves = cut(self.parameters, slices)
         return {name: leaf.requires_grad_(name in self.trainable) for name, leaf in leaves.items()}
 
-    def collect(self, leaves: dict[str, Tensor], slices: dict[str, Slices]) -> Tensor:
-        """The leaves' gradients, flat, zero where a weight was cut away or took no part; the leaves lose theirs."""
+    def spread(self, packed: Tensor, slices: dict[str, Slices]) -> Tensor:
+        """What `pack` made of these slices' gradients, where they belong in the whole [P]; zero everywhere else."""
         gradients = torch.zeros_like(self.values)
-        for name, view in self.views(gradients).items():
-            if name in leaves and leaves[name].grad is not None:
-                view[slices[name]] = leaves[name].grad
-                leaves[name].grad = None
+        views = self.views(gradients)
+        places = [views[name][piece] for name, piece in slices.items()]
+        for place, part in zip(places, packed.split([place.numel() for place in places]), strict=True):
+            place.copy_(part.view(place.shape))
         return gradients
+
+
+def pack(leaves: Iterable[Tensor]) -> Tensor:
+    """The leaves' gradients, one after the other; the leaves lose theirs."""
+    leaves = list(leaves)
+    packed = torch.cat([leaf.grad.flatten() for leaf in leaves])
+    for leaf in leaves:
+        leaf.grad = None
+    return packed
 
 
 def pairwise_sum(parts: list[Tensor]) -> Tensor:

@@ -6,10 +6,11 @@ from torch import nn
 from us3l import checkpoint
 from us3l.models import backbone
 from us3l.models.heads import Network
+from us3l.passes import Encoder
 from us3l.plan import RunPlan
 from us3l.provenance import require_params, require_place
 from us3l.slim import Slimmable, of_width
-from us3l.teacher import ENCODER, Encoder
+from us3l.teacher import ENCODER
 
 
 def frozen_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.device) -> tuple[Encoder, str]:
@@ -36,4 +37,4 @@ def frozen_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.d
     encoder = {name: each for name, each in parameters.items() if name.startswith(ENCODER)}
     checkpoint.require_shapes(path, weights, encoder, run.backbone, width)
     weights = {name: each.to(device) for name, each in weights.items()}
-    return lambda view: network(weights, width, view, None), about["seal"]
+    return lambda images, groups: network(weights, width, images, None, groups=groups), about["seal"]

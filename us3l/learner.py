@@ -13,16 +13,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from us3l.feature_losses import FEATURE_LOSSES
-from us3l.flat import Flat, pairwise_sum
+from us3l.flat import Flat, pack, pairwise_sum
 from us3l.models import backbone
 from us3l.models.blueprint import blueprint
 from us3l.models.heads import Head, Output, network, project
 from us3l.objectives import Target, in_full, loss, student_views
 from us3l.optimizers import SGD, AdamW
 from us3l.params.training import Pretrained
+from us3l.passes import Encoder, Passes, passes_on
 from us3l.regularize import add_gradient, batch_norm_names, coefficients
 from us3l.slim import Slimmable
-from us3l.teacher import Encoder, Teacher
+from us3l.teacher import Teacher
 from us3l.views import Shard
 
 PROJECTIONS = "feature_projections."
@@ -32,7 +33,8 @@ class Learner:
     """The online network, its teacher, and what the optimizer keeps.
 
     `reduce` adds a tensor up over all processes, in place. `frozen` is the teacher of a method that names one. sides: H
-    and W of the images, which a user's own network may need.
+    and W of the images, which a user's own network may need; passes: how the images go through the networks, by
+    default what suits the device.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Learner:
         reduce: Callable[[Tensor], None],
         frozen: Encoder | None = None,
         sides: Sequence[int] | None = None,
+        passes: Passes | None = None,
     ) -> None:
         self.run, self.method, self.reduce = run, run.method, reduce
+        self.passes = passes or passes_on(device, run)
         widest = run.sampling.widest
         plain = partial(backbone, run.backbone, in_channels=in_channels, sides=sides)
         teacher = blueprint(lambda: plain(widest))
@@ -62,7 +66,7 @@ class Learner:
         optimizer = {"sgd": SGD, "adamw": AdamW}[run.optimizer.kind]
         self.optimizer = optimizer(run.optimizer, self.flat.values, sizes)
         self.moving: set[str] = set()  # the parameters that have had a gradient
-        self.teacher = Teacher(run, self.network, self.flat, seed, reduce, frozen)
+        self.teacher = Teacher(run, self.network, self.flat, seed, reduce, frozen, self.passes)
         self._strengths_of_epoch: dict[tuple[int, bool, int], tuple[Tensor, set[str]]] = {}
 
     def step(self, shards: Sequence[Shard], widths: Sequence[float], epoch: float, lr: float) -> Tensor:
@@ -71,6 +75,7 @@ class Learner:
         Returns [widths, 2]: the loss without regularizer, and the spread of the embeddings, as this process's share of
         the mean over all shards (their sum over the processes is the mean).
         """
+        pieces = self.passes.pieces(shards)
         shares, targets, of_widest = [], [], []
         for width in widths:
             own_target = width == widths[0] or self.method.distillation is None
@@ -79,9 +84,9 @@ class Learner:
                 self.teacher.move(epoch)
             if own_target:
                 with self._precision():
-                    targets = self.teacher.targets(shards, width, epoch)
+                    targets = self.teacher.targets(pieces, width, epoch)
             head: Head = "predictor" if has_base_head else "distillation_predictor"
-            gradients, share = self._backward(shards, width, head, targets, own_target, epoch)
+            gradients, share = self._backward(pieces, width, head, targets, own_target, epoch)
             self._update(gradients, width, epoch, lr)
             shares.append(share)
             of_widest = of_widest or targets
@@ -90,35 +95,48 @@ class Learner:
 
     def _backward(
         self,
-        shards: Sequence[Shard],
+        pieces: Sequence[Sequence[Shard]],
         width: float,
         head: Head,
         targets: list[Target],
         own_target: bool,
         epoch: float,
     ) -> tuple[Tensor, Tensor]:
-        """The gradients [P] of one width, and its share of loss and spread [2].
+        """The gradients [P] of one width, over all processes, and this one's share of loss and spread [2].
 
         Where the student is its own teacher, this adds the missing targets.
         """
         slices = self.network.slices(width)
         weights = self.flat.leaves(slices)
         gradients, parts = [], []
-        for index, shard in enumerate(shards):
+        for index, piece in enumerate(pieces):
             with self._precision():
-                seen = [shard.views[view] for view in self._student_views(own_target)]
-                outputs = [self.network(weights, width, view, head) for view in seen]
+                outputs = self._student(piece, weights, width, head, own_target)
                 if len(targets) == index:
-                    targets.append(self.teacher.to_target(shard, outputs, epoch))
-                if self.method.features and not own_target:
-                    skeleton = self.network.skeleton(width)
-                    outputs = [each._replace(maps=project(skeleton, weights, each.maps)) for each in outputs]
-            value = self._loss(outputs, targets[index], own_target) / self.run.batch.shards
+                    targets.append(self.teacher.to_target(piece, outputs, epoch))
+            share = len(piece) / self.run.batch.shards
+            value = self._loss(outputs, targets[index], own_target, len(piece)) * share
             value.backward()
-            self.moving |= {name for name, leaf in weights.items() if leaf.grad is not None}
-            gradients.append(self.flat.collect(weights, slices))
-            parts.append(torch.stack((value.detach(), _spread(outputs[0].projection) / self.run.batch.shards)))
-        return pairwise_sum(gradients), pairwise_sum(parts)
+            moved = [name for name, leaf in weights.items() if leaf.grad is not None]
+            gradients.append(pack(weights[name] for name in moved))
+            projections = outputs[0].projection.unflatten(0, (len(piece), -1))
+            parts.append(torch.stack((value.detach(), _spread(projections) * share)))
+        self.moving.update(moved)
+        packed = pairwise_sum(gradients)
+        self.reduce(packed)
+        return self.flat.spread(packed, {name: slices[name] for name in moved}), pairwise_sum(parts)
+
+    def _student(
+        self, piece: Sequence[Shard], weights: dict[str, Tensor], width: float, head: Head, own_target: bool
+    ) -> list[Output]:
+        """What the network of a width makes of each view that its losses look at."""
+        views = [[shard.views[view] for shard in piece] for view in self._student_views(own_target)]
+        encode = lambda images, groups: self.network(weights, width, images, head, groups=groups)  # noqa: E731
+        outputs = self.passes.outputs(encode, views)
+        if not self.method.features or own_target:
+            return outputs
+        skeleton = self.network.skeleton(width)
+        return [output._replace(maps=project(skeleton, weights, output.maps)) for output in outputs]
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, by name."""
@@ -141,10 +159,10 @@ class Learner:
             return student_views(self.method.base)
         return range(2) if self.method.features else student_views(self.method.distillation)
 
-    def _loss(self, outputs: list[Output], target: Target, own_target: bool) -> Tensor:
+    def _loss(self, outputs: list[Output], target: Target, own_target: bool, shards: int) -> Tensor:
         """The base loss of a network against its own target, the distillation losses of the others."""
         method = self.method
-        student = in_full(output.prediction for output in outputs)
+        student = in_full(output.prediction.unflatten(0, (shards, -1)) for output in outputs)
         if own_target:
             return loss(method.base, student, target, method)
         value = method.distillation_strength * loss(method.distillation, student, target, method)
@@ -155,7 +173,6 @@ class Learner:
 
     def _update(self, gradients: Tensor, width: float, epoch: float, lr: float) -> None:
         """One step of the optimizer on the whole of the weights, whatever the width."""
-        self.reduce(gradients)
         strengths, drawn = self._strengths(int(epoch), width == 1.0)
         decay = None if self.run.regularizer else strengths
         if self.run.regularizer:
@@ -200,9 +217,10 @@ class Learner:
 
 
 def _spread(embeddings: Tensor) -> Tensor:
-    """How far normalized embeddings [B, D] spread: 1 when they fill the sphere evenly, 0 when they have collapsed.
+    """How far normalized embeddings [S, B, D] spread: 1 when they fill the sphere evenly, 0 when they have collapsed.
 
-    The mean over dimensions of the standard deviation, times sqrt(D) (SimSiam, arXiv 2011.10566, section 4.1).
+    The mean over shards and dimensions of the standard deviation, times sqrt(D) (SimSiam, arXiv 2011.10566, section
+    4.1).
     """
-    normalized = F.normalize(embeddings.detach().float(), dim=1)
-    return normalized.std(0).mean() * embeddings.shape[1] ** 0.5
+    normalized = F.normalize(embeddings.detach().float(), dim=2)
+    return normalized.std(1).mean() * embeddings.shape[2] ** 0.5

@@ -14,11 +14,11 @@ from us3l.views import Views, crossed
 
 
 class Target(NamedTuple):
-    """What a shard's student is held against.
+    """What the student of S shards of B images is held against.
 
-    embeddings: the teacher's, [B, D] each, by view; maps: its feature maps of each view; labels: [B]. Of the whole
-    batch: keys: [N, D], by view, in which the shard begins at row `first`. Kept from earlier steps: queue: [K, D];
-    center: [1, D]. sharpness: DINO's temperature of the teacher.
+    embeddings: the teacher's, [S, B, D] each, by view; maps: its feature maps of each view; labels: [S, B]. Of the
+    whole batch: keys: [N, D], by view, in which the shards begin at row `first`. Kept from earlier steps: queue:
+    [K, D]; center: [1, D]. sharpness: DINO's temperature of the teacher.
     """
 
     embeddings: dict[int, Tensor]
@@ -35,7 +35,7 @@ class Target(NamedTuple):
         return self.embeddings[0], self.embeddings[1]
 
 
-Student = tuple[Tensor, ...]  # embeddings [B, D] of the views that the loss looks at
+Student = tuple[Tensor, ...]  # embeddings [S, B, D] of the views that the loss looks at
 
 _OF_PAIRS = {
     "cosine": losses.cosine,
@@ -64,8 +64,8 @@ LOSSES: dict[str, Callable[[Student, Target, Method], Tensor]] = {
     "queue-soft-labels": lambda s, t, m: losses.queue_soft_labels(
         s[0], t.embeddings[0], t.queue, m.student_temperature, m.teacher_temperature
     ),
-    "cross-entropy": lambda s, t, m: F.cross_entropy(s[0], t.labels),
-    "soft-labels": lambda s, t, m: losses.soft_cross_entropy(s[0], t.embeddings[0].softmax(1)),
+    "cross-entropy": lambda s, t, m: F.cross_entropy(s[0].flatten(0, -2), t.labels.flatten()),
+    "soft-labels": lambda s, t, m: losses.soft_cross_entropy(s[0], t.embeddings[0].softmax(-1)),
 }
 
 # The losses that look at one view of the student: the first. Which views of the teacher's those look at.

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from us3l.ghost import keep_apart
 from us3l.models.blueprint import blueprint
 
 Builder = Callable[[float], nn.Module]
@@ -24,7 +26,8 @@ class Slimmable:
 
     def __init__(self, builder: Builder, own_norms: Collection[float] = ()) -> None:
         self.builder, self.own_norms = builder, own_norms
-        self.skeleton = lru_cache(maxsize=256)(lambda width: _skeleton(builder, width))
+        self.groups = 1  # of images that are in a forward pass
+        self.skeleton = lru_cache(maxsize=256)(self._skeleton)
         self._slices = lru_cache(maxsize=256)(self._slices_of)
 
     def initial(self, width: float) -> dict[str, Tensor]:
@@ -40,6 +43,19 @@ class Slimmable:
         """For each name the slices that cut the widest network's tensor to its shape at `width`."""
         return dict(self._slices(width).values())
 
+    def _skeleton(self, width: float) -> nn.Module:
+        """The network's code and shapes; only buffers have storage, and BatchNorms know batch statistics only."""
+        network = blueprint(lambda: self.builder(width))
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                keep_apart(module, lambda: self.groups)
+        if names := [name for name, _ in network.named_buffers()]:
+            with torch.random.fork_rng(devices=[]):
+                real = self.builder(width)
+            for name in names:
+                _set_buffer(network, name, real.get_buffer(name))
+        return network.train()
+
     def _slices_of(self, width: float) -> dict[str, tuple[str, Slices]]:
         """By the names of the network of `width`: whose weights it takes, and which part of them."""
         network = self.skeleton(width)
@@ -49,12 +65,13 @@ class Slimmable:
             for name, parameter in network.named_parameters()
         }
 
-    def __call__(self, weights: dict[str, Tensor], width: float, *inputs: Any) -> Any:
+    def __call__(self, weights: dict[str, Tensor], width: float, *inputs: Any, groups: int = 1) -> Any:
         """Run the network of `width` in training mode on weights already cut to that width.
 
-        Its buffers, such as tables of positions, go where the first input is.
+        Its buffers, such as tables of positions, go where the first input is, [groups * B, ...]: BatchNorms take the
+        statistics of each group.
         """
-        skeleton = self.skeleton(width)
+        skeleton, self.groups = self.skeleton(width), groups
         _move_buffers(skeleton, inputs[0].device)
         values = {name: weights[source] for name, (source, _) in self._slices(width).items() if source in weights}
         return functional_call(skeleton, values, inputs)
@@ -82,21 +99,6 @@ def narrow(weights: dict[str, Tensor], network: nn.Module) -> nn.Module:
         for name, parameter in network.named_parameters():
             parameter.copy_(weights[name][tuple(slice(size) for size in parameter.shape)])
     return network
-
-
-def _skeleton(builder: Builder, width: float) -> nn.Module:
-    """The network's code and shapes; only buffers have storage, and BatchNorms know batch statistics only."""
-    network = blueprint(lambda: builder(width))
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.track_running_stats = False
-            module.running_mean = module.running_var = module.num_batches_tracked = None
-    if names := [name for name, _ in network.named_buffers()]:
-        with torch.random.fork_rng(devices=[]):
-            real = builder(width)
-        for name in names:
-            _set_buffer(network, name, real.get_buffer(name))
-    return network.train()
 
 
 def _move_buffers(network: nn.Module, device: torch.device) -> None:

@@ -14,13 +14,12 @@ from us3l.flat import Flat, cut
 from us3l.models.heads import Output
 from us3l.objectives import ONE_VIEW, Target, in_full, teacher_views
 from us3l.params.training import Pretrained
+from us3l.passes import Encoder, Passes
 from us3l.queue import Queue
 from us3l.slim import Slimmable
 from us3l.views import Shard
 
 ENCODER = ("backbone.", "projector.")
-
-Encoder = Callable[[Tensor], Output]  # of images [B, C, H, W]
 
 
 class Teacher:
@@ -37,9 +36,10 @@ class Teacher:
         seed: int,
         reduce: Callable[[Tensor], None],
         frozen: Encoder | None,
+        passes: Passes,
     ) -> None:
         self.run, self.method, self.network, self.online = run, run.method, network, online
-        self.reduce, self.frozen = reduce, frozen
+        self.reduce, self.frozen, self.passes = reduce, frozen, passes
         self.momentum_encoder = online.values[: _encoder_size(online)].clone() if self.moves else None
         device, method = online.values.device, run.method
         self.queue = Queue(method.queue, method.output, seed, device) if method.queue else None
@@ -58,19 +58,22 @@ class Teacher:
         return {name: tensor for name, tensor in state.items() if tensor is not None}
 
     @torch.no_grad()
-    def targets(self, shards: Sequence[Shard], width: float, epoch: float) -> list[Target]:
-        """What the losses compare with where a network apart is the teacher; nothing where the student is its own."""
+    def targets(self, pieces: Sequence[Sequence[Shard]], width: float, epoch: float) -> list[Target]:
+        """What each piece is compared with where a network apart teaches; nothing where the student teaches itself."""
         encode = self.frozen or self._momentum_encode(width)
         if encode is None:
             return []
         views = teacher_views(self.method)
-        outputs = [[encode((shard.shuffled or shard.views)[view]) for view in views] for shard in shards]
-        targets = [self.to_target(shard, given, epoch, views) for shard, given in zip(shards, outputs, strict=True)]
-        if shards[0].order is None and "contrastive" not in self.method.losses:
+        targets = []
+        for piece in pieces:
+            seen = [[(shard.shuffled or shard.views)[view] for shard in piece] for view in views]
+            targets.append(self.to_target(piece, self.passes.outputs(encode, seen), epoch, views))
+        order = pieces[0][0].order
+        if order is None and "contrastive" not in self.method.losses:
             return targets
         keys = {view: self._gather(targets, view) for view in views}
-        if shards[0].order is not None:
-            where = shards[0].order.argsort()
+        if order is not None:
+            where = order.argsort()
             keys = {view: gathered[where] for view, gathered in keys.items()}
         return [target._replace(keys=keys, embeddings=_rows(keys, target)) for target in targets]
 
@@ -82,17 +85,19 @@ class Teacher:
         encoder = self.online.views(self.momentum_encoder)
         slices = {name: piece for name, piece in self.network.slices(teacher_width).items() if name in encoder}
         weights = cut(encoder, slices)
-        return lambda view: self.network(weights, teacher_width, view, None)
+        return lambda images, groups: self.network(weights, teacher_width, images, None, groups=groups)
 
-    def to_target(self, shard: Shard, outputs: list[Output], epoch: float, views: Sequence[int] = (0, 1)) -> Target:
+    def to_target(
+        self, piece: Sequence[Shard], outputs: list[Output], epoch: float, views: Sequence[int] = (0, 1)
+    ) -> Target:
         """What a teacher's outputs of these views are to the losses."""
-        embeddings = in_full(output.projection.detach() for output in outputs)
+        embeddings = [output.projection.detach().unflatten(0, (len(piece), -1)) for output in outputs]
         return Target(
-            embeddings=dict(zip(views, embeddings, strict=False)),
+            embeddings=dict(zip(views, in_full(embeddings), strict=False)),
             maps=[[each.detach() for each in output.maps] for output in outputs],
-            labels=shard.labels,
+            labels=None if piece[0].labels is None else torch.stack([shard.labels for shard in piece]),
             keys={},
-            first=shard.number * len(shard.views[0]),
+            first=piece[0].number * len(piece[0].views[0]),
             queue=self.queue and self.queue.values,
             center=self.center,
             sharpness=dino.teacher_temperature(int(epoch), self.method.teacher_temperature),
@@ -100,10 +105,10 @@ class Teacher:
 
     def _gather(self, targets: list[Target], view: int) -> Tensor:
         """The teacher's embeddings of a whole batch [N, D], from all processes."""
-        rows, dimension = targets[0].embeddings[view].shape
-        gathered = targets[0].embeddings[view].new_zeros(rows * self.run.batch.shards, dimension)
-        for target in targets:
-            gathered[target.first : target.first + rows] = target.embeddings[view]
+        known = [target.embeddings[view].flatten(0, 1) for target in targets]
+        gathered = known[0].new_zeros(self.run.batch.size, known[0].shape[1])
+        for target, rows in zip(targets, known, strict=True):
+            gathered[target.first : target.first + len(rows)] = rows
         self.reduce(gathered)
         return gathered
 
@@ -136,6 +141,7 @@ def _encoder_size(online: Flat) -> int:
 
 
 def _rows(keys: dict[int, Tensor], target: Target) -> dict[int, Tensor]:
-    """Of the embeddings of a whole batch those of a target's shard."""
-    count = len(next(iter(target.embeddings.values())))
-    return {view: of_batch[target.first : target.first + count] for view, of_batch in keys.items()}
+    """Of the embeddings of a whole batch those of a target's shards."""
+    shards, images, _ = next(iter(target.embeddings.values())).shape
+    mine = slice(target.first, target.first + shards * images)
+    return {view: of_batch[mine].unflatten(0, (shards, images)) for view, of_batch in keys.items()}

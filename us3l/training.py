@@ -16,10 +16,10 @@ from us3l.data.stream import Stream
 from us3l.distributed import World
 from us3l.errors import Interrupted, UserError
 from us3l.learner import Learner
+from us3l.passes import Encoder
 from us3l.plan import RunPlan
 from us3l.progress import Progress
 from us3l.schedule import learning_rate
-from us3l.teacher import Encoder
 from us3l.views import Shard
 from us3l.widths import sample
 

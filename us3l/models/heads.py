@@ -27,6 +27,12 @@ class Output(NamedTuple):
     prediction: Tensor
     maps: list[Tensor]
 
+    def chunk(self, count: int) -> list["Output"]:
+        """The outputs of equal parts of the images."""
+        projections, predictions = self.projection.chunk(count), self.prediction.chunk(count)
+        maps = zip(*(each.chunk(count) for each in self.maps), strict=True) if self.maps else [()] * count
+        return [Output(*each[:2], list(each[2])) for each in zip(projections, predictions, maps, strict=True)]
+
 
 def network(method: Method, backbone: nn.Module, teacher: nn.Module, classes: int) -> nn.Module:
     """Images [B, C, H, W] to an `Output`, by way of a `Head` or None: all that is trained, at one width.

@@ -127,11 +127,15 @@ class Regularizer(Closed):
 
 
 class Resources(Closed):
-    """What one training asks of the machine; it changes the speed, never the result, so no fingerprint holds it."""
+    """What one training asks of the machine; it changes the speed, never the result, so no fingerprint holds it.
+
+    `shards_at_once` is for a GPU whose memory does not hold all shards of a process together, which are the default.
+    """
 
     gpus: Whole = 1
     threads: Count = 1
     memory_mb: Count = 2000
+    shards_at_once: Count | None = None
 
 
 Backbone = Literal[
