@@ -135,9 +135,9 @@ def test_bfloat16_is_rounded_once(case: Case, interpreter: ProcessPoolExecutor) 
     interpreter.submit(check, case, torch.bfloat16, "cpu").result()
 
 
-def not_a_number_passes() -> None:
+def not_a_number_passes(device: str) -> None:
     case = Case((4, 8, 2, 2), 2, shortcut=False)
-    (x, weight, bias, _), dy = made(case, torch.float32, "cpu")
+    (x, weight, bias, _), dy = made(case, torch.float32, device)
     x[0, 3, 1, 1] = torch.nan
     y, dx, *_ = run(fused, case, [x, weight, bias, None], dy)
     for each in (y, dx):
@@ -145,7 +145,7 @@ def not_a_number_passes() -> None:
 
 
 def test_what_is_not_a_number_does_not_vanish_in_the_relu(interpreter: ProcessPoolExecutor) -> None:
-    interpreter.submit(not_a_number_passes).result()
+    interpreter.submit(not_a_number_passes, "cpu").result()
 
 
 def any_layout_is_read() -> None:
@@ -212,11 +212,23 @@ def test_every_kernel_compiles_and_moves_16_bytes_at_once(
             assert "global.v4.b32" in kernel.asm["ptx"] and "global.b16" not in kernel.asm["ptx"]
 
 
+def test_widths_share_kernels(compiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton.runtime.driver, "_active", Absent(90))
+    for channels in (40, 72, 200):
+        run(fused, case := Case((4, channels, 4, 4), 2), *made(case, torch.bfloat16, "cpu"))
+    assert len(compiled) == 15 and len({id(kernel) for kernel in compiled}) == 5
+
+
 @on_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", [*OPTIONS, *SHAPES, Case((256, 200, 32, 32), 2), Case((1024, 2048), 8)], ids=str)
 def test_a_gpu_computes_what_batch_norms_of_the_groups_do(case: Case, dtype: torch.dtype) -> None:
     check(case, dtype, "cuda")
+
+
+@on_gpu
+def test_what_is_not_a_number_does_not_vanish_on_a_gpu() -> None:
+    not_a_number_passes("cuda")
 
 
 @on_gpu

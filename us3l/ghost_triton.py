@@ -7,12 +7,13 @@ added up in a fixed order, so that the same input has the same result to the las
 
 How often a tensor of the layer's size is read or written, counted from the code, forward + backward:
 
-                                here                               batch_norm, add and relu, one after another
-    BatchNorm                   3 + 5                               8 = 3 + 5
-    BatchNorm, ReLU             3 + 5, the ReLU's mask from x      13 = 5 + 8
-    BatchNorm, shortcut, ReLU   4 + 7, the mask from y             16 = 8 + 8
+                                here           batch_norm, add and relu, one after another
+    BatchNorm                    8 = 3 + 5      8 = 3 + 5
+    BatchNorm, ReLU              8 = 3 + 5     13 = 5 + 8
+    BatchNorm, shortcut, ReLU   11 = 4 + 7     16 = 8 + 8
 
-There, to cut the batch into groups and to join them again is 2 + 2 more.
+The ReLU's mask is computed from x again, or read off the result where there is a shortcut. For batch_norm, to cut the
+batch into groups and to join them again is 2 + 2 more.
 
 Images and channels are counted in arguments, not in code: all widths share a few compilations. A kernel is compiled
 when it is first called, so warm up before capturing a CUDA graph; nothing else waits for the GPU or asks it anything.
