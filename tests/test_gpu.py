@@ -97,6 +97,20 @@ def test_losses_are_the_cpus_within_rounding(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @on_gpu
+def test_a_step_never_makes_the_host_wait_for_the_gpu() -> None:
+    run = Pretrained.model_validate(RUN | {"precision": "bfloat16"}, strict=False)
+    learner = Learner(run, 1, 0, seed=0, device=GPU, reduce=lambda tensor: None)
+    shards = [Shard(tuple(torch.randn(2, 64, 1, 8, 8, device=GPU)), number) for number in range(2)]
+    for _ in range(2):  # the first steps of an epoch compile kernels and copy the decay of each element
+        learner.step(shards, [1.0, 0.6, 0.25], 3, 0.05)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learner.step(shards, [1.0, 0.6, 0.25], 3, 0.05)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@on_gpu
 def test_bfloat16_stays_close_to_float32() -> None:
     torch.testing.assert_close(losses(GPU, "bfloat16"), losses(GPU, "float32"), rtol=0.05, atol=0.05)
 

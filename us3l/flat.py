@@ -16,6 +16,7 @@ class Flat:
         self.values = torch.cat([parameter.detach().flatten() for parameter in parameters.values()]).to(device)
         self.trainable = {name for name, parameter in parameters.items() if parameter.requires_grad}
         self.parameters = self.views(self.values)
+        self._gradients = torch.empty_like(self.values)
 
     def views(self, buffer: Tensor) -> dict[str, Tensor]:
         """Each parameter's stretch of a flat buffer, in its own shape; the buffer may end before the last of them."""
@@ -34,13 +35,15 @@ class Flat:
         return {name: leaf.requires_grad_(name in self.trainable) for name, leaf in leaves.items()}
 
     def spread(self, packed: Tensor, slices: dict[str, Slices]) -> Tensor:
-        """What `pack` made of these slices' gradients, where they belong in the whole [P]; zero everywhere else."""
-        gradients = torch.zeros_like(self.values)
-        views = self.views(gradients)
+        """What `pack` made of these slices' gradients, where they belong in the whole [P]; zero everywhere else.
+
+        The next call writes to the same memory.
+        """
+        views = self.views(self._gradients.zero_())
         places = [views[name][piece] for name, piece in slices.items()]
         for place, part in zip(places, packed.split([place.numel() for place in places]), strict=True):
             place.copy_(part.view(place.shape))
-        return gradients
+        return self._gradients
 
 
 def pack(leaves: Iterable[Tensor]) -> Tensor:
