@@ -68,7 +68,7 @@ def world(device: torch.device) -> Iterator[World]:
     # The first process may have to wait until another training of the same recipe is done.
     distributed.init_process_group(backend, timeout=timedelta(days=7))
     try:
-        yield World(distributed.get_rank(), size, device, _groups(distributed.get_rank(), size))
+        yield World(distributed.get_rank(), size, device, _groups(distributed.get_rank(), size, device))
     finally:
         distributed.destroy_process_group()
 
@@ -82,12 +82,12 @@ def _end_with_the_launcher() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _groups(rank: int, size: int) -> tuple[distributed.ProcessGroup, ...]:
+def _groups(rank: int, size: int, device: torch.device) -> tuple[distributed.ProcessGroup, ...]:
     """Groups that add up a tensor over all processes, one after the other.
 
-    With a power of two of processes, pairs of neighbours, of neighbouring pairs, and so on; else all at once.
+    On CPUs, with a power of two of processes, pairs of neighbours, of neighbouring pairs, and so on; else all at once.
     """
-    if size & (size - 1):
+    if device.type == "cuda" or size & (size - 1):
         return (distributed.group.WORLD,)
     mine = []
     for distance in (1 << power for power in range(size.bit_length() - 1)):
