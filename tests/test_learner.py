@@ -1,5 +1,6 @@
 """The training step against the same method written with ordinary modules, torch.optim.SGD and autograd."""
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from us3l.errors import UserError
 from us3l.learner import Learner, _spread
 from us3l.models import backbone
-from us3l.models.heads import Head, Network
+from us3l.models.heads import Head, Network, Output
 from us3l.objectives import Target, loss
 from us3l.params.training import Pretrained, Resources
-from us3l.passes import Passes, passes_on
+from us3l.passes import CACHE, Passes, passes_on
 from us3l.regularize import batch_norm_names
 from us3l.views import Shard
 
@@ -175,7 +176,7 @@ CASES = {
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("passes", [Passes(1, False), Passes(2, True)], ids=["apart", "together"])
+@pytest.mark.parametrize("passes", [Passes(1, 0), Passes(2, math.inf)], ids=["apart", "together"])
 @pytest.mark.parametrize("of", CASES.values(), ids=CASES.keys())
 def test_three_batches_give_the_losses_and_weights_of_the_plain_method(of: Pretrained, passes: Passes) -> None:
     ours = learner(of, passes=passes)
@@ -297,12 +298,27 @@ def test_only_the_gradients_of_a_widths_own_channels_are_added_up_over_the_proce
         assert size == sum(p.numel() for name, p in parameters if not name.startswith(head))
 
 
-def test_a_gpu_sees_a_whole_batch_and_a_cpu_one_view_of_one_shard_at_a_time() -> None:
+def test_a_gpu_sees_a_whole_batch_and_a_cpu_one_shard_at_a_time() -> None:
     of = run("simclr", "infonce", size=32, shards=4)
     gpu, few = torch.device("cuda"), of.model_copy(update={"resources": Resources(shards_at_once=2)})
     own = of.model_copy(update={"backbone": "networks.mine:tiny"})
-    assert passes_on(gpu, of) == Passes(4, True) and passes_on(gpu, few) == Passes(2, True)
-    assert passes_on(CPU, of) == passes_on(CPU, few) == passes_on(gpu, own) == Passes(1, False)
+    assert passes_on(gpu, of) == Passes(4, math.inf) and passes_on(gpu, few) == Passes(2, math.inf)
+    assert passes_on(CPU, of) == passes_on(CPU, few) == Passes(1, CACHE)
+    assert passes_on(CPU, own) == passes_on(gpu, own) == Passes(1, 0)
+
+
+@pytest.mark.parametrize(("size", "seen"), [(64, [(128, 2)]), (65, [(65, 1), (65, 1)])])
+def test_views_go_together_where_a_cache_holds_them(size: int, seen: list[tuple[int, int]]) -> None:
+    calls = []
+
+    def encode(images: Tensor, groups: int) -> Output:
+        calls.append((len(images), groups))
+        return Output(images.flatten(1), images.flatten(1), [])
+
+    views = [torch.full((size, 1, 8, 8), float(view)) for view in range(2)]
+    outputs = Passes(1, CACHE).outputs(encode, [[view] for view in views])
+    assert calls == seen
+    assert [output.projection.unique().tolist() for output in outputs] == [[0.0], [1.0]]
 
 
 def test_the_spread_is_one_for_random_directions_and_zero_for_equal_ones() -> None:

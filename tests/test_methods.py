@@ -366,7 +366,7 @@ def rate(of: Pretrained, number: int) -> float:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("passes", [Passes(1, False), Passes(8, True)], ids=["apart", "together"])
+@pytest.mark.parametrize("passes", [Passes(1, 0), Passes(8, math.inf)], ids=["apart", "together"])
 @pytest.mark.parametrize(("of", "widths"), CASES.values(), ids=CASES.keys())
 def test_three_batches_give_the_losses_weights_and_memory_of_the_plain_method(
     of: Pretrained, widths: Sequence[list[float]], passes: Passes

@@ -1,9 +1,9 @@
-"""How many of a step's images go through a network in one forward pass: all on a GPU, one view of one shard on a CPU.
+"""How many of a step's images go through a network in one forward pass: all on a GPU, what the cache holds on a CPU.
 
-A GPU is busy with few but large operations. A CPU is faster with what its cache holds, and shard by shard every number
-of processes computes the same bits.
+A GPU is busy with few but large operations. Shard by shard, every number of processes computes the same bits on a CPU.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,13 +16,15 @@ from us3l.views import Shard
 
 Encoder = Callable[[Tensor, int], Output]  # of images [groups * B, C, H, W], and the number of groups
 
+CACHE = 2**13  # pixels, of which a layer of 32 channels takes a megabyte
+
 
 @dataclass(frozen=True)
 class Passes:
-    """shards: how many go together; views: whether both of their views do."""
+    """shards: how many go together; pixels: up to how many images of both views do, which else go one by one."""
 
     shards: int
-    views: bool
+    pixels: float
 
     def pieces(self, shards: Sequence[Shard]) -> list[Sequence[Shard]]:
         """The shards that go together."""
@@ -30,10 +32,10 @@ class Passes:
 
     def outputs(self, encode: Encoder, views: Sequence[Sequence[Tensor]]) -> list[Output]:
         """What is made of each view: of its shards, [B, C, H, W] each, one after the other."""
-        if not self.views:
-            return [encode(torch.cat(list(shards)), len(shards)) for shards in views]
         groups = [shard for shards in views for shard in shards]
-        return encode(torch.cat(groups), len(groups)).chunk(len(views))
+        if sum(group[:, 0].numel() for group in groups) <= self.pixels:
+            return encode(torch.cat(groups), len(groups)).chunk(len(views))
+        return [encode(torch.cat(list(shards)), len(shards)) for shards in views]
 
 
 def passes_on(device: torch.device, run: Pretrained) -> Passes:
@@ -41,6 +43,8 @@ def passes_on(device: torch.device, run: Pretrained) -> Passes:
 
     A user's own network sees one view of one shard, on a GPU too: only BatchNorms are known to keep groups apart.
     """
-    together = device.type == "cuda" and not is_own(run.backbone)
-    at_once = run.resources.shards_at_once or run.batch.shards
-    return Passes(at_once if together else 1, together)
+    if is_own(run.backbone):
+        return Passes(1, 0)
+    if device.type == "cuda":
+        return Passes(run.resources.shards_at_once or run.batch.shards, math.inf)
+    return Passes(1, CACHE)
