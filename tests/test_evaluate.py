@@ -13,7 +13,7 @@ from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor, nn
 
 from us3l.calibrate import batches, settle_statistics
-from us3l.classifier import Classifier, linear_layer
+from us3l.classifier import Classifiers, linear_layer
 from us3l.data.store import Split, Store
 from us3l.errors import UserError
 from us3l.linear import answers, train
@@ -120,8 +120,10 @@ def pixels_network() -> nn.Module:
     return backbone("pixels", 1.0, 1)
 
 
-def weights(of: Classifier) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in of.layer.parameters()])
+def weights(of: Classifiers) -> list[Tensor]:
+    """Of each classifier, those that torch's layer has, one after the other, then the biases."""
+    parts = zip(of.weights.split(of.sizes), of.biases, strict=True)
+    return [torch.cat([weight.T.flatten(), bias]) for weight, bias in parts]
 
 
 def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
@@ -130,7 +132,7 @@ def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
     features = torch.cat([pixels(images).flatten(1), torch.ones(len(images), 1)], 1).double()
     weight = torch.cat([layer.weight, layer.bias[:, None]], 1).detach().double()
     velocity = torch.zeros_like(weight)
-    (ours,) = train([pixels_network()], evaluated(images, labels, seed), protocol())
+    (ours,) = weights(train([pixels_network()], evaluated(images, labels, seed), protocol()))
     for epoch, lr in enumerate((0.5, 0.05)):
         order = permutation(seed, Purpose.LINEAR_ORDER, epoch, 60, CPU).tolist()
         for start in range(0, 60, 16):
@@ -139,24 +141,24 @@ def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
             velocity = 0.9 * velocity + error.T @ features[batch] / len(batch) + 0.01 * weight
             weight = weight - lr * velocity
     torch.testing.assert_close(
-        weights(ours).double(), torch.cat([weight[:, :-1].flatten(), weight[:, -1]]), rtol=1e-4, atol=1e-5
+        ours.double(), torch.cat([weight[:, :-1].flatten(), weight[:, -1]]), rtol=1e-4, atol=1e-5
     )
 
 
 def test_lars_moves_weight_and_bias_each_in_proportion_to_its_own_norm() -> None:
-    ours = Classifier(linear_layer(64, 3, 0, CPU), protocol(trust=0.02).optimizer)
+    ours = Classifiers([64], 3, protocol(trust=0.02).optimizer, 0, CPU)
     features = torch.randn(12, 64, generator=torch.Generator().manual_seed(0))
-    ours.layer.bias.data.copy_(torch.tensor([0.3, -0.2, 0.1]))
+    ours.biases[0] = torch.tensor([0.3, -0.2, 0.1])
     labels, velocity, lr = torch.arange(12) % 3, [0.0, 0.0], 0.5
-    weight, bias = (p.detach().clone() for p in ours.layer.parameters())
+    weight, bias = ours.weights.T.clone(), ours.biases[0].clone()
     for _ in range(2):
         error = ((features @ weight.T + bias).softmax(1) - torch.eye(3)[labels]) / 12
         for index, (p, gradient) in enumerate(((weight, error.T @ features), (bias, error.sum(0)))):
             rate = 0.02 * p.norm() / (gradient.norm() + 0.01 * p.norm())
             velocity[index] = 0.9 * velocity[index] + rate * (gradient + 0.01 * p)
             p -= lr * velocity[index]
-        ours.learn(features, labels, lr)
-    torch.testing.assert_close(weights(ours), torch.cat([weight.flatten(), bias]), rtol=1e-5, atol=1e-6)
+        ours.learn([features], labels, lr)
+    torch.testing.assert_close(weights(ours)[0], torch.cat([weight.flatten(), bias]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("float64")
@@ -187,9 +189,9 @@ def test_classes_that_a_plane_separates_are_told_apart_without_a_mistake() -> No
 def test_features_that_are_kept_give_what_features_of_every_epoch_give() -> None:
     images, labels = pictures()
     frozen = network(0.5).eval()
-    (kept,) = train([frozen], evaluated(images, labels), protocol())
-    (anew,) = train([frozen], evaluated(images, labels, color_jitter={}), protocol())  # a jitter by nothing
-    torch.testing.assert_close(weights(kept), weights(anew), rtol=1e-4, atol=1e-5)
+    kept = weights(train([frozen], evaluated(images, labels), protocol()))
+    anew = weights(train([frozen], evaluated(images, labels, color_jitter={}), protocol()))  # a jitter by nothing
+    torch.testing.assert_close(kept, anew, rtol=1e-4, atol=1e-5)
 
 
 def test_augmented_images_are_seen_anew_in_every_epoch() -> None:
@@ -210,7 +212,7 @@ def test_training_leaves_the_network_alone_and_classifiers_do_not_disturb_one_an
     networks = [network(width).eval() for width in (1.0, 0.25)]
     before = deepcopy(networks[1].state_dict())
     together, alone = train(networks, images, protocol()), train([network(0.25).eval()], images, protocol())
-    assert torch.equal(weights(together[1]), weights(alone[0]))
+    assert torch.equal(weights(together)[1], weights(alone)[0])
     for name, value in networks[1].state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(p.grad is None for p in networks[1].parameters())
