@@ -145,20 +145,36 @@ def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
     )
 
 
-def test_lars_moves_weight_and_bias_each_in_proportion_to_its_own_norm() -> None:
-    ours = Classifiers([64], 3, protocol(trust=0.02).optimizer, 0, CPU)
-    features = torch.randn(12, 64, generator=torch.Generator().manual_seed(0))
-    ours.biases[0] = torch.tensor([0.3, -0.2, 0.1])
-    labels, velocity, lr = torch.arange(12) % 3, [0.0, 0.0], 0.5
-    weight, bias = ours.weights.T.clone(), ours.biases[0].clone()
-    for _ in range(2):
-        error = ((features @ weight.T + bias).softmax(1) - torch.eye(3)[labels]) / 12
-        for index, (p, gradient) in enumerate(((weight, error.T @ features), (bias, error.sum(0)))):
-            rate = 0.02 * p.norm() / (gradient.norm() + 0.01 * p.norm())
-            velocity[index] = 0.9 * velocity[index] + rate * (gradient + 0.01 * p)
-            p -= lr * velocity[index]
-        ours.learn([features], labels, lr)
-    torch.testing.assert_close(weights(ours)[0], torch.cat([weight.flatten(), bias]), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("trust", [None, 0.02])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_classifiers_together_learn_what_each_learns_alone_by_torchs_sgd(
+    dtype: torch.dtype, tolerance: float, trust: float | None, request: pytest.FixtureRequest
+) -> None:
+    """LARS is SGD without decay at a rate of each parameter's own; the decay is in its gradient."""
+    if dtype == torch.float64:
+        request.getfixturevalue("float64")
+    sizes, labels, decay, lr = [64, 24, 40], torch.arange(12) % 3, 0.01, 0.5
+    generator = torch.Generator().manual_seed(0)
+    batches = [[torch.randn(12, size, generator=generator) for size in sizes] for _ in range(4)]
+    ours = Classifiers(sizes, 3, protocol(trust=trust).optimizer, 5, CPU)
+    for batch in batches:
+        ours.learn(batch, labels, lr)
+    asked = [torch.randn(7, size, generator=generator) for size in sizes]
+    logits = ours(asked)
+    for index, size in enumerate(sizes):
+        layer = linear_layer(size, 3, 5, CPU)
+        alone = torch.optim.SGD(layer.parameters(), lr, momentum=0.9, weight_decay=0.0 if trust else decay)
+        for batch in batches:
+            alone.zero_grad()
+            nn.functional.cross_entropy(layer(batch[index]), labels).backward()
+            for p in layer.parameters() if trust else ():
+                weight, gradient = p.detach(), p.grad
+                rate = trust * weight.norm() / (gradient.norm() + decay * weight.norm() + 1e-8)
+                p.grad = rate * (gradient + decay * weight)
+            alone.step()
+        expected = torch.cat([p.detach().flatten() for p in layer.parameters()])
+        torch.testing.assert_close(weights(ours)[index], expected, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(logits[index], layer(asked[index]).detach(), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.usefixtures("float64")
