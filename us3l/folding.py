@@ -10,11 +10,13 @@ from copy import deepcopy
 import torch
 from torch import nn
 from torch.fx import Node, Tracer
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from us3l.models.mobilenet import MobileNetV2
-from us3l.models.resnet import ResNet
+from us3l.models.mobilenet import InvertedResidual, MobileNetV2
+from us3l.models.resnet import BasicBlock, Bottleneck, ResNet
+
+# The classes whose code is known to do nothing with a layer but to call it.
+KNOWN = (ResNet, BasicBlock, Bottleneck, MobileNetV2, InvertedResidual, nn.Sequential)
 
 # What is left of a normalization when its convolution multiplies and adds; one of a class that is not here stays.
 LEFT: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: nn.Identity}
@@ -55,7 +57,7 @@ def _pairs(network: nn.Module) -> list[tuple[str, str]]:
 
 
 class _Layers(Tracer):
-    """Sees a BatchNorm as one layer, whatever its class makes of it."""
+    """Looks into nothing but what is known."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, _BatchNorm) or super().is_leaf_module(module, name)
+        return type(module) not in KNOWN
