@@ -16,6 +16,7 @@ from us3l.calibrate import batches, settle_statistics
 from us3l.classifier import Classifiers, linear_layer
 from us3l.data.store import Split, Store
 from us3l.errors import UserError
+from us3l.evaluation import features
 from us3l.linear import answers, train
 from us3l.models import backbone
 from us3l.params.evaluation import Linear
@@ -105,6 +106,21 @@ def test_fewer_images_than_a_batch_are_one_batch() -> None:
     assert [len(batch) for batch in batches(torch.arange(5), 8)] == [5]
     assert [len(batch) for batch in batches(torch.arange(8), 8)] == [8]
     assert [len(batch) for batch in batches(torch.arange(23), 8)] == [8, 8]
+
+
+# --- features -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("side", "sizes"), [(32, [32, 32, 6]), (8, [70]), (64, [16, 16, 16, 16, 6])])
+def test_a_cpu_takes_few_large_or_many_small_images_at_once(side: int, sizes: list[int]) -> None:
+    frozen, shown = network(0.25).eval(), []
+    x = torch.randn(70, 1, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = frozen(x)
+    frozen.register_forward_pre_hook(lambda module, inputs: shown.append(len(inputs[0])))
+    (ours,) = features([frozen], [x])
+    assert shown == sizes
+    torch.testing.assert_close(ours, expected)
 
 
 # --- the linear classifier ------------------------------------------------------------------------------------------
