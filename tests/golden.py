@@ -22,6 +22,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from us3l.folding import folded
 from us3l.learner import Learner
 from us3l.models import BACKBONES, backbone
 from us3l.models.vit import positions
@@ -341,7 +342,7 @@ def relative_error(own: float, official: float, small: float = 1e-12) -> float:
 
 
 def calibrated_errors(case: Case) -> Iterator[float]:
-    """The relative error of the logits of a narrow network after its calibration on three batches."""
+    """The relative error of the logits of a narrow network, folded after its calibration on three batches."""
     arch, size = case["arch"], case["image_size"]
     name = ours(NETWORKS, arch, "architecture")
     widest = backbone(name, 1.0, 3)
@@ -353,7 +354,7 @@ def calibrated_errors(case: Case) -> Iterator[float]:
     with torch.no_grad():
         for batch in range(3):
             network(normal(f"calibrate/{arch}/batch{batch}", (8, 3, size, size)))
-        logits = head(network.eval()(normal(f"calibrate/{arch}/eval", (4, 3, size, size))))
+        logits = head(folded(network)(normal(f"calibrate/{arch}/eval", (4, 3, size, size))))
     official = [x for row in json_rows(case) for x in row]
     for own, logit in zip(logits[:, :5].flatten().tolist(), official, strict=True):
         yield relative_error(own, logit)

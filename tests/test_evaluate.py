@@ -13,9 +13,10 @@ from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor, nn
 
 from us3l.calibrate import batches, settle_statistics
-from us3l.classifier import Classifier, linear_layer
+from us3l.classifier import Classifiers, linear_layer
 from us3l.data.store import Split, Store
 from us3l.errors import UserError
+from us3l.evaluation import features
 from us3l.linear import answers, train
 from us3l.models import backbone
 from us3l.params.evaluation import Linear
@@ -107,6 +108,21 @@ def test_fewer_images_than_a_batch_are_one_batch() -> None:
     assert [len(batch) for batch in batches(torch.arange(23), 8)] == [8, 8]
 
 
+# --- features -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("side", "sizes"), [(32, [32, 32, 6]), (8, [70]), (64, [16, 16, 16, 16, 6])])
+def test_a_cpu_takes_few_large_or_many_small_images_at_once(side: int, sizes: list[int]) -> None:
+    frozen, shown = network(0.25).eval(), []
+    x = torch.randn(70, 1, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = frozen(x)
+    frozen.register_forward_pre_hook(lambda module, inputs: shown.append(len(inputs[0])))
+    (ours,) = features([frozen], [x])
+    assert shown == sizes
+    torch.testing.assert_close(ours, expected)
+
+
 # --- the linear classifier ------------------------------------------------------------------------------------------
 
 
@@ -120,8 +136,10 @@ def pixels_network() -> nn.Module:
     return backbone("pixels", 1.0, 1)
 
 
-def weights(of: Classifier) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in of.layer.parameters()])
+def weights(of: Classifiers) -> list[Tensor]:
+    """Of each classifier, those that torch's layer has, one after the other, then the biases."""
+    parts = zip(of.weights.split(of.sizes), of.biases, strict=True)
+    return [torch.cat([weight.T.flatten(), bias]) for weight, bias in parts]
 
 
 def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
@@ -130,7 +148,7 @@ def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
     features = torch.cat([pixels(images).flatten(1), torch.ones(len(images), 1)], 1).double()
     weight = torch.cat([layer.weight, layer.bias[:, None]], 1).detach().double()
     velocity = torch.zeros_like(weight)
-    (ours,) = train([pixels_network()], evaluated(images, labels, seed), protocol())
+    (ours,) = weights(train([pixels_network()], evaluated(images, labels, seed), protocol()))
     for epoch, lr in enumerate((0.5, 0.05)):
         order = permutation(seed, Purpose.LINEAR_ORDER, epoch, 60, CPU).tolist()
         for start in range(0, 60, 16):
@@ -139,24 +157,40 @@ def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
             velocity = 0.9 * velocity + error.T @ features[batch] / len(batch) + 0.01 * weight
             weight = weight - lr * velocity
     torch.testing.assert_close(
-        weights(ours).double(), torch.cat([weight[:, :-1].flatten(), weight[:, -1]]), rtol=1e-4, atol=1e-5
+        ours.double(), torch.cat([weight[:, :-1].flatten(), weight[:, -1]]), rtol=1e-4, atol=1e-5
     )
 
 
-def test_lars_moves_weight_and_bias_each_in_proportion_to_its_own_norm() -> None:
-    ours = Classifier(linear_layer(64, 3, 0, CPU), protocol(trust=0.02).optimizer)
-    features = torch.randn(12, 64, generator=torch.Generator().manual_seed(0))
-    ours.layer.bias.data.copy_(torch.tensor([0.3, -0.2, 0.1]))
-    labels, velocity, lr = torch.arange(12) % 3, [0.0, 0.0], 0.5
-    weight, bias = (p.detach().clone() for p in ours.layer.parameters())
-    for _ in range(2):
-        error = ((features @ weight.T + bias).softmax(1) - torch.eye(3)[labels]) / 12
-        for index, (p, gradient) in enumerate(((weight, error.T @ features), (bias, error.sum(0)))):
-            rate = 0.02 * p.norm() / (gradient.norm() + 0.01 * p.norm())
-            velocity[index] = 0.9 * velocity[index] + rate * (gradient + 0.01 * p)
-            p -= lr * velocity[index]
-        ours.learn(features, labels, lr)
-    torch.testing.assert_close(weights(ours), torch.cat([weight.flatten(), bias]), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("trust", [None, 0.02])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_classifiers_together_learn_what_each_learns_alone_by_torchs_sgd(
+    dtype: torch.dtype, tolerance: float, trust: float | None, request: pytest.FixtureRequest
+) -> None:
+    """LARS is SGD without decay at a rate of each parameter's own; the decay is in its gradient."""
+    if dtype == torch.float64:
+        request.getfixturevalue("float64")
+    sizes, labels, decay, lr = [64, 24, 40], torch.arange(12) % 3, 0.01, 0.5
+    generator = torch.Generator().manual_seed(0)
+    batches = [[torch.randn(12, size, generator=generator) for size in sizes] for _ in range(4)]
+    ours = Classifiers(sizes, 3, protocol(trust=trust).optimizer, 5, CPU)
+    for batch in batches:
+        ours.learn(batch, labels, lr)
+    asked = [torch.randn(7, size, generator=generator) for size in sizes]
+    logits = ours(asked)
+    for index, size in enumerate(sizes):
+        layer = linear_layer(size, 3, 5, CPU)
+        alone = torch.optim.SGD(layer.parameters(), lr, momentum=0.9, weight_decay=0.0 if trust else decay)
+        for batch in batches:
+            alone.zero_grad()
+            nn.functional.cross_entropy(layer(batch[index]), labels).backward()
+            for p in layer.parameters() if trust else ():
+                weight, gradient = p.detach(), p.grad
+                rate = trust * weight.norm() / (gradient.norm() + decay * weight.norm() + 1e-8)
+                p.grad = rate * (gradient + decay * weight)
+            alone.step()
+        expected = torch.cat([p.detach().flatten() for p in layer.parameters()])
+        torch.testing.assert_close(weights(ours)[index], expected, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(logits[index], layer(asked[index]).detach(), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.usefixtures("float64")
@@ -187,9 +221,9 @@ def test_classes_that_a_plane_separates_are_told_apart_without_a_mistake() -> No
 def test_features_that_are_kept_give_what_features_of_every_epoch_give() -> None:
     images, labels = pictures()
     frozen = network(0.5).eval()
-    (kept,) = train([frozen], evaluated(images, labels), protocol())
-    (anew,) = train([frozen], evaluated(images, labels, color_jitter={}), protocol())  # a jitter by nothing
-    torch.testing.assert_close(weights(kept), weights(anew), rtol=1e-4, atol=1e-5)
+    kept = weights(train([frozen], evaluated(images, labels), protocol()))
+    anew = weights(train([frozen], evaluated(images, labels, color_jitter={}), protocol()))  # a jitter by nothing
+    torch.testing.assert_close(kept, anew, rtol=1e-4, atol=1e-5)
 
 
 def test_augmented_images_are_seen_anew_in_every_epoch() -> None:
@@ -210,7 +244,7 @@ def test_training_leaves_the_network_alone_and_classifiers_do_not_disturb_one_an
     networks = [network(width).eval() for width in (1.0, 0.25)]
     before = deepcopy(networks[1].state_dict())
     together, alone = train(networks, images, protocol()), train([network(0.25).eval()], images, protocol())
-    assert torch.equal(weights(together[1]), weights(alone[0]))
+    assert torch.equal(weights(together)[1], weights(alone)[0])
     for name, value in networks[1].state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(p.grad is None for p in networks[1].parameters())

@@ -79,14 +79,17 @@ def settle_statistics(networks: list[nn.Module], plan: RunPlan, store: Store, se
     settings, views = plan.protocol.calibration, plan.data.dataset.views
     for norm in norms:
         norm.momentum = settings.momentum
+    for network in networks:
+        network.train().to(memory_format=torch.channels_last)
     images = open_images(store.train, device)
     for epoch in range(settings.passes):
         order = permutation(seed, Purpose.CALIBRATE, epoch, len(images), device)
         where = {"seed": seed, "purpose": Purpose.CALIBRATE, "epoch": epoch}
         shown = images.augmented(batches(order, settings.batch_size), [views.linear], views.normalize, **where)
         for (x,) in shown:
+            x = x.contiguous(memory_format=torch.channels_last)
             for network in networks:
-                network.train()(x)
+                network(x)
 
 
 def batches(order: Tensor, size: int) -> list[Tensor]:

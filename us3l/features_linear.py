@@ -3,12 +3,14 @@
 from torch import Tensor, nn
 
 from us3l.classifier import train_on_kept
-from us3l.evaluation import Seen, features, logits
+from us3l.evaluation import Seen, features
+from us3l.folding import folded
 from us3l.params.evaluation import FeaturesLinear
 
 
 def answers(networks: list[nn.Module], images: Seen, protocol: FeaturesLinear) -> list[Tensor]:
     """The logits of the test images [N, classes] for each network."""
-    known = features(networks, images.training())
+    frozen = [folded(network) for network in networks]
+    known = features(frozen, images.training())
     classifiers = train_on_kept(known, images.labels, images.classes, protocol, images.seed)
-    return logits(networks, classifiers, images)
+    return classifiers(features(frozen, images.test()))

@@ -22,9 +22,12 @@ def answers(networks: list[nn.Module], images: Seen, protocol: Finetune) -> list
         Tuned(network, linear_layer(size, images.classes, seed, labels.device), protocol)
         for network, size in zip(networks, feature_sizes(networks, images), strict=True)
     ]
-    learners = [each.learn for each in tuned]
-    see = lambda epoch, batches: ([x] * len(tuned) for x in images.augmented(epoch, batches))  # noqa: E731
-    fit(learners, see, labels, protocol, seed)
+
+    def learn(x: Tensor, labels: Tensor, lr: float) -> None:
+        for each in tuned:
+            each.learn(x, labels, lr)
+
+    fit(learn, images.augmented, labels, protocol, seed)
     return features([each.model.eval() for each in tuned], images.test())
 
 

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from us3l.errors import UserError
 from us3l.evaluation import Seen, features
+from us3l.folding import folded
 from us3l.params.evaluation import Knn
 
 CHUNK = 256  # test images that are compared at once
@@ -20,7 +21,8 @@ def answers(networks: list[nn.Module], images: Seen, protocol: Knn) -> list[Tens
     if protocol.neighbours > count:
         what = f"must be at most {count}, the number of training images, not {protocol.neighbours}"
         raise UserError(f"the knn protocol's neighbours {what}")
-    known, asked = features(networks, images.training()), features(networks, images.test())
+    frozen = [folded(network) for network in networks]
+    known, asked = features(frozen, images.training()), features(frozen, images.test())
     return [votes(*each, images.labels, images.classes, protocol) for each in zip(known, asked, strict=True)]
 
 

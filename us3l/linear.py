@@ -10,18 +10,20 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from us3l.classifier import Classifier, fit, linear_layer, train_on_kept
-from us3l.evaluation import CHUNK, Seen, feature_sizes, features, logits
+from us3l.classifier import Classifiers, fit, train_on_kept
+from us3l.evaluation import CHUNK, Seen, feature_sizes, features
+from us3l.folding import folded
 from us3l.params.data import Augmentation
 from us3l.params.evaluation import Linear
 
 
 def answers(networks: list[nn.Module], images: Seen, protocol: Linear) -> list[Tensor]:
     """The logits of the test images [N, classes] for each network."""
-    return logits(networks, train(networks, images, protocol), images)
+    frozen = [folded(network) for network in networks]
+    return train(frozen, images, protocol)(features(frozen, images.test()))
 
 
-def train(networks: list[nn.Module], images: Seen, protocol: Linear) -> list[Classifier]:
+def train(networks: list[nn.Module], images: Seen, protocol: Linear) -> Classifiers:
     """A classifier for each network.
 
     Images that are not augmented have the same features in every epoch, so these are computed once.
@@ -32,8 +34,8 @@ def train(networks: list[nn.Module], images: Seen, protocol: Linear) -> list[Cla
         everything = torch.arange(len(labels), device=labels.device)
         known = features(networks, images.augmented(0, everything.split(CHUNK)))
         return train_on_kept(known, labels, classes, protocol, seed)
-    classifiers = [Classifier(linear_layer(size, classes, seed, labels.device), protocol.optimizer) for size in sizes]
-    fit([classifier.learn for classifier in classifiers], partial(_see, networks, images), labels, protocol, seed)
+    classifiers = Classifiers(sizes, classes, protocol.optimizer, seed, labels.device)
+    fit(classifiers.learn, partial(_see, networks, images), labels, protocol, seed)
     return classifiers
 
 
