@@ -13,13 +13,14 @@ from torch.fx import Node, Tracer
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from us3l.models.mobilenet import InvertedResidual, MobileNetV2
+from us3l.models.norm import AddReLU, NormReLU
 from us3l.models.resnet import BasicBlock, Bottleneck, ResNet
 
 # The classes whose code is known to do nothing with a layer but to call it.
 KNOWN = (ResNet, BasicBlock, Bottleneck, MobileNetV2, InvertedResidual, nn.Sequential)
 
 # What is left of a normalization when its convolution multiplies and adds; one of a class that is not here stays.
-LEFT: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: nn.Identity}
+LEFT: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: nn.Identity, NormReLU: AddReLU}
 
 
 def folded(network: nn.Module) -> nn.Module:

@@ -11,6 +11,13 @@ class NormReLU(nn.BatchNorm2d):
         return activated(super().forward(x), shortcut)
 
 
+class AddReLU(nn.Module):
+    """What is left of a NormReLU where a convolution does the normalization."""
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        return activated(x, shortcut)
+
+
 def activated(x: Tensor, shortcut: Tensor | None) -> Tensor:
     """relu(x + shortcut), in place."""
     return F.relu_(x if shortcut is None else x.add_(shortcut))
