@@ -1,0 +1,73 @@
+"""What `us3l bench` compares comes to the same, and what it reports is what it measured."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from project import RUN, params
+from torch import Tensor
+
+from us3l.bench import making
+from us3l.bench.setting import Setting, setting
+from us3l.params.studies import Params
+from us3l.plan import Plan
+
+CPU = torch.device("cpu")
+BATCH = 16
+
+
+def content(**run: Any) -> dict[str, Any]:
+    """A params file with a network of a few channels, on images of CIFAR's size."""
+    made = params(**{"batch": {"size": BATCH, "shards": 2}, "optimizer": {"lr": 0.05}} | run)
+    view = {
+        "resized_crop": {"size": 32, "scale": [0.2, 1.0]},
+        "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8},
+        "grayscale": 0.2,
+        "flip": 0.5,
+    }
+    views = {
+        "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
+        "pretrain": [view, view],
+        "linear": {"resized_crop": {"size": 32, "interpolation": "bicubic"}, "flip": 0.5},
+        "test": {"resize": 36, "center_crop": 32},
+    }
+    made["datasets"]["digits"] = {"source": {"kind": "folder", "train": "train", "test_fraction": 0.5}, "views": views}
+    return made
+
+
+def tiny(**run: Any) -> Setting:
+    return setting(Plan(Params.model_validate(content(**run))), "tiny/us3l", CPU, 1, 1, BATCH, BATCH)
+
+
+METHODS = {
+    "simclr": RUN["method"],
+    "byol": {"name": "byol", "base": "cosine", "momentum": 0.9, "hidden": 16, "output": 8},
+    "other": {**RUN["method"], "base": "cosine", "distillation": "infonce", "distillation_strength": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.usefixtures("float64")
+def test_the_straightforward_step_learns_what_ours_learns(name: str) -> None:
+    regularizer = {"kind": "group", "strength": 0.01, "groups": 3, "warmup_epochs": 1}
+    small = tiny(method=METHODS[name], epochs=8, regularizer=regularizer)
+    ours, other = making.learner(small), making.trainer(small)
+    making.copy_weights(ours, other)
+    views = making.two_views(small)
+    for epoch, widths in ((0, [1.0]), (2, [1.0, 0.8, 0.75]), (3, [1.0, 0.6, 0.25]), (5, [1.0])):
+        losses = ours.step(making.shards(views, 2), widths, epoch, 0.1)[:, 0]
+        expected = other.step(making.plain_shards(views, 2), widths, epoch, 0.1)
+        assert losses.tolist() == pytest.approx(expected, abs=1e-9)
+    for name, value in other.network.named_parameters():
+        assert_close(ours.flat.parameters[name], value)
+    encoder = ours.flat.views(ours.teacher.momentum_encoder)
+    for value, expected in zip(encoder.values(), other.encoder.parameters(), strict=True):
+        assert_close(value, expected)
+
+
+def assert_close(value: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(value, expected.detach(), rtol=0, atol=1e-9)
