@@ -1,6 +1,10 @@
 """What `us3l bench` compares comes to the same, and what it reports is what it measured."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from project import RUN, params
+from project import ROOT, RUN, Project, params
 from torch import Tensor
 
 from us3l.bench import making
@@ -71,3 +75,22 @@ def test_the_straightforward_step_learns_what_ours_learns(name: str) -> None:
 
 def assert_close(value: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(value, expected.detach(), rtol=0, atol=1e-9)
+
+
+def test_the_row_is_trained_in_pieces_that_go_on_from_each_other(tmp_path: Path) -> None:
+    epochs = 30
+    project = Project(tmp_path, params(epochs=epochs))
+    names = {"DATASET": "digits", "STUDY": "tiny", "RUNS": "us3l", "DEVICE": "cpu", "THREADS": "1"}
+    bin = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | names | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": bin}
+    codes, said = [], ""
+    for piece in range(8, 80, 4):  # seconds: longer ones for a machine that needs them to start at all
+        command = [ROOT / "benchmarks" / "cifar100_row.sh"]
+        made = subprocess.run(command, cwd=tmp_path, env=environment | {"PIECE": str(piece)}, capture_output=True, text=True)
+        codes.append(made.returncode)
+        said += made.stdout + made.stderr
+        if made.returncode != 75:
+            break
+    assert codes == [75] * (len(codes) - 1) + [0] and len(codes) > 1, said
+    assert re.findall(rf"epoch (\d+)/{epochs} ", said) == [str(number + 1) for number in range(epochs)], said
+    assert said.endswith((tmp_path / "results/tiny/tables/main.md").read_text())
