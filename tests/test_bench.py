@@ -1,22 +1,21 @@
 """What `us3l bench` compares comes to the same, and what it reports is what it measured."""
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from project import ROOT, RUN, Project, params
 from torch import Tensor
 
 from us3l.bench import making
 from us3l.bench.setting import Setting, setting
+from us3l.bench.straightforward.training import Trainer
+from us3l.learner import Learner
 from us3l.params.studies import Params
 from us3l.plan import Plan
 
@@ -60,7 +59,7 @@ def test_the_straightforward_step_learns_what_ours_learns(name: str) -> None:
     regularizer = {"kind": "group", "strength": 0.01, "groups": 3, "warmup_epochs": 1}
     small = tiny(method=METHODS[name], epochs=8, regularizer=regularizer)
     ours, other = making.learner(small), making.trainer(small)
-    making.copy_weights(ours, other)
+    copy_weights(ours, other)
     views = making.two_views(small)
     for epoch, widths in ((0, [1.0]), (2, [1.0, 0.8, 0.75]), (3, [1.0, 0.6, 0.25]), (5, [1.0])):
         losses = ours.step(making.shards(views, 2), widths, epoch, 0.1)[:, 0]
@@ -73,20 +72,32 @@ def test_the_straightforward_step_learns_what_ours_learns(name: str) -> None:
         assert_close(value, expected)
 
 
+def copy_weights(source: Learner, target: Trainer) -> None:
+    """Online weights and those of the momentum encoder."""
+    parameters = dict(target.network.named_parameters())
+    for name, value in source.flat.parameters.items():
+        parameters[name].data.copy_(value)
+    encoder = source.flat.views(source.teacher.momentum_encoder)
+    for slow, value in zip(target.encoder.parameters(), encoder.values(), strict=True):
+        slow.data.copy_(value)
+
+
 def assert_close(value: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(value, expected.detach(), rtol=0, atol=1e-9)
 
 
 def test_the_row_is_trained_in_pieces_that_go_on_from_each_other(tmp_path: Path) -> None:
-    epochs = 30
-    project = Project(tmp_path, params(epochs=epochs))
+    epochs = 12
+    Project(tmp_path, params(epochs=epochs))
     names = {"DATASET": "digits", "STUDY": "tiny", "RUNS": "us3l", "DEVICE": "cpu", "THREADS": "1"}
-    bin = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | names | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": bin}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | names | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path}
     codes, said = [], ""
     for piece in range(8, 80, 4):  # seconds: longer ones for a machine that needs them to start at all
         command = [ROOT / "benchmarks" / "cifar100_row.sh"]
-        made = subprocess.run(command, cwd=tmp_path, env=environment | {"PIECE": str(piece)}, capture_output=True, text=True)
+        made = subprocess.run(
+            command, cwd=tmp_path, env=environment | {"PIECE": str(piece)}, capture_output=True, text=True
+        )
         codes.append(made.returncode)
         said += made.stdout + made.stderr
         if made.returncode != 75:

@@ -36,8 +36,8 @@ def cases(setting: Setting) -> Iterator[Case]:
         },
         images=1,
         traffic=SIDE * SIDE * channels * (1 + 2 * 4),
-        note=f"{setting.images} images in batches of {setting.batch}; {setting.workers} workers load the "
-        "straightforward way; bytes are those of the image and of its two views",
+        note=f"{setting.images} images in batches of {setting.batch}; processes that load the straightforward way: "
+        f"{setting.workers}; bytes are those of the image and of its two views",
     )
 
 

@@ -104,7 +104,7 @@ def _rates(case: Case, seconds: float, ceilings: dict[str, float]) -> dict[str, 
         rates["images_per_second"] = case.images / seconds
     if case.flop:
         rates["flops"] = case.flop / seconds
-        rates["share_of_matmul"] = rates["flops"] / ceilings["flops"]
+        rates["share_of_arithmetic"] = rates["flops"] / ceilings["flops"]
     if case.traffic:
         rates["bytes_per_second"] = case.traffic / seconds
         rates["share_of_copy"] = rates["bytes_per_second"] / ceilings["bytes_per_second"]

@@ -27,8 +27,8 @@ def cases(setting: Setting) -> Iterator[Case]:
         sides={OURS: _ours(setting, split, schedule), STRAIGHTFORWARD: _straightforward(setting, split, schedule)},
         images=images,
         flop=steps * sum(arithmetic.step(setting, widths) for _, widths, _ in schedule),
-        note=f"batches of {setting.batch} images in {run.batch.shards} shards, two views each; {setting.workers} "
-        "workers load the straightforward way; the regularizer's coefficients are made anew in each quarter",
+        note=f"two views of {setting.batch} images in a step; shards: {run.batch.shards}; processes that load the "
+        f"straightforward way: {setting.workers}; the regularizer's coefficients are made anew in each quarter",
     )
 
 

@@ -43,13 +43,3 @@ def shards(views: Views, count: int) -> list[Shard]:
 
 def plain_shards(views: Views, count: int) -> Sequence[tuple[Tensor, Tensor]]:
     return list(zip(*(view.chunk(count) for view in views), strict=True))
-
-
-def copy_weights(source: Learner, target: Trainer) -> None:
-    """Online weights and those of the momentum encoder."""
-    parameters = dict(target.network.named_parameters())
-    for name, value in source.flat.parameters.items():
-        parameters[name].data.copy_(value)
-    encoder = source.flat.views(source.teacher.momentum_encoder)
-    for slow, value in zip(target.encoder.parameters(), encoder.values(), strict=True):
-        slow.data.copy_(value)

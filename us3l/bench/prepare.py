@@ -40,7 +40,7 @@ def _archive(setting: Setting, folder: Path) -> Case:
             STRAIGHTFORWARD: Side(lambda: reading.read_archive(archive, place()), 2 * images),
         },
         images=1,
-        note=f"{images} training and {images} test images of noise; ours with a checksum of the contents",
+        note=f"{images} training and {images} test images of noise, on the CPU; ours with a checksum of the contents",
     )
 
 
@@ -63,7 +63,7 @@ def _files(setting: Setting, folder: Path) -> Case:
         },
         images=1,
         note=f"{images} training and {images} test images of {PHOTO[0]}x{PHOTO[1]} pixels, cut to {SQUARE}x{SQUARE}; "
-        "ours decodes in threads, on all cores",
+        "ours decodes in threads, on all cores of the CPU",
     )
 
 

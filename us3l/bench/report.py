@@ -1,9 +1,11 @@
 """benchmarks/README.md, from the records that are there and nothing else."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from us3l.bench.compare import OURS, WHOLE
 from us3l.bench.parts import PARTS, result
 from us3l.files import replacing
 from us3l.records import read_record
@@ -17,20 +19,21 @@ INTRODUCTION = """\
 
 What `us3l bench` measured: ours against the straightforward way (`us3l/bench/straightforward`: torchvision's transforms
 on single images, weights cut within each layer, one tensor after the other), and against other packages where these are
-installed (`pip install us3l[bench]`). `us3l bench --report` wrote this page from the records in `{folder}`.
+installed (`pip install us3l[bench]`). `us3l bench --report` wrote this page from the records in `{folder}`, which hold
+each turn.
 
-A figure is the median of n turns, with the smallest and the largest in brackets. The sides take turns in one process,
-and *times as fast* is the median of the ratios of paired turns: above 1, ours is faster. {clock}
-A step of a training is timed as a whole, and its students by the laps between the gradients of two widths. *Memory* is
-what a turn adds at its peak to what both sides hold; that of processes that load images is not counted. Operations are
-two for each multiply-accumulate, and a backward pass has twice those of its forward pass; the ceilings are a product of
-square matrices and a copy, measured in the same process. A share of the copy above 100% means that a cache holds what is
-moved. An empty cell was not measured; one that says so names a package that was not installed.
+* A figure is the median of n turns, with the smallest and the largest in brackets. The sides take turns in one process,
+  after a turn of each that is not timed. *Times as fast* is the median of the ratios of paired turns: above 1, ours is
+  faster.
+* On a CPU with one thread the time is process time, which other work on the machine disturbs least; on a GPU, and with
+  several threads, where other processes load images, it is that of the wall clock.
+* A student's time is that from the gradients of the width before it to its own.
+* Memory is what a turn adds at its peak to what both sides hold; that of processes that load images is not counted.
+* Floating-point operations are two for each multiply-accumulate, and a backward pass has twice those of its forward
+  pass. A share is that of the most the device was measured to do: of floating-point operations in a matrix product or a
+  convolution, or of bytes read and written in a copy. Above 100%, a cache holds the bytes.
+* An empty cell was not measured.
 """
-CLOCK = (
-    "On a CPU with one thread a ratio is of process time, which other work on the machine disturbs least; with several "
-    "threads, whose loading is done by other processes, and on a GPU it is of the wall clock."
-)
 GPU_MISSING = "GPU figures are still to be measured, by `us3l bench --device cuda`."
 
 
@@ -42,7 +45,7 @@ def write_report(results: Path) -> None:
 
 def report(results: Path) -> str:
     records = {part: _records(results, part) for part in PARTS}
-    sections = [INTRODUCTION.format(folder=results.name, clock=CLOCK)]
+    sections = [INTRODUCTION.format(folder=results.name)]
     if not any("cuda" in found for found in records.values()):
         sections.append(GPU_MISSING + "\n")
     for part, found in records.items():
@@ -57,9 +60,10 @@ def _records(results: Path, part: str) -> Records:
 
 
 def _section(records: Records) -> str:
-    comparison = _table(["", "against", *_for_each_device("theirs", "ours", "times as fast")], _comparisons(records))
-    rates = _table(["", "side", *_for_each_device("images/s", "TFLOP/s", "share", "memory")], _rates(records))
-    return f"{comparison}\n{rates}\n{_notes(records)}"
+    times = ["", "time of", "against", *_for_each_device("theirs", "ours", "times as fast")]
+    rates = ["", "side", *_for_each_device("images/s", "TFLOP/s", "share", "memory")]
+    tables = _table(times, _comparisons(records)), _table(rates, _rates(records))
+    return "\n".join((*tables, _notes(records)))
 
 
 def _for_each_device(*columns: str) -> list[str]:
@@ -71,44 +75,44 @@ def _comparisons(records: Records) -> Iterable[list[str]]:
     for name in _cases(records):
         for other in _others(records, name):
             for part in _parts(records, name, other):
-                label = name if part == "whole" else f"· {part}"
-                yield [label, other, *_of_devices(records, name, 3, lambda case, o=other, p=part: _compared(case, o, p))]
+                label = [name, _unit(records, name)] if part == WHOLE else [f"· {part}", "step at one width"]
+                yield [*label, other, *_of_devices(records, name, 3, partial(_compared, other=other, part=part))]
 
 
 def _compared(case: Record, other: str, part: str) -> list[str]:
     if other in case["absent"]:
-        return ["not installed", _seconds(_spread(case, "ours", part)), ""]
-    ratio = case["times_as_fast"][other].get(part)
-    theirs, ours = (_seconds(_spread(case, side, part)) for side in (other, "ours"))
+        return ["", _seconds(_spread(case, OURS, part)), ""]
+    ratio = case["times_as_fast"][other][part]
+    theirs, ours = (_seconds(_spread(case, side, part)) for side in (other, OURS))
     return [theirs, ours, f"**{ratio['median']:.2f}** [{ratio['min']:.2f}, {ratio['max']:.2f}]"]
 
 
 def _spread(case: Record, side: str, part: str) -> Record:
     of_side = case["sides"][side]
-    return of_side["seconds"] if part == "whole" else of_side["parts"][part]
+    return of_side["seconds"] if part == WHOLE else of_side["parts"][part]
 
 
 def _rates(records: Records) -> Iterable[list[str]]:
     for name in _cases(records):
-        for side in ["ours", *_others(records, name)]:
-            yield [name, side, *_of_devices(records, name, 4, lambda case, side=side: _rate(case, side))]
+        for side in [OURS, *_others(records, name)]:
+            yield [name, side, *_of_devices(records, name, 4, partial(_rate, side=side))]
 
 
 def _rate(case: Record, side: str) -> list[str]:
     if side not in case["sides"]:
         return [""] * 4
     made = case["sides"][side]
-    share = made.get("share_of_matmul", made.get("share_of_copy"))
-    of = "matrix product" if "share_of_matmul" in made else "copy"
+    share = made.get("share_of_arithmetic", made.get("share_of_copy"))
+    of = "arithmetic" if "share_of_arithmetic" in made else "copy"
     return [
         f"{made['images_per_second']:,.0f}" if "images_per_second" in made else "",
         f"{made['flops'] / 1e12:.3g}" if "flops" in made else "",
-        f"{share:.1%} of the {of}" if share else "",
+        f"{share:.1%} of {of}" if share else "",
         "" if made["peak_memory"] is None else f"{made['peak_memory'] / 2**20:,.0f} MiB",
     ]
 
 
-def _of_devices(records: Records, name: str, columns: int, cells: Any) -> list[str]:
+def _of_devices(records: Records, name: str, columns: int, cells: Callable[[Record], list[str]]) -> list[str]:
     """The cells of a case on each device, empty where it was not measured."""
     row: list[str] = []
     for device in DEVICES:
@@ -130,50 +134,57 @@ def _others(records: Records, name: str) -> list[str]:
     """The sides of a case that are not ours, installed or not."""
     cases = [case for device in records if (case := _case(records, device, name))]
     names = [side for case in cases for side in [*case["sides"], *case["absent"]]]
-    return [side for side in dict.fromkeys(names) if side != "ours"]
+    return [side for side in dict.fromkeys(names) if side != OURS]
 
 
 def _parts(records: Records, name: str, other: str) -> list[str]:
     cases = [case for device in records if (case := _case(records, device, name))]
-    return list(dict.fromkeys(["whole", *(part for case in cases for part in case["times_as_fast"].get(other, {}))]))
+    return list(dict.fromkeys([WHOLE, *(part for case in cases for part in case["times_as_fast"].get(other, {}))]))
+
+
+def _unit(records: Records, name: str) -> str:
+    return next(case["unit"] for device in records if (case := _case(records, device, name)))
 
 
 def _seconds(spread: Record) -> str:
     """In the unit that suits the median."""
-    unit, factor = next(
-        (unit, factor) for unit, factor in (("s", 1), ("ms", 1e3), ("µs", 1e6)) if spread["median"] * factor >= 1 or unit == "µs"
-    )
-    median, low, high = (f"{spread[key] * factor:.3g}" for key in ("median", "min", "max"))
+    units = {"s": 1, "ms": 1e-3, "µs": 1e-6}
+    unit = next((unit for unit, size in units.items() if spread["median"] >= size), "µs")
+    median, low, high = (f"{spread[key] / units[unit]:.3g}" for key in ("median", "min", "max"))
     return f"{median} {unit} [{low}, {high}]"
 
 
 def _notes(records: Records) -> str:
-    lines = []
+    """What the cases of each device are, those together of which the same is said."""
+    names: dict[tuple[str, str], list[str]] = {}
     for device, record in records.items():
         for case in record["cases"]:
-            lines.append(f"* {DEVICES[device]}, {case['name']}: seconds a{'n' * (case['unit'][0] in 'aeiou')} {case['unit']}; {case['note']}.")
-    return "\n".join(lines) + "\n"
+            names.setdefault((DEVICES[device], case["note"]), []).append(case["name"])
+    return "".join(f"* {device}, {'; '.join(of)}: {note}.\n" for (device, note), of in names.items())
 
 
 def _circumstances(records: dict[str, Records]) -> str:
-    header = ["record", "n", "run", "threads", "precision", "hardware", "ceilings", "versions", "load", "commit", "finished", "command"]
-    rows = [
-        _circumstance(f"{part}-{device}.json", record)
-        for part, found in records.items()
-        for device, record in found.items()
-    ]
-    return "## How each record was made\n\n" + (_table(header, rows) if rows else "There is none.\n")
+    """How each record was made, and on which machines."""
+    made = {f"{part}-{device}.json": each for part, found in records.items() for device, each in found.items()}
+    header = ["record", "n", "threads", "precision", "load", "commit", "finished", "command"]
+    machines = dict.fromkeys(_machine(record) for record in made.values())
+    rows = _table(header, (_circumstance(name, record) for name, record in made.items()))
+    return "## Circumstances\n\n" + rows + "\n" + "".join(f"* {machine}\n" for machine in machines)
 
 
 def _circumstance(name: str, record: Record) -> list[str]:
-    hardware, most, git = record["hardware"], record["ceilings"], record["git"]
-    ceilings = f"{most['flops'] / 1e12:.3g} TFLOP/s, {most['bytes_per_second'] / 1e9:.3g} GB/s"
+    git, load = record["git"], " to ".join(f"{each:.1f}" for each in record["load"])
+    commit = f"{git['commit'][:12]}{', edited' if git['dirty'] else ''}" if git else ""
+    settings = [str(record["repeats"]), str(record["hardware"]["threads"]), record["precision"]]
+    return [name, *settings, load, commit, record["finished"], f"`{record['command']}`"]
+
+
+def _machine(record: Record) -> str:
+    hardware, most = record["hardware"], record["ceilings"]
+    where = f"{hardware['cpu']}, {hardware['cores']} cores{', ' + hardware['gpu'] if 'gpu' in hardware else ''}"
+    does = f"{most['flops'] / 1e12:.3g} TFLOP/s, and {most['bytes_per_second'] / 1e9:.3g} GB/s read and written"
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
-    commit = f"{git['commit'][:12]}{' with edits' if git['dirty'] else ''}" if git else ""
-    where = f"{hardware.get('gpu', '')} {hardware['cpu']}, {hardware['cores']} cores".strip()
-    load = " to ".join(f"{each:.1f}" for each in record["load"])
-    made = [str(record["repeats"]), record["run"], str(hardware["threads"]), record["precision"]]
-    return [name, *made, where, ceilings, versions, load, commit, record["finished"], f"`{record['command']}`"]
+    return f"{where}: at most {does}; {versions}."
 
 
 def _table(header: list[str], rows: Iterable[list[str]]) -> str:

@@ -45,7 +45,7 @@ def _of_quarter(setting: Setting, quarter: int) -> Case:
         sides={OURS: Side(ours), STRAIGHTFORWARD: Side(straightforward)},
         images=setting.batch,
         flop=arithmetic.step(setting, widths),
-        note=f"{setting.batch} images in {count} shards, two views each",
+        note=f"two views of {setting.batch} images; shards: {count}",
     )
 
 
@@ -84,5 +84,6 @@ def _simclr(setting: Setting) -> Case:
         },
         images=setting.batch,
         flop=arithmetic.step(setting, [1.0], teacher=False),
-        note=f"{setting.batch} images; lightly takes BatchNorm's statistics and negatives over the whole batch",
+        note=f"two views of {setting.batch} images; shards: {run.batch.shards}; lightly has one forward pass for both "
+        "views, with BatchNorm's statistics and negatives of the whole batch",
     )

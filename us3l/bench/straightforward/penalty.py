@@ -12,7 +12,7 @@ def penalty(
     named: Iterable[tuple[str, Tensor]], regularizer: Regularizer, epoch: int, epochs: int, width: float
 ) -> Tensor:
     """What the regularizer of the kind "group" adds to the loss, float64."""
-    total = torch.zeros((), dtype=torch.float64)
+    terms = []
     for name, parameter in named:
         if width == 1.0 and "predictor" in name:
             continue
@@ -22,8 +22,8 @@ def penalty(
             for group in range(regularizer.groups):
                 end = len(parameter) if group == regularizer.groups - 1 else (group + 1) * size
                 mask[group * size : end] = _weight(regularizer, epoch, epochs, group)
-        total = total.to(parameter.device) + regularizer.strength * (mask * parameter**2).sum()
-    return total
+        terms.append(regularizer.strength * (mask * parameter**2).sum())
+    return sum(terms)
 
 
 def _weight(regularizer: Regularizer, epoch: int, epochs: int, group: int) -> float:
@@ -31,5 +31,5 @@ def _weight(regularizer: Regularizer, epoch: int, epochs: int, group: int) -> fl
     warmup, half = regularizer.warmup_epochs, epochs // 2
     if epoch < warmup:
         return 1.0
-    alpha = regularizer.alpha * min(1.0, (epoch - warmup) / (half - warmup) if epoch < half else 1.0)
+    alpha = regularizer.alpha * (min(epoch, half) - warmup) / (half - warmup)
     return alpha**group if regularizer.decay == "exponential" else 1 - alpha * group
