@@ -28,7 +28,8 @@ each turn.
 * On a CPU with one thread the time is process time, which other work on the machine disturbs least; on a GPU, and with
   several threads, where other processes load images, it is that of the wall clock.
 * A student's time is that from the gradients of the width before it to its own.
-* Memory is what a turn adds at its peak to what both sides hold; that of processes that load images is not counted.
+* Memory is what the first turn adds at its peak to what both sides hold, an optimizer's state included where it is made
+  then; that of processes that load images is not counted.
 * Floating-point operations are two for each multiply-accumulate, and a backward pass has twice those of its forward
   pass. A share is that of the most the device was measured to do: of floating-point operations in a matrix product or a
   convolution, or of bytes read and written in a copy. Above 100%, a cache holds the bytes.
@@ -50,7 +51,8 @@ def report(results: Path) -> str:
         sections.append(GPU_MISSING + "\n")
     for part, found in records.items():
         sections.append(f"## {part}\n\n" + (_section(found) if found else "Not measured.\n"))
-    sections.append(_circumstances(records))
+    if any(records.values()):
+        sections.append(_circumstances(records))
     return "\n".join(sections)
 
 
