@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 
 from us3l.bench.compare import OURS, STRAIGHTFORWARD, Case, Side
 from us3l.bench.peers import kornia_view, side
@@ -56,7 +55,7 @@ def _ours(setting: Setting, split: Split) -> Side:
 
 def _kornia(setting: Setting, split: Split) -> Side:
     pixels, views = torch.from_numpy(split.images).to(setting.device), setting.views
-    both: list[nn.Module] = [kornia_view(recipe, views.normalize).to(setting.device) for recipe in views.pretrain]
+    both = [kornia_view(recipe, views.normalize, setting.device) for recipe in views.pretrain]
 
     @torch.no_grad()
     def turn() -> None:

@@ -30,14 +30,16 @@ def side(peer: str, make: Callable[[], Side]) -> Side | None:
     return make() if find_spec(peer) else None
 
 
-def kornia_view(recipe: Augmentation, normalize: Normalize) -> nn.Module:
+def kornia_view(recipe: Augmentation, normalize: Normalize, device: torch.device) -> nn.Module:
     """A recipe's operations, as far as CIFAR's has them, on images [B, C, H, W], each with its own parameters."""
     from kornia import augmentation
 
     steps: list[Any] = []
     if crop := recipe.resized_crop:
         size, how = (crop.size, crop.size), crop.interpolation.upper()
-        steps.append(augmentation.RandomResizedCrop(size, crop.scale, crop.ratio, resample=how))
+        mode = "resample" if device.type == "cuda" else "slice"  # slices are cut one by one, which suits a CPU better
+        crops = augmentation.RandomResizedCrop(size, crop.scale, crop.ratio, resample=how, cropping_mode=mode)
+        steps.append(crops)
     if jitter := recipe.color_jitter:
         strengths = jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue
         steps.append(augmentation.ColorJitter(*strengths, p=jitter.probability))
@@ -46,7 +48,7 @@ def kornia_view(recipe: Augmentation, normalize: Normalize) -> nn.Module:
     if recipe.flip:
         steps.append(augmentation.RandomHorizontalFlip(p=recipe.flip))
     mean, std = (torch.tensor(values) for values in (normalize.mean, normalize.std))
-    return nn.Sequential(*steps, augmentation.Normalize(mean, std))
+    return nn.Sequential(*steps, augmentation.Normalize(mean, std)).to(device)
 
 
 class LightlyTrainer:

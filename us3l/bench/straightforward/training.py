@@ -72,9 +72,8 @@ class Trainer:
             outputs = [self.network(view, head).prediction for view in views]
         first, second = in_full(outputs)
         pairs = ((first, target[1]), (second, target[0]))
-        name, strength = (
-            (self.method.base, 1.0) if widest else (self.method.distillation, self.method.distillation_strength)
-        )
+        name = self.method.base if widest else self.method.distillation
+        strength = 1.0 if widest else self.method.distillation_strength
         if name == "cosine":
             return -strength * sum(F.cosine_similarity(one, other).mean() for one, other in pairs) / 2
         return strength * sum(_infonce(one, other, self.method.temperature) for one, other in pairs) / 2
