@@ -23,6 +23,7 @@ from us3l.bench.report import report
 from us3l.bench.setting import Setting, setting
 from us3l.bench.straightforward import reading
 from us3l.bench.straightforward.training import Trainer
+from us3l.closure import closure
 from us3l.data.cifar import read_cifar
 from us3l.data.folder import read_folder
 from us3l.data.store import open_store, write_store
@@ -174,12 +175,22 @@ def test_a_report_of_nothing_has_no_figures(tmp_path: Path) -> None:
 def test_the_columns_of_a_gpu_are_filled_by_its_records(results: Path, tmp_path: Path) -> None:
     record = read_record(result(results, "augment", "cpu"))
     del record["seal"]
+    record["cases"][0]["absent"] = ["peer"]
     write_record(result(tmp_path, "augment", "cuda"), record)
     said = report(tmp_path)
     [row] = [line for line in said.splitlines() if line.startswith("| two views of an image | image | straightforward")]
     cells = row.split(" | ")
     assert cells[3:6] == ["", "", ""] and all(cells[6:])
     assert "still to be measured" not in said
+    [absent] = [
+        line.split(" | ") for line in said.splitlines() if line.startswith("| two views of an image | image | peer")
+    ]
+    assert absent[3:] == ["", "", "", "", cells[7], " |"]
+
+
+def test_no_stage_depends_on_the_benchmark() -> None:
+    modules = set().union(*(closure(f"us3l.{stage}") for stage in ("pretrain", "calibrate", "evaluation", "tables")))
+    assert "us3l.learner" in modules and not any(module.startswith("us3l.bench") for module in modules)
 
 
 @pytest.mark.parametrize(

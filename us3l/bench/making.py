@@ -1,4 +1,4 @@
-"""Both ways of training, with the same network and the same images. All that knows how a learner is called is here."""
+"""Both ways of training, with the same network and the same images. All that knows what a learner is given is here."""
 
 from collections.abc import Callable, Sequence
 

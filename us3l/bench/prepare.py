@@ -19,6 +19,7 @@ from us3l.data.folder import read_folder
 from us3l.data.store import write_store
 from us3l.params.data import Folder
 
+MOST_IN_ARCHIVE, MOST_FILES = 25_000, 1_024  # of the training and of the test
 PHOTO, SQUARE = (500, 375), 256  # width and height of a JPEG file; the side of what is made of it
 
 
@@ -30,7 +31,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 
 def _archive(setting: Setting, folder: Path) -> Case:
-    images, archive, place = 10 * setting.images, folder / "archive.tar.gz", _places(folder)
+    images, archive, place = min(10 * setting.images, MOST_IN_ARCHIVE), folder / "archive.tar.gz", _places(folder)
     _write_archive(archive, images)
     return Case(
         name="an archive of CIFAR-100",
@@ -45,7 +46,7 @@ def _archive(setting: Setting, folder: Path) -> Case:
 
 
 def _files(setting: Setting, folder: Path) -> Case:
-    place, images = _places(folder), max(8, setting.images // 4)
+    place, images = _places(folder), min(max(8, setting.images // 4), MOST_FILES)
     for split in ("train", "test"):
         _write_photos(folder / split, images)
     source = Folder(kind="folder", train=str(folder / "train"), test=str(folder / "test"), image_size=SQUARE)
