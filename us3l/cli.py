@@ -141,7 +141,7 @@ def table(
 
 @app.command()
 def bench(
-    parts: Annotated[list[str] | None, typer.Argument(metavar="[PART]...", help="All parts by default.")] = None,
+    parts: Annotated[list[str] | None, typer.Argument(metavar="PART", help="All parts by default.")] = None,
     params: ParamsFile = PARAMS,
     run: Annotated[str, typer.Option(help="What is trained, as STUDY/RUN.")] = "cifar100/us3l-resnet18",
     device: Device = "auto",
