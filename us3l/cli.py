@@ -140,6 +140,33 @@ def table(
 
 
 @app.command()
+def bench(
+    parts: Annotated[list[str] | None, typer.Argument(metavar="PART", help="All parts by default.")] = None,
+    params: ParamsFile = PARAMS,
+    run: Annotated[str, typer.Option(help="What is trained, as STUDY/RUN.")] = "cifar100/us3l-resnet18",
+    device: Device = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads: 1, or beside a GPU all.", min=1)] = None,
+    repeats: Annotated[int, typer.Option(help="How often the sides take turns.", min=1)] = 5,
+    batch: Annotated[int | None, typer.Option(help="Images in a step: 64, or on a GPU the run's.", min=2)] = None,
+    images: Annotated[int | None, typer.Option(help="Images elsewhere: 512, or on a GPU 25,600.", min=8)] = None,
+    out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("benchmarks", "results"),
+    report: Annotated[bool, typer.Option("--report", help="Measure nothing: write README.md beside --out.")] = False,
+) -> None:
+    """Measure ours against the straightforward way and, where they are installed, other packages."""
+    if report:
+        from us3l.bench.report import write_report
+
+        write_report(out)
+        return
+    from us3l.bench.parts import bench, require_parts
+    from us3l.bench.setting import setting
+
+    names = require_parts(parts or [])
+    with _computing(device, 1, threads or 1) as where:
+        bench(names, setting(_plan(params), run, where, threads, repeats, batch, images), out)
+
+
+@app.command()
 def plan(
     params: ParamsFile = PARAMS,
     study: Annotated[str | None, typer.Option(help="This study, built or not.")] = None,
