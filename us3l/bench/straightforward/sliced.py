@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from us3l.models.channels import scaled
+from us3l.models.norm import NormReLU, activated
 
 
 class SlicedConv2d(nn.Module):
@@ -28,6 +29,11 @@ class SlicedBatchNorm(nn.Module):
         return F.batch_norm(x, None, None, self.weight[:channels], self.bias[:channels], training=True)
 
 
+class SlicedNormReLU(SlicedBatchNorm):
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        return activated(super().forward(x), shortcut)
+
+
 class SlicedLinear(nn.Module):
     """All outputs, of as many inputs as there are."""
 
@@ -43,6 +49,7 @@ class SlicedLinear(nn.Module):
 SLICED = {
     nn.Conv2d: SlicedConv2d,
     nn.BatchNorm2d: SlicedBatchNorm,
+    NormReLU: SlicedNormReLU,
     nn.BatchNorm1d: SlicedBatchNorm,
     nn.Linear: SlicedLinear,
 }
