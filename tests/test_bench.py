@@ -242,4 +242,4 @@ def test_the_row_is_trained_in_pieces_that_go_on_from_each_other(tmp_path: Path)
     assert codes == [75] * (len(codes) - 1) + [0] and len(codes) > 1, said
     assert "stopped by SIGTERM; the same command continues from here" in said
     assert re.findall(rf"epoch (\d+)/{epochs} ", said) == [str(number + 1) for number in range(epochs)], said
-    assert said.endswith((tmp_path / "results/tiny/tables/main.md").read_text())
+    assert made.stdout.endswith((tmp_path / "results/tiny/tables/main.md").read_text())
