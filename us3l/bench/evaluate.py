@@ -12,6 +12,7 @@ from us3l.bench.straightforward.views import Transform, loader, random_view, tes
 from us3l.classifier import train_on_kept
 from us3l.data.store import Store
 from us3l.evaluation import Seen, features
+from us3l.folding import folded
 from us3l.linear import train
 from us3l.models import backbone
 
@@ -32,7 +33,7 @@ def _augmented(setting: Setting) -> Case:
         name=f"an epoch of {_said(setting)}",
         unit="epoch",
         sides={
-            OURS: Side(lambda: train(networks, seen, protocol)),
+            OURS: Side(lambda: train([folded(network) for network in networks], seen, protocol)),
             STRAIGHTFORWARD: _straightforward(setting, store, transform),
         },
         images=setting.images,
@@ -47,7 +48,8 @@ def _kept(setting: Setting) -> Case:
     seen = Seen(store, views, setting.seed, setting.device)
 
     def ours() -> None:
-        train_on_kept(features(networks, seen.training()), seen.labels, seen.classes, protocol, setting.seed)
+        frozen = [folded(network) for network in networks]
+        train_on_kept(features(frozen, seen.training()), seen.labels, seen.classes, protocol, setting.seed)
 
     return Case(
         name=f"{EPOCHS} epochs of {_said(setting)}, without augmentation",
