@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from us3l.data import color, draw, resample
 from us3l.data.augment import OPERATIONS, augment, plain_view
+from us3l.data.resident import Resident
 from us3l.errors import UserError
 from us3l.params import data as params
 from us3l.params.data import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize
@@ -79,7 +80,7 @@ def test_resized_crop_is_torchvisions(interpolation: str, height: int, width: in
     x = floats(60, height=height, width=width)
     box = draw.box(numbers(60, 22), ResizedCrop(size=size, scale=(0.02, 1.0)), height, width)
     theirs = each(x, lambda i, *b: tv.resized_crop(i, *b, [size, size], MODES[interpolation]).clamp(0, 1), *box)
-    close(resample.resized_crop(x, box, (size, size), interpolation), theirs)
+    close(resample.resample(x, resample.resampling(box, (height, width), (size, size), interpolation)), theirs)
 
 
 @pytest.mark.parametrize("interpolation", MODES)
@@ -91,8 +92,21 @@ def test_resized_crop_is_within_two_grey_levels_of_pillow(interpolation: str) ->
         area = tuple(float(edge) for edge in (left, top, left + width, top + height))
         mode = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}[interpolation]
         theirs.append(np.asarray(Image.fromarray(image.numpy()).crop(area).resize((32, 32), mode)))
-    ours = resample.resized_crop(images.permute(0, 3, 1, 2) / 255, box, (32, 32), interpolation)
+    resampling = resample.resampling(box, (32, 32), (32, 32), interpolation)
+    ours = resample.resample(images.permute(0, 3, 1, 2) / 255, resampling)
     close(255 * ours.permute(0, 2, 3, 1), torch.from_numpy(np.stack(theirs)).float(), 2.0)
+
+
+@pytest.mark.parametrize(("width", "size"), [(40, 16), (19, 33)])
+def test_boxes_that_are_read_from_right_to_left_flip(width: int, size: int) -> None:
+    x, chosen = floats(60, height=30, width=width), torch.arange(60) % 3 > 0
+    box = draw.box(numbers(60, 22), ResizedCrop(size=size, scale=(0.02, 1.0)), 30, width)
+    crop, flipped = (
+        resample.resample(x, resample.resampling(some, (30, width), (size, size), "bicubic"))
+        for some in (box, draw.mirrored(box, chosen))
+    )
+    assert torch.equal(flipped[~chosen], crop[~chosen])
+    close(flipped[chosen], crop[chosen].flip(3), 5e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (21, 34)])
@@ -112,20 +126,23 @@ def test_affine_is_torchvisions(height: int, width: int) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_blends_are_torchvisions(operation: int, theirs: Callable[..., Tensor], channels: int) -> None:
     x, factor = floats(40, channels=channels), torch.linspace(0, 2, 40)
-    close(color.blend(x, torch.full((40,), operation), factor), each(x, theirs, factor))
+    close(
+        color.blend_(x.clone(), color.mixture(torch.tensor(operation), factor)[..., None, None, None]),
+        each(x, theirs, factor),
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_adjust_hue_is_torchvisions(channels: int) -> None:
     x, turn = floats(41, channels=channels), torch.linspace(-0.5, 0.5, 41)
-    close(color.adjust_hue(x, turn), each(x, tv.adjust_hue, turn))
+    close(color.adjust_hue_(x.clone(), color.distances(turn)[..., None, None, None]), each(x, tv.adjust_hue, turn))
 
 
 def test_adjust_hue_is_torchvisions_where_channels_are_equal() -> None:
     levels = torch.tensor([0.0, 0.3, 0.3000001, 1.0])
     x = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 8, 8).repeat(13, 1, 1, 1)
     turn = torch.linspace(-0.5, 0.5, 13)
-    close(color.adjust_hue(x, turn), each(x, tv.adjust_hue, turn))
+    close(color.adjust_hue_(x.clone(), color.distances(turn)[..., None, None, None]), each(x, tv.adjust_hue, turn))
 
 
 def test_color_jitter_applies_the_operations_in_each_images_order() -> None:
@@ -134,7 +151,10 @@ def test_color_jitter_applies_the_operations_in_each_images_order() -> None:
         numbers(240, 9), ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, probability=0.9)
     )
     assert len(jitter.order.unique(dim=0)) == 24
-    close(color.color_jitter(x, jitter), each(x, jittered, jitter.order, jitter.factors))
+    turns = color.turns(jitter)
+    line = turns.before.argsort()
+    ours = color.color_jitter_(x[line], color.Turns(*(each[line] for each in turns)))
+    close(ours, each(x, jittered, jitter.order, jitter.factors)[line])
 
 
 def jittered(image: Tensor, order: list[int], factors: list[float]) -> Tensor:
@@ -148,8 +168,8 @@ def jittered(image: Tensor, order: list[int], factors: list[float]) -> Tensor:
 def test_grayscale_and_solarize_are_torchvisions_where_chosen(channels: int) -> None:
     x, chosen = floats(20, channels=channels), torch.arange(20) % 3 > 0
     grey = each(x, lambda i, yes: tv.rgb_to_grayscale(i, channels) if yes else i, chosen)
-    close(color.grayscale(x, chosen), grey)
-    assert torch.equal(color.grayscale(x, chosen)[~chosen], x[~chosen])
+    close(color.grayscale_(x.clone(), chosen), grey)
+    assert torch.equal(color.grayscale_(x.clone(), chosen)[~chosen], x[~chosen])
     inverted = each(x, lambda i, yes: tv.solarize(i, 100 / 255) if yes else i, chosen)
     close(color.solarize(x, 100 / 255, chosen), inverted)
 
@@ -287,28 +307,31 @@ def test_sigmas_are_uniform() -> None:
 # --- the whole ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("recipe", [EVERYTHING, CIFAR])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_view_is_torchvisions_operations_in_the_documented_order(channels: int) -> None:
-    images, recipe = photos(60, 40, 33, channels), EVERYTHING
+def test_a_view_is_torchvisions_operations_in_the_documented_order(recipe: Augmentation, channels: int) -> None:
+    images, size = photos(60, 40, 33, channels), recipe.resized_crop.size
     samples = torch.arange(100, 160)
-    counts = [operation.numbers for operation in OPERATIONS.values()]
-    u = dict(zip(OPERATIONS, uniform(3, Purpose.AUGMENT, 4, samples, 1, sum(counts)).split(counts, 1), strict=True))
+    counts = {name: operation.numbers for name, operation in OPERATIONS.items() if getattr(recipe, name)}
+    drawn = uniform(3, Purpose.AUGMENT, 4, samples, 1, sum(counts.values())).split(list(counts.values()), 1)
+    u = dict(zip(counts, drawn, strict=True))
     box = draw.box(u["resized_crop"], recipe.resized_crop, 40, 33)
-    motion = draw.motion(u["affine"], recipe.affine, 24, 24)
     jitter = draw.jitter(u["color_jitter"], recipe.color_jitter)
-    sigma = draw.sigma(u["blur"][:, 1:], recipe.blur)
     normalize = Normalize(mean=[0.5] * channels, std=[0.25] * channels)
     theirs = []
     for i, image in enumerate(images.permute(0, 3, 1, 2) / 255):
         top, left, height, width = (int(each[i]) for each in box)
-        angle, right, down, zoom = (float(each[i]) for each in motion)
-        x = tv.resized_crop(image, top, left, height, width, [24, 24], InterpolationMode.BICUBIC).clamp(0, 1)
-        x = tv.affine(x, angle, [right, down], zoom, [0.0, 0.0], InterpolationMode.BILINEAR)
+        mode = MODES[recipe.resized_crop.interpolation]
+        x = tv.resized_crop(image, top, left, height, width, [size, size], mode).clamp(0, 1)
+        if recipe.affine:
+            angle, right, down, zoom = (float(each[i]) for each in draw.motion(u["affine"], recipe.affine, size, size))
+            x = tv.affine(x, angle, [right, down], zoom, [0.0, 0.0], InterpolationMode.BILINEAR)
         x = jittered(x, jitter.order[i].tolist(), jitter.factors[i].tolist())
         x = tv.rgb_to_grayscale(x, channels) if u["grayscale"][i] < 0.2 else x
-        x = tv.gaussian_blur(x, 5, float(sigma[i])) if u["blur"][i, 0] < 0.5 else x
+        if recipe.blur and u["blur"][i, 0] < 0.5:
+            x = tv.gaussian_blur(x, 5, float(draw.sigma(u["blur"][:, 1:], recipe.blur)[i]))
         x = tv.horizontal_flip(x) if u["flip"][i] < 0.5 else x
-        x = tv.solarize(x, 0.5) if u["solarize"][i] < 0.2 else x
+        x = tv.solarize(x, 0.5) if recipe.solarize and u["solarize"][i] < 0.2 else x
         theirs.append(tv.normalize(x, normalize.mean, normalize.std))
     where = {"seed": 3, "purpose": Purpose.AUGMENT, "epoch": 4, "samples": samples, "view": 1}
     difference = (augment(images, recipe, normalize, **where) - torch.stack(theirs)).abs()
@@ -322,6 +345,26 @@ def test_an_image_does_not_depend_on_the_images_beside_it(recipe: Augmentation) 
     whole = view(images, recipe)
     for some in (torch.tensor([5]), torch.arange(299, -1, -1), torch.tensor([3, 250, 3, 17])):
         assert torch.equal(view(images[some], recipe, samples=some), whole[some])
+
+
+@pytest.mark.parametrize("recipe", [CIFAR, EVERYTHING.model_copy(update={"solarize": None})])
+def test_a_batch_as_a_whole_as_on_a_gpu_gives_the_same_views(
+    recipe: Augmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = photos(300)
+    in_slices = view(images, recipe)
+    monkeypatch.setattr(color, "_slices", lambda before: [slice(None)] * 7)
+    monkeypatch.setattr("us3l.data.augment.in_chunks", lambda x, parameters, view: view(x, parameters))
+    close(view(images, recipe), in_slices, 1e-6)
+
+
+def test_views_that_are_made_together_are_those_made_one_by_one() -> None:
+    images, samples = photos(100), torch.arange(99, 9, -1)
+    where = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0}
+    recipes = [CIFAR, CIFAR, EVERYTHING, CIFAR]
+    [seen] = Resident(images).augmented([samples], recipes, AS_IT_IS, **where)
+    for number, (ours, recipe) in enumerate(zip(seen, recipes, strict=True)):
+        assert torch.equal(ours, view(images[samples], recipe, samples=samples, view=number))
 
 
 def test_seed_purpose_epoch_sample_and_view_change_what_happens() -> None:

@@ -63,6 +63,8 @@ def test_a_number_does_not_depend_on_how_many_are_drawn_or_beside_which() -> Non
         assert torch.equal(uniform(3, Purpose.AUGMENT, 1, SAMPLES, 1, count), many[:, :count])
     some = torch.tensor([7, 999, 0, 7])
     assert torch.equal(uniform(3, Purpose.AUGMENT, 1, some, 1, 9), many[some])
+    parts = uniform(3, Purpose.AUGMENT, 1, torch.cat([SAMPLES, some]), torch.tensor([0] * 1000 + [1] * 4), 9)
+    assert torch.equal(parts[1000:], many[some])
 
 
 def test_a_permutation_has_every_number_once_and_changes_with_the_epoch() -> None:

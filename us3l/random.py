@@ -28,12 +28,13 @@ class Purpose(IntEnum):
     SHUFFLE = 7
 
 
-def uniform(seed: int, purpose: Purpose, epoch: int, address: Tensor, part: int = 0, count: int = 1) -> Tensor:
+def uniform(seed: int, purpose: Purpose, epoch: int, address: Tensor, part: int | Tensor = 0, count: int = 1) -> Tensor:
     """Numbers [B, count] float64 in [0, 1), 53 random bits each, on the device of address: [B] int64 in [0, 2**32).
 
     epoch is in [0, 2**32), part (such as the view) in [0, 2**16 - 1); seeds that are equal modulo 2**64 are the same.
     """
     block = torch.arange((count + 1) // 2, device=address.device)
+    part = part[:, None] if isinstance(part, Tensor) else part
     counter = (block, address[:, None], epoch, purpose << 16 | part)
     a, b, c, d = philox(counter, (seed & WORD, seed >> 32 & WORD))
     return torch.stack([_fraction(a, b), _fraction(c, d)], dim=2).flatten(1)[:, :count]
@@ -51,12 +52,13 @@ def philox(
     a, b, c, d = counter
     key_a, key_b = key
     for _ in range(10):
-        # A product of 64 bits may wrap to a negative int64; the shift copies the sign, and the mask cuts it off again.
+        # A product of 64 bits may wrap to a negative int64, whose shift copies the sign. What is above the low word of
+        # b and d is cut off with that sign.
         product_a, product_c = a * 0xD2511F53, c * 0xCD9E8D57
-        a, b = product_c >> 32 & WORD ^ b ^ key_a, product_c & WORD
-        c, d = product_a >> 32 & WORD ^ d ^ key_b, product_a & WORD
+        a, b = (product_c >> 32 ^ b ^ key_a) & WORD, product_c
+        c, d = (product_a >> 32 ^ d ^ key_b) & WORD, product_a
         key_a, key_b = (key_a + 0x9E3779B9) & WORD, (key_b + 0xBB67AE85) & WORD
-    return a, b, c, d
+    return a, b & WORD, c, d & WORD
 
 
 def _fraction(high: Tensor, low: Tensor) -> Tensor:

@@ -3,63 +3,104 @@
 C is 3, or 1 for grey images, which saturation, hue and grayscale leave as they are.
 """
 
+from bisect import bisect_left
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from us3l.data.draw import Jitter
 
-CONTRAST, SATURATION = 1, 2
+CONTRAST, SATURATION, HUE = 1, 2, 3
 
 
-def color_jitter(x: Tensor, jitter: Jitter) -> Tensor:
+class Turns(NamedTuple):
+    """Color jitter of B images as three turns of blends, one of hue, and the same three of blends again.
+
+    settings: [B, 7, 3, 1, 1, 1] float32, a `mixture` for each blend, and `distances` for the hue between them. Of the
+    two turns of a blend, one leaves the image as it is. before: [B], how many blends come before the hue, -1 where
+    there is nothing to do.
+    """
+
+    settings: Tensor
+    before: Tensor
+
+
+def turns(jitter: Jitter) -> Turns:
+    slot = jitter.order.argsort(1)
+    blends, before = slot[:, :HUE].argsort(1), slot[:, HUE:]
+    factors, hue = jitter.factors.gather(1, blends), jitter.factors[:, HUE]
+    early = torch.arange(HUE, device=hue.device) < before
+    first, last = (mixture(blends, factors.where(now, 1)) for now in (early, ~early))
+    idle = (factors == 1).all(1) & (hue == 0)
+    settings = torch.cat([first, distances(hue)[:, None], last], dim=1)
+    return Turns(settings[..., None, None, None], before[:, 0].where(~idle, -1))
+
+
+def color_jitter_(x: Tensor, todo: Turns) -> Tensor:
     """Brightness, contrast, saturation and hue in each image's own order.
 
-    The first three are blends, cheap enough to give every image a turn for each both before and after its hue; hue is
-    dear and comes once. A turn that is not the image's has factor 1, which changes nothing.
+    On a CPU the images come in ascending order of `before`, so that a turn touches only a slice, of those it changes.
+    On a GPU every turn touches all images, as to count them would make the host wait.
     """
-    slot = jitter.order.argsort(1)
-    blends = slot[:, :3].argsort(1)
-    early = slot.gather(1, blends) < slot[:, 3:]
-    factors = jitter.factors.gather(1, blends)
-    x = _blend_in_turn(x, blends, factors.where(early, 1))
-    x = adjust_hue(x, jitter.factors[:, 3])
-    return _blend_in_turn(x, blends, factors.where(~early, 1))
-
-
-def _blend_in_turn(x: Tensor, operations: Tensor, factors: Tensor) -> Tensor:
-    for operation, factor in zip(operations.T, factors.T, strict=True):
-        x = blend(x, operation, factor)
+    for turn, some in enumerate(_slices(todo.before)):
+        if len(x[some]):
+            operation = adjust_hue_ if turn == HUE else blend_
+            operation(x[some], todo.settings[some, turn])
     return x
 
 
-def blend(x: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
-    """Move each image away from (factor > 1) or towards black, its mean grey or its grey self: operation 0, 1 or 2."""
+def _slices(before: Tensor) -> list[slice]:
+    """The images of each turn."""
+    if before.is_cuda:
+        return [slice(None)] * 7
+    ascending = before.tolist()
+    first, *bounds = (bisect_left(ascending, blends) for blends in range(4))
+    return [slice(bound, None) for bound in (*bounds, first)] + [slice(first, bound) for bound in bounds]
+
+
+def mixture(operation: Tensor, factor: Tensor) -> Tensor:
+    """Shares [..., 3] of an image, its grey self and its mean grey after operation 0, 1 or 2, of the same shape.
+
+    Brightness, contrast and saturation move it away from (factor > 1) or towards black, its mean or its grey self.
+    """
+    other = 1 - factor
+    return torch.stack([factor, other * (operation == SATURATION), other * (operation == CONTRAST)], dim=-1).float()
+
+
+def blend_(x: Tensor, mixture: Tensor) -> Tensor:
+    """x: [B, C, H, W], mixture: [B, 3, 1, 1, 1]"""
+    own, of_grey, of_mean = mixture.unbind(1)
     grey = luma(x)
-    mean = grey.mean((2, 3), keepdim=True)
-    other = grey * _column(operation == SATURATION) + mean * _column(operation == CONTRAST)
-    return other.lerp(x, _column(factor)).clamp_(0, 1)
+    other = (grey * of_grey).add_(grey.mean((2, 3), keepdim=True).mul_(of_mean))
+    return torch.addcmul(other, x, own, out=x).clamp_(0, 1)
 
 
-def adjust_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of the HSV colour, turn: [B] in [-0.5, 0.5] of a circle.
+def distances(turn: Tensor) -> Tensor:
+    """[B, 3], what turns the hue by [B] in [-0.5, 0.5] of a circle: from red, green and blue, in sixths, -3 to 3."""
+    channels = torch.arange(0, 6, 2, device=turn.device)
+    return ((6 * turn[:, None] - channels + 3).remainder(6) - 3).float()
 
-    Hue in sixths of a circle is 1 + G + B - R for the channels stretched to [0, 1], negative where B exceeds G.
+
+def adjust_hue_(x: Tensor, distances: Tensor) -> Tensor:
+    """Turn the hue of the HSV colour.
+
+    Hue in sixths of a circle is 1 + G + B - R for the channels stretched to [0, 1], negative where B exceeds G. A
+    channel is high within one sixth of its own hue and low beyond two.
     """
     if x.shape[1] == 1:
         return x
-    red, green, blue = x.unbind(1)
-    low, high = x.amin(1), x.amax(1)
-    chroma = high - low
-    hue = (green + blue - red + high - 2 * low).copysign(green - blue) / chroma.clamp(min=1e-9)
-    hue += 6 * _column(turn)[:, 0]
-    hue -= 6 * (hue / 6).floor()
-    shares = [(hue - 3).abs_() - 1, 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_()]
-    return torch.stack([low.addcmul(chroma, share.clamp_(0, 1)) for share in shares], dim=1)
+    red, green, blue = x.split(1, dim=1)
+    low, high = red.minimum(green).minimum(blue), red.maximum(green).maximum(blue)
+    chroma = (high - low).clamp_(min=1e-9)
+    hue = (high - red).add_(green).add_(blue).sub_(low, alpha=2).copysign_(green - blue).div_(chroma)
+    torch.add(hue, distances.flatten(2, 3), out=x).abs_().sub_(3).abs_().clamp_(1, 2)
+    return torch.addcmul(low.sub_(chroma), x, chroma, out=x)
 
 
-def grayscale(x: Tensor, chosen: Tensor) -> Tensor:
+def grayscale_(x: Tensor, chosen: Tensor) -> Tensor:
     """chosen: [B] bool, the images that lose their colour."""
-    return x.lerp(luma(x), _column(chosen))
+    return x.lerp_(luma(x), _column(chosen))
 
 
 def solarize(x: Tensor, threshold: float, chosen: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from us3l.data.augment import draw_numbers, finish, in_chunks, normalized
+from us3l.data.augment import determine, draw_numbers, finish, in_chunks, normalize_
 from us3l.data.draw import box
 from us3l.data.image_files import Files
 from us3l.data.resample import margins
@@ -74,7 +74,7 @@ class Decoded:
     def plain(self, batches: Sequence[Tensor], recipe: TestView, normalize: Normalize) -> Iterator[Tensor]:
         """Raises UserError, too, when images of different sizes are to be seen without a centre crop."""
         for [x] in self._decode(batches, lambda samples: [self._plain_cuts(recipe, samples)]):
-            yield normalized(x, normalize)
+            yield normalize_(x, normalize)
 
     def _random_cuts(self, recipe: Augmentation, samples: Tensor, u: Tensor | None) -> list[Cut]:
         """Of a recipe with a resized crop, the boxes that u: [B, 22] determines; else the whole images."""
@@ -113,7 +113,8 @@ class Decoded:
 def _finished(x: Tensor, recipe: Augmentation, normalize: Normalize, numbers: dict[str, Tensor]) -> Tensor:
     """What follows the resized crop."""
     rest = {name: u for name, u in numbers.items() if name != "resized_crop"}
-    return in_chunks(x, rest, lambda some, u: finish(some, recipe, normalize, u))
+    parameters = determine(recipe, rest, *x.shape[2:])
+    return in_chunks(x, parameters, lambda some, drawn: finish(some, recipe, normalize, drawn))
 
 
 def _random_cut(recipe: ResizedCrop, top: int, left: int, height: int, width: int) -> Cut:

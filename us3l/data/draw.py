@@ -15,7 +15,7 @@ TRIES = 10
 
 
 class Box(NamedTuple):
-    """Whole pixels, each [B] int64."""
+    """Whole pixels, each [B] int64. A box of negative width is read from its right edge, `left`, to the left."""
 
     top: Tensor
     left: Tensor
@@ -67,6 +67,11 @@ def _centre(recipe: ResizedCrop, height: Tensor, width: Tensor) -> tuple[Tensor,
     narrowest, widest = recipe.ratio
     tallest, broadest = (width.double() / narrowest).round().long(), (height.double() * widest).round().long()
     return height.minimum(tallest), width.minimum(broadest)
+
+
+def mirrored(box: Box, chosen: Tensor) -> Box:
+    """The boxes, those of the chosen images [B] read from right to left."""
+    return box._replace(left=box.left + box.width * chosen, width=box.width * (1 - 2 * chosen.long()))
 
 
 def motion(u: Tensor, recipe: Affine, height: int, width: int) -> Motion:

@@ -1,7 +1,10 @@
 """Crops, resizes, blurs and affine maps of image batches x: [B, C, H, W] float32, each image with its own parameters.
 
-A separable filter is one matrix product along the columns and one along the rows, with a matrix for each image.
+A separable filter makes a pixel a weighted sum of a few: first of those of its column, then of those of its row.
 """
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,11 +13,19 @@ from torch.nn import functional as F
 from us3l.data.draw import Box, Motion
 
 
-def resized_crop(x: Tensor, box: Box, size: tuple[int, int], interpolation: str) -> Tensor:
-    """torchvision's resized_crop with antialiasing; what a bicubic filter overshoots is clamped to [0, 1]."""
-    rows = resampling(box.top, box.height, x.shape[2], size[0], interpolation)
-    columns = resampling(box.left, box.width, x.shape[3], size[1], interpolation)
-    return _separable(x, rows, columns).clamp_(0, 1)
+class Filter(NamedTuple):
+    """For each row and column of the result those it is the sum of, and their weights: [B, taps, h], [B, taps, w]."""
+
+    rows: Tensor
+    row_weights: Tensor
+    columns: Tensor
+    column_weights: Tensor
+
+
+def resampling(box: Box, before: tuple[int, int], after: tuple[int, int], interpolation: str) -> Filter:
+    """torchvision's resized_crop with antialiasing, from images of one height and width to another."""
+    rows = _taps(box.top, box.height, before[0], after[0], interpolation)
+    return Filter(*rows, *_taps(box.left, box.width, before[1], after[1], interpolation))
 
 
 def resize(x: Tensor, size: int, interpolation: str) -> Tensor:
@@ -22,7 +33,13 @@ def resize(x: Tensor, size: int, interpolation: str) -> Tensor:
     height, width = x.shape[2:]
     shorter = min(height, width)
     whole = Box(*(x.new_full((len(x),), value, dtype=torch.int64) for value in (0, 0, height, width)))
-    return resized_crop(x, whole, (size * height // shorter, size * width // shorter), interpolation)
+    after = (size * height // shorter, size * width // shorter)
+    return resample(x, resampling(whole, (height, width), after, interpolation))
+
+
+def resample(x: Tensor, resampling: Filter) -> Tensor:
+    """What a bicubic filter overshoots is clamped to [0, 1]."""
+    return _filtered(x, resampling).clamp_(0, 1)
 
 
 def center_crop(x: Tensor, size: int) -> Tensor:
@@ -37,18 +54,22 @@ def margins(side: int, size: int) -> tuple[int, int]:
     return before, side - size - before
 
 
-def resampling(start: Tensor, length: Tensor, before: int, after: int, interpolation: str) -> Tensor:
-    """Matrices [B, after, before] that resample the pixels start ... start + length - 1 of an axis.
+def _taps(start: Tensor, length: Tensor, before: int, after: int, interpolation: str) -> tuple[Tensor, Tensor]:
+    """Resample the pixels start ... start + length - 1 of an axis; of a negative length, from the right.
 
-    The filter is as wide as a pixel of the coarser side, which is antialiasing; pixels outside the box get no weight
-    and each row sums to 1 (Pillow's resize, torch's interpolate with antialias=True).
+    start and length: [B]. The filter is as wide as a pixel of the coarser side, which is antialiasing; pixels outside
+    the box get no weight and weights sum to 1 (Pillow's resize, torch's interpolate with antialias=True).
     """
-    scale = (length.float() / after)[:, None, None]
-    pixel = torch.arange(before, device=start.device) - start[:, None, None]
-    center = (torch.arange(after, device=start.device)[:, None] + 0.5) * scale
-    weights = FILTERS[interpolation]((pixel + 0.5 - center) / scale.clamp(min=1))
-    weights = weights * ((pixel >= 0) & (pixel < length[:, None, None]))
-    return weights / weights.sum(2, keepdim=True)
+    weigh, radius = FILTERS[interpolation]
+    start, length = start[:, None, None].float(), length[:, None, None].float()
+    scale = length / after
+    wide = scale.abs().clamp_(min=1)
+    center = (torch.arange(after, device=start.device) + 0.5) * scale - 0.5
+    taps = torch.arange(math.ceil(2 * radius * max(1, before / after)), device=start.device)[:, None]
+    pixel = (center - radius * wide + 1).floor_() + taps
+    inside = pixel.clamp(length.clamp(max=0), length.clamp(min=0) - 1)
+    weight = weigh((pixel - center).div_(wide)).masked_fill_(pixel != inside, 0)
+    return inside.add_(start).long(), weight.div_(weight.sum(1, keepdim=True))
 
 
 def _triangle(x: Tensor) -> Tensor:
@@ -61,27 +82,33 @@ def _cubic(x: Tensor) -> Tensor:
     return (1.5 * near - 2.5) * near * near + ((2.5 - 0.5 * far) * far - 4) * far + 3
 
 
-FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
+FILTERS = {"bilinear": (_triangle, 1), "bicubic": (_cubic, 2)}  # with the radius beyond which they are 0
 
 
 def gaussian_blur(x: Tensor, kernel_size: int, sigma: Tensor) -> Tensor:
     """torchvision's gaussian_blur; sigma: [B] pixels. The edges are reflected, so kernel_size // 2 < H and W."""
     offset = torch.arange(-(kernel_size // 2), kernel_size // 2 + 1, device=x.device)
     weights = (-0.5 * (offset / sigma[:, None]) ** 2).softmax(1).float()
-    return _separable(x, *(_convolution(weights, offset, side) for side in x.shape[2:]))
+    rows, columns = (_convolution(weights, offset, side) for side in x.shape[2:])
+    return _filtered(x, Filter(*rows, *columns))
 
 
-def _convolution(weights: Tensor, offset: Tensor, side: int) -> Tensor:
-    """Matrices [B, side, side] that convolve an axis with reflected ends; weights: [B, kernel_size]."""
+def _convolution(weights: Tensor, offset: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Convolve an axis with reflected ends; weights: [B, kernel_size]."""
     pixel = torch.arange(side, device=weights.device)
-    source = (side - 1) - ((side - 1) - (pixel[:, None] + offset).abs()).abs()
-    return torch.einsum("bk,okp->bop", weights, (source[:, :, None] == pixel).float())
+    source = (side - 1) - ((side - 1) - (pixel + offset[:, None]).abs()).abs()
+    return torch.broadcast_tensors(source, weights[:, :, None])
 
 
-def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows: [B, h, H] and columns: [B, w, W] give [B, C, h, w]."""
-    across = x.flatten(1, 2).bmm(columns.mT).unflatten(1, x.shape[1:3])
-    return rows[:, None] @ across
+def _filtered(x: Tensor, f: Filter) -> Tensor:
+    """[B, C, H, W] to [B, C, h, w]. Rows are added up where they lie; columns need a product with a matrix."""
+    batch, channels, height, width = x.shape
+    first = torch.arange(0, batch * channels * height, height, device=x.device).view(batch, channels, 1, 1)
+    rows, weights = f.rows.mT[:, None] + first, f.row_weights.mT[:, None].expand(-1, channels, -1, -1)
+    rows, weights, pixels = rows.flatten(0, 2), weights.flatten(0, 2), x.flatten(0, 2)
+    down = F.embedding_bag(rows, pixels, per_sample_weights=weights, mode="sum").view(batch, -1, width)
+    columns = x.new_zeros(batch, width, f.columns.shape[2]).scatter_add_(1, f.columns, f.column_weights)
+    return down.bmm(columns).unflatten(1, (channels, -1))
 
 
 def affine(x: Tensor, motion: Motion) -> Tensor:

@@ -1,7 +1,7 @@
 """Data sets that lie whole in the memory of the device that computes."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,14 +17,15 @@ def resident(array: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(np.array(array)).to(device)
 
 
-@dataclass(frozen=True)
 class Resident:
-    """Images on the device, pixels: [N, H, W, C] uint8. See `us3l.data.images.Images`."""
+    """Images on the device. See `us3l.data.images.Images`."""
 
-    pixels: Tensor
+    def __init__(self, pixels: Tensor) -> None:
+        """pixels: [N, H, W, C] uint8, kept by channels, as views are made."""
+        self.planes = pixels.permute(0, 3, 1, 2).contiguous()
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.planes)
 
     def augmented(
         self,
@@ -36,9 +37,26 @@ class Resident:
         purpose: Purpose,
         epoch: int,
     ) -> Iterator[list[Tensor]]:
+        """Views of equal recipes are made together, which takes less time."""
+        where = {"seed": seed, "purpose": purpose, "epoch": epoch}
+
+        def views(samples: Tensor, recipe: Augmentation, numbers: range) -> Iterable[Tensor]:
+            view = torch.tensor(numbers).to(samples.device, non_blocking=True).repeat_interleave(len(samples))
+            some = samples.repeat(len(numbers))
+            return augment(self._at(some), recipe, normalize, **where, samples=some, view=view).chunk(len(numbers))
+
+        runs = _runs(recipes)
         for samples in batches:
-            images, where = self.pixels[samples], {"seed": seed, "purpose": purpose, "epoch": epoch, "samples": samples}
-            yield [augment(images, recipe, normalize, **where, view=view) for view, recipe in enumerate(recipes)]
+            yield [view for recipe, numbers in runs for view in views(samples, recipe, numbers)]
 
     def plain(self, batches: Sequence[Tensor], recipe: TestView, normalize: Normalize) -> Iterator[Tensor]:
-        return (plain_view(self.pixels[samples], recipe, normalize) for samples in batches)
+        return (plain_view(self._at(samples), recipe, normalize) for samples in batches)
+
+    def _at(self, samples: Tensor) -> Tensor:
+        return self.planes.index_select(0, samples).permute(0, 2, 3, 1)
+
+
+def _runs(recipes: Sequence[Augmentation]) -> list[tuple[Augmentation, range]]:
+    """Recipes that follow each other and are equal, with the numbers of their views."""
+    starts = [i for i, recipe in enumerate(recipes) if i == 0 or recipe != recipes[i - 1]]
+    return [(recipes[start], range(start, stop)) for start, stop in pairwise([*starts, len(recipes)])]
