@@ -127,8 +127,8 @@ def normalize_(x: Tensor, normalize: Normalize) -> Tensor:
     return x.sub_(mean).div_(std)
 
 
-def _crop(x: Tensor, recipe: ResizedCrop, *filter: Tensor) -> Tensor:
-    return resample.resample(x, resample.Filter(*filter))
+def _crop(x: Tensor, recipe: ResizedCrop, *taps: Tensor) -> Tensor:
+    return resample.resample(x, resample.Filter(*taps))
 
 
 def _affine(x: Tensor, recipe: Affine, *motion: Tensor) -> Tensor:
