@@ -18,7 +18,7 @@ demo: env ## Train on the digits and print the table (about 5 minutes on 2 cores
 	@echo "This table is results/digits/tables/main.md"
 
 test: env ## Run all tests, up to four at a time
-	@$(in_venv) pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(in_venv) pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: env ## Check style and workflow (ruff, snakefmt, snakemake --lint)
 	@$(in_venv) ruff check

@@ -457,6 +457,11 @@ def test_a_process_of_its_own_says_the_same(project: Project) -> None:
     )
 
 
+def imported(output: str) -> set[str]:
+    """The modules that a process imported, as -X importtime tells of them."""
+    return {line.rpartition("|")[2].strip() for line in output.splitlines() if line.count("|") == 2}
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -464,17 +469,30 @@ def test_a_process_of_its_own_says_the_same(project: Project) -> None:
         "plan",
         "plan --cost --write",
         f"why {TABLE}",
+        "verify --level 0",
         "verify --level 1",
         "table tiny main",
+        "prepare digits",
     ],
 )
 def test_commands_that_compute_nothing_do_not_import_torch(
     project: Project, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
-    imports = project.must("us3l", *command.split())
-    assert "| us3l.cli\n" in imports.replace("|   ", "| ")
-    assert " torch\n" not in imports
+    modules = imported(project.must("us3l", *command.split()))
+    assert "us3l.cli" in modules
+    assert not {"torch", "torchvision"} & modules
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "calibrate", "linear"])
+def test_stages_that_compute_import_nothing_beside_torch_that_takes_long(
+    project: Project, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    modules = imported(project.must("us3l", *STAGES[stage]))
+    slow = {"torchvision", "sklearn", "scipy", "pandas", "PIL", "sympy", "torch._dynamo", "torch._inductor"}
+    assert "torch" in modules
+    assert not slow & modules
 
 
 def test_the_help_lists_every_command(us3l: Command) -> None:

@@ -429,7 +429,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         forget()
 
     def forget() -> None:
-        for function in (closure.closure, closure._imports, closure._hash):
+        for function in (closure.closure, closure._read):
             function.cache_clear()
 
     monkeypatch.setattr(closure, "_PACKAGE", tmp_path)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from project import ROOT
+from project import ROOT, keep_studies
 
 from us3l.records import read_record, write_record
 
@@ -107,6 +107,7 @@ def checkout(tmp_path: Path) -> Checkout:
         shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder / name)
     shutil.copytree(Path(__file__).parent / "stand_ins", folder, dirs_exist_ok=True)
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    keep_studies(content, "digits", "cifar100-small")
     digits = content["studies"]["digits"]
     digits["runs"] = {name: digits["runs"][name] for name in ("us3l", "us-simsiam")}
     digits["tables"]["main"]["rows"] = [{"label": name, "runs": name} for name in digits["runs"]]

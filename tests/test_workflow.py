@@ -12,7 +12,7 @@ import pytest
 import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
-from project import ROOT, RUN, Project, params
+from project import ROOT, RUN, Project, keep_studies, params
 
 from us3l.jobs import Job, jobs
 from us3l.plan import Plan
@@ -154,6 +154,7 @@ def test_dvc_has_the_jobs_of_the_plan() -> None:
 def test_dvc_repro_makes_the_table_and_agrees_with_snakemake(tmp_path: Path) -> None:
     """The project's own dvc.yaml and params.yaml, cut down to one short run and one that is not trained."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    keep_studies(content, "digits")
     digits = content["studies"]["digits"]
     digits["runs"] = {name: digits["runs"][name] for name in ("us3l", "pixels")}
     digits["runs"]["us3l"]["epochs"] = 1

@@ -1,5 +1,7 @@
 """The command line: one command a stage. Mistakes of the user's end in one sentence and exit code 2."""
 
+import atexit
+import gc
 import sys
 from contextlib import contextmanager
 from importlib import import_module
@@ -227,6 +229,8 @@ def commit(params: ParamsFile = PARAMS) -> None:
 
 def main() -> None:
     """Run a command; what the user can mend ends in one sentence, an interruption in a line."""
+    gc.set_threshold(100_000)  # importing PyTorch makes half a million objects and no garbage to look for among them
+    atexit.register(gc.freeze)  # nor is there any need to look once more when the process ends
     try:
         app()
     except UserError as error:

@@ -21,7 +21,7 @@ def code_of(module: str, project: Path | None = None) -> dict[str, str]:
 
     That is its syntax tree without comments, docstrings and layout.
     """
-    return {name: _hash(_file(name, project)) for name in sorted(closure(module, project))}
+    return {name: _read(_file(name, project))[1] for name in sorted(closure(module, project))}
 
 
 def code_of_network(builder: str) -> dict[str, str]:
@@ -73,14 +73,13 @@ def _package(module: str) -> str:
     return module.rpartition(".")[0]
 
 
-@cache
 def _imports(module: str, path: Path) -> list[str]:
     names = []
     package = module if path.name == "__init__.py" else _package(module)
-    for node in ast.walk(_tree(path)):
+    for node in _read(path)[0]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             source = _absolute("." * node.level + (node.module or ""), package, path)
             names += [source, *(f"{source}.{alias.name}" for alias in node.names)]
     return names
@@ -94,25 +93,22 @@ def _absolute(name: str, package: str, path: Path) -> str:
 
 
 @cache
-def _hash(path: Path) -> str:
-    return hashlib.sha256(_meaning(path).encode()).hexdigest()[:12]
+def _read(path: Path) -> tuple[list[ast.Import | ast.ImportFrom], str]:
+    """The import statements of a source file, and the hash of what it says. Raises UserError where it is not Python."""
+    try:
+        tree = ast.parse(path.read_text(), path.name)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: not readable as Python: {error}") from None
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return imports, hashlib.sha256(_meaning(tree).encode()).hexdigest()[:12]
 
 
-def _meaning(path: Path) -> str:
-    """What the source says without docstrings, comments and layout, the same in every version of Python."""
-    tree = _tree(path)
+def _meaning(tree: ast.Module) -> str:
+    """What a source says without docstrings, comments and layout, the same in every version of Python."""
     for node in ast.walk(tree):
         if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node):
             node.body = node.body[1:]
     return repr(_plain(tree))
-
-
-def _tree(path: Path) -> ast.Module:
-    """Raises UserError where a file is not Python."""
-    try:
-        return ast.parse(path.read_text(), path.name)
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not readable as Python: {error}") from None
 
 
 def _plain(node: Any) -> Any:

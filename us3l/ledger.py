@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -108,11 +109,26 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
     if len(listed) < len(current):
         missing = ", ".join(name for name in current if name not in listed)
         print(f"us3l: dvc.yaml has no {missing}; its first lines say how to add a study", file=sys.stderr)
-    command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", "plan", *listed]
+    command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", "plan", *_targets(listed, plan, groups)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         said = "".join(done.stdout.splitlines()[-1:])
         raise UserError(f"DVC has not recorded what was made; mend this and run `us3l commit`: {said}")
+
+
+def _targets(stages: list[str], plan: Plan, groups: dict[str, Any]) -> list[str]:
+    """The stages, or a whole group of dvc.yaml at once: for each target DVC reads dvc.yaml and params.yaml again."""
+    sizes = Counter(f"${{studies.{study}.runs}}" for study, _ in plan.runs)
+    sizes += Counter(f"${{studies.{study}.tables}}" for study, _ in plan.tables)
+    members: dict[str, list[str]] = {}
+    for name in stages:
+        members.setdefault(name.partition("@")[0], []).append(name)
+    targets = []
+    for group, mine in members.items():
+        items = groups[group]["foreach"]
+        size = sizes[items] if isinstance(items, str) else len(items)
+        targets += [group] if len(mine) == size else mine
+    return targets
 
 
 def _stages(plan: Plan) -> dict[str, list[Job]]:
@@ -131,7 +147,7 @@ def locked_entries() -> dict[str, Any]:
 
 def _read_yaml(name: str) -> dict[str, Any]:
     """The stages of one of DVC's files."""
-    return yaml.safe_load(Path(name).read_text())["stages"]
+    return yaml.load(Path(name).read_text(), yaml.CSafeLoader)["stages"]
 
 
 def _is_listed(name: str, groups: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Reading params.yaml: what is wrong with it is said in one sentence, with file, key and value."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,36 @@ from us3l.errors import UserError
 from us3l.params.studies import Params
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML whose keys are text, as written, each once in a mapping, and whose numbers may be 5e-5, as in YAML 1.2."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = []
-        for key, _ in node.value:
-            if key.value in seen:
-                what = f"the key {key.value!r} is there twice in one mapping; keep one"
-                raise yaml.MarkedYAMLError(problem=what, problem_mark=key.start_mark)
-            seen.append(key.value)
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                key.tag = "tag:yaml.org,2002:str"
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        for mapping in _mappings(node, set()):
+            _take_keys_as_text(mapping)
         return node
+
+
+def _mappings(node: Any, seen: set[yaml.Node]) -> Iterator[yaml.MappingNode]:
+    """All mappings at and below a node, each once, however many aliases it has."""
+    if isinstance(node, yaml.CollectionNode) and node not in seen:
+        seen.add(node)
+        is_mapping = isinstance(node, yaml.MappingNode)
+        if is_mapping:
+            yield node
+        for child in (value for _, value in node.value) if is_mapping else node.value:
+            yield from _mappings(child, seen)
+
+
+def _take_keys_as_text(mapping: yaml.MappingNode) -> None:
+    seen = []
+    for key, _ in mapping.value:
+        if key.value in seen:
+            what = f"the key {key.value!r} is there twice in one mapping; keep one"
+            raise yaml.MarkedYAMLError(problem=what, problem_mark=key.start_mark)
+        seen.append(key.value)
+        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            key.tag = "tag:yaml.org,2002:str"
 
 
 _FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
