@@ -322,7 +322,7 @@ def test_a_gpu_whose_memory_is_full_is_told_with_the_ways_out(
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr("us3l.evaluation.evaluate", full)
-    said = "out of GPU memory: take a smaller batch.size, more gpus, or precision bfloat16"
+    said = "out of GPU memory: take fewer shards_at_once, a smaller batch.size, more gpus or precision bfloat16"
     assert refusal(*STAGES["linear"]) == said
 
 

@@ -210,6 +210,32 @@ def test_frozen_and_unused_weights_stay_and_the_others_are_torchs_sgds() -> None
     }
 
 
+class ChannelsLast(nn.Module):
+    """Lays its images out in memory otherwise than its weights, whose gradients then lie as the images do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(4, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.view(-1, 4, 4, 4).contiguous(memory_format=torch.channels_last)).mean((2, 3))
+
+
+def test_gradients_that_lie_otherwise_in_memory_than_their_weights_are_taken_right() -> None:
+    torch.manual_seed(0)
+    ours = Tuned(ChannelsLast(), linear_layer(8, 3, 0, CPU), finetune())
+    theirs = deepcopy(ours.model)
+    sgd = torch.optim.SGD(theirs.parameters(), 0.05, momentum=0.9, weight_decay=0.01)
+    x, labels = batch()
+    for _ in range(3):
+        sgd.zero_grad()
+        F.cross_entropy(theirs(x), labels).backward()
+        sgd.step()
+        ours.learn(x, labels, 0.05)
+    for one, other in zip(ours.model.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_views_of_which_a_network_makes_features_of_different_lengths_are_refused() -> None:
     images = evaluated(*pictures(), resized_crop={"size": 4})
     with pytest.raises(

@@ -34,6 +34,21 @@ def test_each_group_is_normalized_as_if_it_were_alone_forward_and_backward(relu:
         torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-11)
 
 
+class Activated(nn.BatchNorm2d):
+    """A user's own, which does more than its parent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).tanh()
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_batch_norm_that_does_more_goes_on_doing_it() -> None:
+    norm, x = Activated(CHANNELS), noise(IMAGES, CHANNELS, 5, 5)
+    keep_apart(norm, lambda: 1)
+    torch.testing.assert_close(norm(x), plain(x, norm.weight, norm.bias, 1, norm.eps, None, False).tanh())
+    assert norm.running_mean is None
+
+
 @pytest.mark.usefixtures("float64")
 def test_a_batch_norm_that_keeps_groups_apart_has_no_statistics_of_its_own_and_its_hooks_are_called() -> None:
     norm, groups, seen = nn.BatchNorm1d(CHANNELS), [1], []

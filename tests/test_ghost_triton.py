@@ -161,6 +161,18 @@ def test_channels_that_are_not_last_make_no_difference(interpreter: ProcessPoolE
     interpreter.submit(any_layout_is_read).result()
 
 
+def results_change_in_place(device: str) -> None:
+    case = Case((6, 24), 2, shortcut=False, relu=False)
+    inputs, dy = made(case, torch.float32, device)
+    changed = run(lambda *given: fused(*given).relu_(), case, inputs, dy)
+    for one, other in zip(changed, run(lambda *given: plain(*given).relu(), case, inputs, dy), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_what_follows_may_change_the_result_in_place(interpreter: ProcessPoolExecutor) -> None:
+    interpreter.submit(results_change_in_place, "cpu").result()
+
+
 def test_groups_of_unequal_sizes_are_refused() -> None:
     with pytest.raises(RuntimeError, match="multiply"):
         ghost_triton.ghost_batch_norm(torch.zeros(3, 8, 2, 2), None, None, 2, EPS)

@@ -15,7 +15,7 @@ from us3l.models import backbone
 from us3l.models.heads import Head, Network, Output
 from us3l.objectives import Target, loss
 from us3l.params.training import Pretrained, Resources
-from us3l.passes import CACHE, Passes, passes_on
+from us3l.passes import CACHE, Passes, one_by_one, passes_on
 from us3l.regularize import batch_norm_names
 from us3l.views import Shard
 
@@ -319,6 +319,17 @@ def test_views_go_together_where_a_cache_holds_them(size: int, seen: list[tuple[
     outputs = Passes(1, CACHE).outputs(encode, [[view] for view in views])
     assert calls == seen
     assert [output.projection.unique().tolist() for output in outputs] == [[0.0], [1.0]]
+
+
+def test_a_network_that_does_not_keep_groups_apart_sees_them_one_by_one() -> None:
+    def encode(images: Tensor, groups: int) -> Output:
+        assert groups == 1
+        centred = images - images.mean(0)
+        return Output(centred, centred, [])
+
+    images = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    projection = one_by_one(encode)(images, 2).projection
+    assert torch.equal(projection, torch.cat([each - each.mean(0) for each in images.chunk(2)]))
 
 
 def test_the_spread_is_one_for_random_directions_and_zero_for_equal_ones() -> None:

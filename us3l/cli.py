@@ -273,5 +273,5 @@ def _computing(name: str, gpus: int, threads: int) -> "Iterator[torch.device]":
         try:
             yield choose_device(name, gpus)
         except torch.cuda.OutOfMemoryError as error:
-            what = "out of GPU memory: take a smaller batch.size, more gpus, or precision bfloat16"
+            what = "out of GPU memory: take fewer shards_at_once, a smaller batch.size, more gpus or precision bfloat16"
             raise UserError(what) from error

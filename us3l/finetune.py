@@ -56,5 +56,6 @@ class Tuned:
             self.relative_rates.items(), gradients, self.velocities, strict=True
         ):
             if gradient is not None:  # as torch.optim has it: what has no part in the loss stays as it is
-                decayed = gradient + self.optimizer.weight_decay * weights.detach()
+                # Laid out in memory as the weights are, which a gradient need not be.
+                decayed = (self.optimizer.weight_decay * weights.detach()).add_(gradient)
                 sgd_step(weights, decayed, velocity, lr * relative, self.optimizer.momentum)

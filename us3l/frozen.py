@@ -1,12 +1,13 @@
 """A trained run's network as another run's teacher (SEED, arXiv 2101.04731), at its full width."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from us3l import checkpoint
 from us3l.models import backbone
-from us3l.models.heads import Network
-from us3l.passes import Encoder
+from us3l.models.heads import Network, Output
+from us3l.params.training import is_own
+from us3l.passes import Encoder, one_by_one
 from us3l.plan import RunPlan
 from us3l.provenance import require_params, require_place
 from us3l.slim import Slimmable, of_width
@@ -37,4 +38,8 @@ def frozen_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.d
     encoder = {name: each for name, each in parameters.items() if name.startswith(ENCODER)}
     checkpoint.require_shapes(path, weights, encoder, run.backbone, width)
     weights = {name: each.to(device) for name, each in weights.items()}
-    return lambda images, groups: network(weights, width, images, None, groups=groups), about["seal"]
+
+    def encode(images: Tensor, groups: int) -> Output:
+        return network(weights, width, images, None, groups=groups)
+
+    return one_by_one(encode) if is_own(run.backbone) else encode, about["seal"]

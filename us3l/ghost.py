@@ -39,9 +39,14 @@ def plain(
 
 
 def keep_apart(norm: _BatchNorm, groups: Callable[[], int]) -> None:
-    """Have a BatchNorm take statistics within each group of a batch, and keep none; groups: how many there are."""
+    """Have a BatchNorm take statistics within each group of a batch, and keep none; groups: how many there are.
+
+    One of a class that does more, such as a user's own, goes on doing it, and sees one group at a time (`us3l.passes`).
+    """
     norm.track_running_stats = False
     norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    if type(norm).forward not in (_BatchNorm.forward, NormReLU.forward):
+        return
     relu = isinstance(norm, NormReLU)
 
     def forward(x: Tensor, shortcut: Tensor | None = None) -> Tensor:

@@ -72,7 +72,7 @@ class _GhostBatchNorm(torch.autograd.Function):
         _apply[grid](rows, shortcut_rows, y, mean, rstd, weight, bias, RELU=relu, **sizes)
         ctx.groups, ctx.relu, ctx.has_shortcut = groups, relu, shortcut is not None
         ctx.save_for_backward(x, weight, bias, mean, rstd, y if relu and ctx.has_shortcut else None)
-        return _images(y, x)
+        return _images(y, x).detach()  # what autograd takes for a view must not be changed in place, as by a ReLU
 
     @staticmethod
     @once_differentiable

@@ -21,7 +21,7 @@ CACHE = 2**13  # pixels, of which a layer of 32 channels takes a megabyte
 
 @dataclass(frozen=True)
 class Passes:
-    """shards: how many go together; pixels: up to how many images of both views do, which else go one by one."""
+    """shards: how many go together; pixels: how many these may have, in all views, for their views to go together."""
 
     shards: int
     pixels: float
@@ -36,6 +36,16 @@ class Passes:
         if sum(group[:, 0].numel() for group in groups) <= self.pixels:
             return encode(torch.cat(groups), len(groups)).chunk(len(views))
         return [encode(torch.cat(list(shards)), len(shards)) for shards in views]
+
+
+def one_by_one(encode: Encoder) -> Encoder:
+    """An encoder that sees each group alone, as a user's own network has to, and makes no feature maps."""
+
+    def encode_each(images: Tensor, groups: int) -> Output:
+        embeddings = torch.cat([encode(group, 1).projection for group in images.chunk(groups)])
+        return Output(embeddings, embeddings, [])
+
+    return encode_each
 
 
 def passes_on(device: torch.device, run: Pretrained) -> Passes:

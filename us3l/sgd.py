@@ -6,9 +6,9 @@ from torch import Tensor
 
 @torch.no_grad()
 def sgd_step(weights: Tensor, gradients: Tensor, velocity: Tensor, lr: float, momentum: float) -> None:
-    """One step, in place and in one pass; the velocity, of the weights' shape, begins with zeros.
+    """One step, in place and in one pass; the velocity begins with zeros.
 
-    Without momentum the velocity is not read, nor moved.
+    All three are of one shape, laid out alike in memory. Without momentum the velocity is not read, nor moved.
     """
     settings = {"weight_decay": 0.0, "dampening": 0.0, "nesterov": False, "maximize": False, "is_first_step": False}
     torch._fused_sgd_([weights], [gradients], [velocity] if momentum else [], momentum=momentum, lr=lr, **settings)

@@ -53,7 +53,8 @@ class Resident:
         return (plain_view(self._at(samples), recipe, normalize) for samples in batches)
 
     def _at(self, samples: Tensor) -> Tensor:
-        return self.planes.index_select(0, samples).permute(0, 2, 3, 1)
+        where = samples.to(self.planes.device, non_blocking=True)
+        return self.planes.index_select(0, where).permute(0, 2, 3, 1)
 
 
 def _runs(recipes: Sequence[Augmentation]) -> list[tuple[Augmentation, range]]:
