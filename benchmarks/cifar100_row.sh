@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Train and evaluate the first row of CIFAR-100's table on one GPU, a piece a call: for machines that end a command early.
 #
-# A call works for PIECE seconds at most. It exits with 0 once the table is written, with 75 where there is more to do,
-# which the next call goes on with, and with another code where something is wrong:
+# A call works for PIECE seconds at most, which must suffice for any stage but pretrain: the others keep no state. It
+# exits with 0 once the table is written, with 75 where there is more to do, which the next call goes on with, and with
+# another code where something is wrong:
 #
 #     until benchmarks/cifar100_row.sh; do [ $? -eq 75 ] || break; done
 #

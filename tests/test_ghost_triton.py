@@ -173,6 +173,11 @@ def test_what_follows_may_change_the_result_in_place(interpreter: ProcessPoolExe
     interpreter.submit(results_change_in_place, "cpu").result()
 
 
+@on_gpu
+def test_results_may_be_changed_in_place_on_a_gpu() -> None:
+    results_change_in_place("cuda")
+
+
 def test_groups_of_unequal_sizes_are_refused() -> None:
     with pytest.raises(RuntimeError, match="multiply"):
         ghost_triton.ghost_batch_norm(torch.zeros(3, 8, 2, 2), None, None, 2, EPS)

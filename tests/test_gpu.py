@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,11 +77,20 @@ def test_images_in_files_are_seen_as_on_the_cpu(tmp_path: Path) -> None:
     torch.testing.assert_close(views(GPU), views(CPU), rtol=0, atol=1e-4)
 
 
-def losses(device: torch.device, precision: str) -> Tensor:
-    """[20 steps, 3 widths]"""
-    run = Pretrained.model_validate(RUN | {"precision": precision}, strict=False)
+FEATURES = {"layers": ["layer2", "layer3.0.bn2"], "strength": 0.3}
+CHANGES = {
+    "small-resnet": {},
+    "one-shard-at-a-time": {"resources": {"shards_at_once": 1}},
+    "mobilenetv2": {"backbone": "cifar-mobilenetv2"},
+    "features": {"method": RUN["method"] | {"features": FEATURES}},
+}
+
+
+def losses(device: torch.device, precision: str, steps: int = 20, **changes: Any) -> Tensor:
+    """[steps, 3 widths]"""
+    run = Pretrained.model_validate(RUN | {"precision": precision} | changes, strict=False)
     learner = Learner(run, 1, 0, seed=0, device=device, reduce=lambda tensor: None)
-    views = torch.randn(20, 2, 2, 64, 1, 8, 8, generator=torch.manual_seed(0)).to(device)
+    views = torch.randn(steps, 2, 2, 64, 1, 8, 8, generator=torch.manual_seed(0)).to(device)
     shards = [[Shard(tuple(shard), number) for number, shard in enumerate(step)] for step in views]
     return torch.stack([learner.step(each, [1.0, 0.6, 0.25], 3, 0.05)[:, 0] for each in shards]).cpu()
 
@@ -90,10 +100,18 @@ def test_the_steps_that_are_compared_run_and_learn() -> None:
     assert on_cpu.isfinite().all() and on_cpu[-1, 0] < on_cpu[0, 0]
 
 
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+def test_the_other_runs_that_are_compared_run(changes: dict[str, Any]) -> None:
+    assert losses(CPU, "float32", steps=1, **changes).isfinite().all()
+
+
 @on_gpu
-def test_losses_are_the_cpus_within_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+def test_losses_are_the_cpus_within_rounding(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    torch.testing.assert_close(losses(GPU, "float32"), losses(CPU, "float32"), rtol=1e-3, atol=1e-3)
+    steps = 5 if changes else 20
+    ours, expected = (losses(device, "float32", steps, **changes) for device in (GPU, CPU))
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
 
 @on_gpu

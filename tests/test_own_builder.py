@@ -112,9 +112,10 @@ def test_a_network_without_batch_norms_is_not_calibrated(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("function", ["copy", "without_num_features"])
 def test_a_copy_of_a_network_of_ours_trains_as_that_does_bit_by_bit(tmp_path: Path, function: str) -> None:
-    widths = {"sampling": {"schedule": "constant"}, "epochs": 1}
-    content = params(**widths)
-    content["studies"]["tiny"]["runs"]["own"] = RUN | widths | {"backbone": f"networks.resnet:{function}"}
+    # Of such shards, the views go through our network, too, one after the other.
+    changes = {"sampling": {"schedule": "constant"}, "epochs": 1, "batch": {"size": 256, "shards": 2}}
+    content = params(**changes)
+    content["studies"]["tiny"]["runs"]["own"] = RUN | changes | {"backbone": f"networks.resnet:{function}"}
     made = write(Project(tmp_path, content), resnet=RESNET)
     made.must("us3l", "prepare", "digits")
     for run in ("us3l", "own"):

@@ -47,12 +47,12 @@ class Flat:
 
 
 def pack(leaves: Iterable[Tensor]) -> Tensor:
-    """The leaves' gradients, one after the other; the leaves lose theirs."""
-    leaves = list(leaves)
-    packed = torch.cat([leaf.grad.flatten() for leaf in leaves])
+    """The leaves' gradients, one after the other, zero where a leaf took no part; the leaves lose theirs."""
+    gradients = []
     for leaf in leaves:
+        gradients.append(leaf.new_zeros(leaf.numel()) if leaf.grad is None else leaf.grad.flatten())
         leaf.grad = None
-    return packed
+    return torch.cat(gradients)
 
 
 def pairwise_sum(parts: list[Tensor]) -> Tensor:

@@ -117,14 +117,13 @@ class Learner:
             share = len(piece) / self.run.batch.shards
             value = self._loss(outputs, targets[index], own_target, len(piece)) * share
             value.backward()
-            moved = [name for name, leaf in weights.items() if leaf.grad is not None]
-            gradients.append(pack(weights[name] for name in moved))
+            self.moving |= {name for name, leaf in weights.items() if leaf.grad is not None}
+            gradients.append(pack(weights.values()))
             projections = outputs[0].projection.unflatten(0, (len(piece), -1))
             parts.append(torch.stack((value.detach(), _spread(projections) * share)))
-        self.moving.update(moved)
         packed = pairwise_sum(gradients)
         self.reduce(packed)
-        return self.flat.spread(packed, {name: slices[name] for name in moved}), pairwise_sum(parts)
+        return self.flat.spread(packed, slices), pairwise_sum(parts)
 
     def _student(
         self, piece: Sequence[Shard], weights: dict[str, Tensor], width: float, head: Head, own_target: bool
