@@ -62,14 +62,14 @@ def _records(results: Path, part: str) -> Records:
 
 
 def _section(records: Records) -> str:
-    times = ["", "time of", "against", *_for_each_device("theirs", "ours", "times as fast")]
-    rates = ["", "side", *_for_each_device("images/s", "TFLOP/s", "share", "memory")]
+    times = ["", "time of", "against", *_for_each_device(records, "theirs", "ours", "times as fast")]
+    rates = ["", "side", *_for_each_device(records, "images/s", "TFLOP/s", "share", "memory")]
     tables = _table(times, _comparisons(records)), _table(rates, _rates(records))
     return "\n".join((*tables, _notes(records)))
 
 
-def _for_each_device(*columns: str) -> list[str]:
-    return [f"{said}: {column}" for said in DEVICES.values() for column in columns]
+def _for_each_device(records: Records, *columns: str) -> list[str]:
+    return [f"{DEVICES[device]}: {column}" for device in records for column in columns]
 
 
 def _comparisons(records: Records) -> Iterable[list[str]]:
@@ -115,17 +115,16 @@ def _rate(case: Record, side: str) -> list[str]:
 
 
 def _of_devices(records: Records, name: str, columns: int, cells: Callable[[Record], list[str]]) -> list[str]:
-    """The cells of a case on each device, empty where it was not measured."""
+    """The cells of a case on each device that was measured, empty where the case was not."""
     row: list[str] = []
-    for device in DEVICES:
+    for device in records:
         case = _case(records, device, name)
         row += cells(case) if case else [""] * columns
     return row
 
 
 def _case(records: Records, device: str, name: str) -> Record | None:
-    cases = records[device]["cases"] if device in records else []
-    return next((case for case in cases if case["name"] == name), None)
+    return next((case for case in records[device]["cases"] if case["name"] == name), None)
 
 
 def _cases(records: Records) -> list[str]:
