@@ -1,5 +1,6 @@
 """Training on features that are kept, and training of the whole network, against loops with torch.optim.SGD."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -99,20 +100,25 @@ def batch(count: int = 12) -> tuple[Tensor, Tensor]:
     return torch.randn(count, 1, 8, 8, generator=generator), torch.arange(count) % 3
 
 
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("classifier_lr", [None, 0.5])
-def test_steps_are_those_of_torchs_sgd_with_a_group_for_the_classifier(classifier_lr: float | None) -> None:
-    ours = Tuned(network(0.5), linear_layer(64, 3, 0, CPU), finetune(classifier_lr=classifier_lr))
+def train_beside_torchs_sgd(ours: Tuned, classifier_lr: float) -> Iterator[nn.Module]:
+    """After each of three steps of ours, what torch's SGD makes of a copy in as many."""
     theirs = deepcopy(ours.model)
-    groups = [{"params": part.parameters()} for part in theirs]
-    groups[1]["lr"] = classifier_lr or 0.05
+    groups = [{"params": theirs[0].parameters()}, {"params": theirs[1].parameters(), "lr": classifier_lr}]
     sgd = torch.optim.SGD(groups, 0.05, momentum=0.9, weight_decay=0.01)
     x, labels = batch()
-    for step in range(3):
+    for _ in range(3):
         sgd.zero_grad()
         F.cross_entropy(theirs(x), labels).backward()
         sgd.step()
         ours.learn(x, labels, 0.05)
+        yield theirs
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("classifier_lr", [None, 0.5])
+def test_steps_are_those_of_torchs_sgd_with_a_group_for_the_classifier(classifier_lr: float | None) -> None:
+    ours = Tuned(network(0.5), linear_layer(64, 3, 0, CPU), finetune(classifier_lr=classifier_lr))
+    for step, theirs in enumerate(train_beside_torchs_sgd(ours, classifier_lr or 0.05)):
         for (name, one), other in zip(ours.model.named_parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12, msg=f"{name} in step {step}")
     for one, other in zip(ours.model.buffers(), theirs.buffers(), strict=True):
@@ -191,15 +197,8 @@ class Partly(nn.Module):
 def test_frozen_and_unused_weights_stay_and_the_others_are_torchs_sgds() -> None:
     torch.manual_seed(0)
     ours = Tuned(Partly(), linear_layer(8, 3, 0, CPU), finetune(classifier_lr=0.5))
-    theirs, before = deepcopy(ours.model), deepcopy(ours.model[0].state_dict())
-    groups = [{"params": theirs[0].parameters()}, {"params": theirs[1].parameters(), "lr": 0.5}]
-    sgd = torch.optim.SGD(groups, 0.05, momentum=0.9, weight_decay=0.01)
-    x, labels = batch()
-    for _ in range(3):
-        sgd.zero_grad()
-        F.cross_entropy(theirs(x), labels).backward()
-        sgd.step()
-        ours.learn(x, labels, 0.05)
+    before = deepcopy(ours.model[0].state_dict())
+    *_, theirs = train_beside_torchs_sgd(ours, 0.5)
     for name, value in ours.model.state_dict().items():
         torch.testing.assert_close(value, theirs.state_dict()[name], rtol=1e-10, atol=1e-12, msg=name)
     after = ours.model[0].state_dict()
@@ -224,14 +223,7 @@ class ChannelsLast(nn.Module):
 def test_gradients_that_lie_otherwise_in_memory_than_their_weights_are_taken_right() -> None:
     torch.manual_seed(0)
     ours = Tuned(ChannelsLast(), linear_layer(8, 3, 0, CPU), finetune())
-    theirs = deepcopy(ours.model)
-    sgd = torch.optim.SGD(theirs.parameters(), 0.05, momentum=0.9, weight_decay=0.01)
-    x, labels = batch()
-    for _ in range(3):
-        sgd.zero_grad()
-        F.cross_entropy(theirs(x), labels).backward()
-        sgd.step()
-        ours.learn(x, labels, 0.05)
+    *_, theirs = train_beside_torchs_sgd(ours, 0.05)
     for one, other in zip(ours.model.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other)
 

@@ -153,6 +153,26 @@ class Learner:
         self._strengths_of_epoch = {}
         self.moving = {name for name, moves in zip(self.flat.shapes, state["moving"].tolist(), strict=True) if moves}
 
+    def strengths_of(self, epoch: int, full_width: bool) -> tuple[Tensor, set[str]]:
+        """The regularizer's coefficient or the weight decay of each element [P].
+
+        Weight decay spares a parameter that has had no gradient yet, as SGD does in PyTorch; the regularizer's penalty
+        is a gradient, so it spares none, but for the feature projections. Frozen parameters do not move.
+        """
+        run, flat = self.run, self.flat
+        if run.regularizer:
+            penalized = {name: shape for name, shape in flat.shapes.items() if not name.startswith(PROJECTIONS)}
+            settings = run.regularizer, epoch, run.epochs, full_width, self.batch_norms
+            strengths = coefficients(penalized, *settings)
+        else:
+            strengths = {name: torch.tensor(run.optimizer.weight_decay) for name in self.moving}
+        strengths = {name: strengths[name] for name in flat.trainable if name in strengths and strengths[name].any()}
+        result = torch.zeros_like(flat.values)
+        for name, view in flat.views(result).items():
+            if name in strengths:
+                view.copy_(strengths[name].expand(view.shape))
+        return result, set(strengths)
+
     def _student_views(self, own_target: bool) -> range:
         if own_target:
             return student_views(self.method.base)
@@ -187,28 +207,8 @@ class Learner:
             this_epoch = {
                 known: strengths for known, strengths in self._strengths_of_epoch.items() if known[0] == epoch
             }
-            self._strengths_of_epoch = this_epoch | {key: self._strengths_of(epoch, full_width)}
+            self._strengths_of_epoch = this_epoch | {key: self.strengths_of(epoch, full_width)}
         return self._strengths_of_epoch[key]
-
-    def _strengths_of(self, epoch: int, full_width: bool) -> tuple[Tensor, set[str]]:
-        """The regularizer's coefficient or the weight decay of each element [P].
-
-        Weight decay spares a parameter that has had no gradient yet, as SGD does in PyTorch; the regularizer's penalty
-        is a gradient, so it spares none, but for the feature projections. Frozen parameters do not move.
-        """
-        run, flat = self.run, self.flat
-        if run.regularizer:
-            penalized = {name: shape for name, shape in flat.shapes.items() if not name.startswith(PROJECTIONS)}
-            settings = run.regularizer, epoch, run.epochs, full_width, self.batch_norms
-            strengths = coefficients(penalized, *settings)
-        else:
-            strengths = {name: torch.tensor(run.optimizer.weight_decay) for name in self.moving}
-        strengths = {name: strengths[name] for name in flat.trainable if name in strengths and strengths[name].any()}
-        result = torch.zeros_like(flat.values)
-        for name, view in flat.views(result).items():
-            if name in strengths:
-                view.copy_(strengths[name].expand(view.shape))
-        return result, set(strengths)
 
     def _precision(self) -> torch.autocast:
         bfloat16 = self.run.precision == "bfloat16"

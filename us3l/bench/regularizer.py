@@ -22,7 +22,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 
     def ours() -> None:
         """An epoch: the coefficients of full width and of all others, made once, then all steps."""
-        full, narrower = (learner._strengths_of(epoch, full_width)[0] for full_width in (True, False))
+        full, narrower = (learner.strengths_of(epoch, full_width)[0] for full_width in (True, False))
         for strengths in (full, narrower, narrower) * OFFICIAL_STEPS:
             add_gradient(gradients, strengths, learner.flat.values, run.regularizer)
 
