@@ -1,18 +1,17 @@
 """torchvision's readers, image by image, into one array on disk."""
 
 import hashlib
-import tarfile
 from pathlib import Path
 
 import numpy as np
 from torchvision import transforms
 from torchvision.datasets import CIFAR100, ImageFolder
+from torchvision.datasets.utils import extract_archive
 
 
 def read_archive(archive: Path, folder: Path) -> None:
     """Both splits of an archive of CIFAR-100."""
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
+    extract_archive(str(archive), str(folder))
     for train in (True, False):
         images = [np.asarray(image) for image, _ in _reader(folder)(folder, train)]
         np.save(folder / f"{train}.npy", np.stack(images))
