@@ -7,13 +7,15 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from us3l.data.store import FILES
-from us3l.errors import UserError
-from us3l.gpus import visible_gpus
-from us3l.jobs import jobs
-from us3l.ledger import PLAN_FILE, hand_over
-from us3l.plan import TABLE_FORMATS, Plan, code
-from us3l.provenance import fingerprint
-from us3l.reading import load
+from us3l.utils.errors import UserError
+from us3l.utils.gpus import visible_gpus
+from us3l.pipeline.plan.jobs import jobs
+from us3l.pipeline.dvc import PLAN_FILE, hand_over
+from us3l.pipeline.plan.table import TABLE_FORMATS
+from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.code import code
+from us3l.pipeline.provenance import fingerprint
+from us3l.params.reading import load
 
 min_version("9.0")
 

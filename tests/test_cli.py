@@ -14,11 +14,10 @@ from project import Project, params
 from safetensors.numpy import save_file
 
 from us3l.cli import main
-from us3l.errors import UserError
-from us3l.params.studies import Params
-from us3l.plan import Plan
-from us3l.records import read_record, write_record
-from us3l.seals import read_weights
+from us3l.params.params import Params
+from us3l.pipeline.plan.plan import Plan
+from us3l.utils.errors import UserError
+from us3l.utils.records import read_record, read_weights, write_record
 
 Command = Callable[..., tuple[int, str, str]]
 Refusal = Callable[..., str]
@@ -131,7 +130,7 @@ def test_a_stage_before_its_turn_is_refused(
 def test_a_checkpoint_of_another_architecture_is_refused(project: Project, refusal: Refusal) -> None:
     import torch
 
-    from us3l.checkpoint import load, save
+    from us3l.utils.checkpoint import load, save
 
     tensors, about = load(CHECKPOINT)
     del about["seal"]
@@ -142,7 +141,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(project: Project, refus
 
 def write_about(path: Path, **changes: Any) -> None:
     """Change what a file of weights says of itself, and seal it anew."""
-    from us3l.checkpoint import load, save
+    from us3l.utils.checkpoint import load, save
 
     tensors, about = load(path)
     del about["seal"]
@@ -152,7 +151,7 @@ def write_about(path: Path, **changes: Any) -> None:
 def test_a_checkpoint_of_another_seed_is_refused_also_as_a_teacher(project: Project, refusal: Refusal) -> None:
     import torch
 
-    from us3l.frozen import frozen_teacher
+    from us3l.training.teacher import frozen_teacher
 
     write_about(CHECKPOINT, seed=1)
     said = f"{CHECKPOINT}: holds seed 1, and by its name seed 0: pretrain again"
@@ -321,7 +320,7 @@ def test_a_gpu_whose_memory_is_full_is_told_with_the_ways_out(
     def full(*_: Any) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr("us3l.evaluation.evaluate", full)
+    monkeypatch.setattr("us3l.pipeline.stages.evaluate.evaluate", full)
     said = "out of GPU memory: take fewer shards_at_once, a smaller batch.size, more gpus or precision bfloat16"
     assert refusal(*STAGES["linear"]) == said
 

@@ -8,11 +8,11 @@ import torch
 import yaml
 from project import ROOT
 
-from us3l.models import backbone
-from us3l.networks import save_network
-from us3l.params.studies import Params
-from us3l.plan import Plan
-from us3l.reading import load
+from us3l.models.backbones.registry import backbone
+from us3l.models.saved_network import save_network
+from us3l.params.params import Params
+from us3l.params.reading import load
+from us3l.pipeline.plan.plan import Plan
 
 README = (ROOT / "README.md").read_text()
 

@@ -3,21 +3,17 @@
 import atexit
 import gc
 import sys
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from us3l.errors import UserError
+from us3l.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
-    from us3l.plan import Plan, RunPlan
+    from us3l.pipeline.plan.plan import Plan
+    from us3l.pipeline.plan.run import RunPlan
 
 app = typer.Typer(
     help="Universally slimmable self-supervised networks: one training without labels, every width.",
@@ -42,7 +38,7 @@ def prepare(
     dataset: Annotated[str, typer.Argument(help="A data set of the params file.")], params: ParamsFile = PARAMS
 ) -> None:
     """Make a data set's arrays, data/<dataset>/, from its source."""
-    from us3l.data.sources import prepare
+    from us3l.pipeline.stages.prepare import prepare
 
     prepare(_plan(params).dataset(dataset), Path("data", ".downloads"))
 
@@ -61,10 +57,11 @@ def pretrain(
 ) -> None:
     """Train one run with one seed; continues where it was interrupted. Starts one process for each GPU."""
     plan = _run(params, study, run, seed, "pretrain")
-    from us3l import distributed
-    from us3l.pretrain import pretrain
+    from us3l.pipeline.stages.pretrain import pretrain
+    from us3l.utils import distributed
+    from us3l.utils.devices import computing
 
-    with _computing(device, gpus, threads) as where:
+    with computing(device, gpus, threads) as where:
         processes = distributed.processes(where, plan.shards)
         if processes > 1:
             distributed.launch(processes)
@@ -81,7 +78,7 @@ def import_official(
     write: Annotated[Path | None, typer.Option(help="Write the backbone's weights here, as safetensors.")] = None,
 ) -> None:
     """Say what an official checkpoint holds, and the run of params.yaml that goes on from it."""
-    from us3l.interop import inspect
+    from us3l.models.official_checkpoint import inspect
 
     print(inspect(file, backbone, channels, write))
 
@@ -98,9 +95,10 @@ def calibrate(
 ) -> None:
     """Cut a checkpoint to the study's widths and settle the BatchNorm statistics of each: plain narrow networks."""
     plan = _run(params, study, run, seed, "calibrate")
-    from us3l.calibrate import calibrate
+    from us3l.pipeline.stages.calibrate import calibrate
+    from us3l.utils.devices import computing
 
-    with _computing(device, gpus, threads) as where:
+    with computing(device, gpus, threads) as where:
         calibrate(plan, seed, where)
 
 
@@ -118,10 +116,11 @@ def _evaluation(kind: str, said: str) -> None:
         threads: Threads = 1,
     ) -> None:
         plan = _run(params, study, run, seed, kind)
-        from us3l.evaluation import evaluate
-        from us3l.plan import EVALUATIONS
+        from us3l.pipeline.code import EVALUATIONS
+        from us3l.pipeline.stages.evaluate import evaluate
+        from us3l.utils.devices import computing
 
-        with _computing(device, gpus, threads) as where:
+        with computing(device, gpus, threads) as where:
             evaluate(plan, seed, where, import_module(EVALUATIONS[kind]).answers)
 
 
@@ -136,36 +135,9 @@ def table(
     study: StudyName, name: Annotated[str, typer.Argument(help="A table of the study.")], params: ParamsFile = PARAMS
 ) -> None:
     """Write a table from the evaluations that are there."""
-    from us3l.tables import write_table
+    from us3l.pipeline.stages.table import write_table
 
     write_table(_plan(params).table(study, name))
-
-
-@app.command()
-def bench(
-    parts: Annotated[list[str] | None, typer.Argument(metavar="PART", help="All parts by default.")] = None,
-    params: ParamsFile = PARAMS,
-    run: Annotated[str, typer.Option(help="What is trained, as STUDY/RUN.")] = "cifar100/us3l-resnet18",
-    device: Device = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads: 1, or beside a GPU all.", min=1)] = None,
-    repeats: Annotated[int, typer.Option(help="How often the sides take turns.", min=1)] = 5,
-    batch: Annotated[int | None, typer.Option(help="Images in a step: 64, or on a GPU the run's.", min=2)] = None,
-    images: Annotated[int | None, typer.Option(help="Images elsewhere: 512, or on a GPU 25,600.", min=8)] = None,
-    out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("benchmarks", "results"),
-    report: Annotated[bool, typer.Option("--report", help="Measure nothing: write README.md beside --out.")] = False,
-) -> None:
-    """Measure ours against the straightforward way and, where they are installed, other packages."""
-    if report:
-        from us3l.bench.report import write_report
-
-        write_report(out)
-        return
-    from us3l.bench.parts import bench, require_parts
-    from us3l.bench.setting import setting
-
-    names = require_parts(parts or [])
-    with _computing(device, 1, threads or 1) as where:
-        bench(names, setting(_plan(params), run, where, threads, repeats, batch, images), out)
 
 
 @app.command()
@@ -176,8 +148,8 @@ def plan(
     write: Annotated[bool, typer.Option("--write", help="Write results/plan.json, which DVC reads.")] = False,
 ) -> None:
     """Check the params file and list what it makes, and which of it is there."""
-    from us3l.ledger import write_plan
-    from us3l.listing import show, show_costs
+    from us3l.pipeline.dvc import write_plan
+    from us3l.pipeline.listing import show, show_costs
 
     expanded = _plan(params)
     if write:
@@ -196,8 +168,8 @@ def verify(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Derive the numbers of tables again, level by level; exit code 1 where one does not come out as it stands."""
-    from us3l.cells import select
-    from us3l.verify import verify
+    from us3l.pipeline.verify.levels import verify
+    from us3l.pipeline.verify.selection import select
 
     if not verify(select(_plan(params), cells, params), level):
         raise typer.Exit(1)
@@ -206,7 +178,7 @@ def verify(
 @app.command()
 def why(file: Annotated[Path, typer.Argument(help="A file that a stage made.")], params: ParamsFile = PARAMS) -> None:
     """Say what has changed since a file was made, and what would therefore run again."""
-    from us3l.why import explain
+    from us3l.pipeline.why import explain
 
     explain(_plan(params), file)
 
@@ -214,7 +186,7 @@ def why(file: Annotated[Path, typer.Argument(help="A file that a stage made.")],
 @app.command()
 def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], params: ParamsFile = PARAMS) -> None:
     """Have Snakemake make the files of one stage of dvc.yaml: what DVC calls."""
-    from us3l.ledger import make
+    from us3l.pipeline.dvc import make
 
     make(_plan(params), stage)
 
@@ -222,7 +194,7 @@ def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], par
 @app.command()
 def commit(params: ParamsFile = PARAMS) -> None:
     """Record results in DVC: what Snakemake calls at its end, with the files it made on standard input."""
-    from us3l.ledger import commit
+    from us3l.pipeline.dvc import commit
 
     commit(_plan(params), () if sys.stdin.isatty() else (line.rstrip("\n") for line in sys.stdin))
 
@@ -239,8 +211,8 @@ def main() -> None:
 
 
 def _plan(path: Path) -> "Plan":
-    from us3l.plan import Plan
-    from us3l.reading import load
+    from us3l.params.reading import load
+    from us3l.pipeline.plan.plan import Plan
 
     return Plan(load(path), path)
 
@@ -253,25 +225,3 @@ def _run(path: Path, study: str, name: str, seed: int, stage: str) -> "RunPlan":
     if stage not in run.stages:
         raise UserError(f"{path}: the run {study} {name} has the stages {', '.join(run.stages)}, and no {stage}")
     return run
-
-
-@contextmanager
-def _computing(name: str, gpus: int, threads: int) -> "Iterator[torch.device]":
-    """The device to compute on, and a lease on the GPUs asked for, or on as many as there are.
-
-    Raises UserError where what is computed there does not fit into a GPU's memory.
-    """
-    from us3l.gpus import lease, lock_folder, visible_gpus
-
-    there = visible_gpus()
-    with lease(0 if name == "cpu" else min(gpus, len(there)), there, lock_folder()):
-        import torch
-
-        from us3l.distributed import choose_device
-
-        torch.set_num_threads(threads)
-        try:
-            yield choose_device(name, gpus)
-        except torch.cuda.OutOfMemoryError as error:
-            what = "out of GPU memory: take fewer shards_at_once, a smaller batch.size, more gpus or precision bfloat16"
-            raise UserError(what) from error

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from us3l.data.augment import determine, draw_numbers, finish, in_chunks, normalize_
-from us3l.data.draw import box
-from us3l.data.image_files import Files
-from us3l.data.resample import margins
-from us3l.errors import UserError
-from us3l.params.data import Augmentation, Normalize, ResizedCrop, TestView
-from us3l.random import Purpose
+from us3l.data.augment.draw import box
+from us3l.data.augment.resample import margins
+from us3l.data.augment.views import determine, draw_numbers, finish, in_chunks, normalize_
+from us3l.data.files import Files
+from us3l.params.dataset import Augmentation, Normalize, ResizedCrop, TestView
+from us3l.utils.errors import UserError
+from us3l.utils.philox import Purpose
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 

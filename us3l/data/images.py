@@ -6,11 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from us3l.data.image_files import Files
+from us3l.data.files import Files
 from us3l.data.resident import Resident, resident
 from us3l.data.store import Split
-from us3l.params.data import Augmentation, Normalize, TestView
-from us3l.random import Purpose
+from us3l.params.dataset import Augmentation, Normalize, TestView
+from us3l.utils.philox import Purpose
 
 
 class Images(Protocol):

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from us3l.data.augment import augment, plain_view
-from us3l.params.data import Augmentation, Normalize, TestView
-from us3l.random import Purpose
+from us3l.data.augment.views import augment, plain_view
+from us3l.params.dataset import Augmentation, Normalize, TestView
+from us3l.utils.philox import Purpose
 
 
 def resident(array: np.ndarray, device: torch.device) -> Tensor:

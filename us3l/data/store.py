@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from us3l.data.image_files import Files, table_type
-from us3l.errors import UserError
-from us3l.files import replacing
+from us3l.data.files import Files, table_type
+from us3l.utils.atomic import replacing
+from us3l.utils.errors import UserError
 
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "meta.json")
 

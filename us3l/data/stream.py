@@ -1,6 +1,7 @@
-"""The images of a training, in the order and with the augmentation that seed, epoch and step alone determine."""
+"""The images of a step: views of a batch's shards, and which views losses compare."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,11 +9,24 @@ from torch import Tensor
 from us3l.data.images import open_images
 from us3l.data.resident import resident
 from us3l.data.store import Split
-from us3l.distributed import World
-from us3l.params.data import Augmentation, Normalize
-from us3l.params.training import Batch
-from us3l.random import Purpose, permutation, uniform
-from us3l.views import Shard
+from us3l.params.dataset import Augmentation, Normalize
+from us3l.params.runs import Batch
+from us3l.utils.distributed import World
+from us3l.utils.philox import Purpose, permutation, uniform
+
+
+class Shard(NamedTuple):
+    """Images within which BatchNorm's statistics are taken: two views of each [B, C, H, W], or one.
+
+    number: which shard of the batch it is; labels: [B] int64. Where the batch is shuffled for the teacher, `shuffled`
+    are views of the images that lie in this shard then, and `order` [batch] says which image of the batch lies where.
+    """
+
+    views: tuple[Tensor, ...]
+    number: int = 0
+    labels: Tensor | None = None
+    shuffled: tuple[Tensor, ...] | None = None
+    order: Tensor | None = None
 
 
 class Stream:

@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from us3l.errors import UserError
-from us3l.params.methods import Method
+from us3l.params.method import Method
 from us3l.params.schema import suggestion
+from us3l.utils.errors import UserError
 
 Head = Literal["predictor", "distillation_predictor"]
 

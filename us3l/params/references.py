@@ -2,16 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from us3l.params.methods import AnySampling
+from us3l.params.runs import Pretrained, Pruned, Reused, Run
+from us3l.params.sampling import AnySampling
 from us3l.params.schema import at, suggestion
-from us3l.params.training import Pretrained, Pruned, Reused, Run
 
 if TYPE_CHECKING:
-    from us3l.params.studies import Study
+    from us3l.params.study import Study
 
 Address = tuple[str, str]  # study and run
 Studies = dict[str, "Study"]
-
 NOT_TO_PRUNE = ("pixels", "vit-tiny", "vit-small", "vit-base")  # which have no BatchNorms behind convolutions
 
 

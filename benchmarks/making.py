@@ -1,0 +1,45 @@
+"""Both ways of training, with the same network and the same images. All that knows what a learner is given is here."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from benchmarks.setting import CLASSES, SIDE, Setting
+from benchmarks.straightforward.training import Trainer, Views
+from us3l.data.stream import Shard
+from us3l.params.runs import Pretrained
+from us3l.training.step import Learner
+
+
+def learner(setting: Setting, reduce: Callable[[Tensor], None] = lambda gradients: None) -> Learner:
+    """`reduce` is called with the gradients of each width, before they are used."""
+    return learner_of(setting, setting.run, reduce)
+
+
+def learner_of(setting: Setting, run: Pretrained, reduce: Callable[[Tensor], None] = lambda gradients: None) -> Learner:
+    channels = setting.plan.data.dataset.channels
+    return Learner(run, channels, CLASSES, setting.seed, setting.device, reduce)
+
+
+def trainer(setting: Setting) -> Trainer:
+    return Trainer(setting.run, setting.plan.data.dataset.channels, setting.device)
+
+
+def two_views(setting: Setting) -> Views:
+    """Of a batch of noise, [B, C, H, W] each."""
+    draw = torch.Generator().manual_seed(setting.seed)
+    shape = setting.batch, setting.plan.data.dataset.channels, SIDE, SIDE
+    first, second = (torch.randn(shape, generator=draw).to(setting.device) for _ in range(2))
+    return first, second
+
+
+def shards(views: Views, count: int) -> list[Shard]:
+    """Views of a batch as a learner takes them."""
+    laid_out = [view.to(memory_format=torch.channels_last).chunk(count) for view in views]
+    labels = torch.zeros(len(views[0]), dtype=torch.long, device=views[0].device).chunk(count)
+    return [Shard(both, number, labels[number]) for number, both in enumerate(zip(*laid_out, strict=True))]
+
+
+def plain_shards(views: Views, count: int) -> Sequence[tuple[Tensor, Tensor]]:
+    return list(zip(*(view.chunk(count) for view in views), strict=True))

@@ -1,0 +1,76 @@
+"""The parts of the benchmark, and the record of each."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from benchmarks import peers
+from benchmarks.ceilings import ceilings
+from benchmarks.compare import measure
+from benchmarks.setting import Setting
+from us3l.params.schema import suggestion
+from us3l.pipeline.provenance import record
+from us3l.utils.errors import UserError
+from us3l.utils.records import write_record
+
+PARTS = {
+    "augment": "benchmarks.augment",
+    "regularizer": "benchmarks.regularizer",
+    "optimizer": "benchmarks.optimizer",
+    "step": "benchmarks.step",
+    "evaluate": "benchmarks.evaluate",
+    "prepare": "benchmarks.prepare",
+    "end-to-end": "benchmarks.end_to_end",
+}
+
+
+def require_parts(names: Sequence[str]) -> list[str]:
+    """Those named, or all. Raises UserError for one that there is not."""
+    for name in names:
+        if name not in PARTS:
+            raise UserError(f"bench has no part {name!r}; {suggestion(name, list(PARTS))}")
+    return list(names) or list(PARTS)
+
+
+def bench(names: Sequence[str], setting: Setting, out: Path) -> None:
+    """Measure parts, and write a record of each."""
+    torch.manual_seed(setting.seed)
+    most = ceilings(setting)
+    for name in names:
+        start, load = time.monotonic(), _load()
+        made = [measure(case, setting, most) for case in import_module(PARTS[name]).cases(setting)]
+        seconds = time.monotonic() - start
+        facts = record(_identity(name, setting), setting.device, seconds)
+        facts["versions"] |= peers.versions()
+        path = result(out, name, setting.device.type)
+        write_record(path, {**facts, "load": [load, _load()], "ceilings": most, "cases": made})
+        print(f"{path}: {seconds:.0f} s")
+
+
+def result(out: Path, part: str, device: str) -> Path:
+    return out / f"{part}-{device}.json"
+
+
+def _identity(part: str, setting: Setting) -> dict[str, object]:
+    return {
+        "bench": part,
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "run": f"{setting.plan.study}/{setting.plan.name}",
+        "precision": setting.run.precision,
+        "repeats": setting.repeats,
+        "batch": setting.batch,
+        "shards": setting.run.batch.shards,
+        "images": setting.images,
+        "workers": setting.workers,
+    }
+
+
+def _load() -> float:
+    """How many processes want to compute, over the last minute."""
+    return os.getloadavg()[0]

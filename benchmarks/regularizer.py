@@ -1,0 +1,41 @@
+"""The gradient of the group regularizer, of a step at one width."""
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks import making
+from benchmarks.compare import OURS, STRAIGHTFORWARD, Case, Side
+from benchmarks.setting import OFFICIAL_STEPS, Setting
+from benchmarks.straightforward.penalty import penalty
+from us3l.training.regularizer import add_gradient
+
+EPOCH = 100  # when the groups differ
+WIDTHS_OF_A_STEP = 3
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    run, learner, trainer = setting.run, making.learner(setting), making.trainer(setting)
+    epoch = min(EPOCH, run.epochs - 1)
+    gradients = torch.zeros_like(learner.flat.values)
+    steps = OFFICIAL_STEPS * WIDTHS_OF_A_STEP
+
+    def ours() -> None:
+        """An epoch: the coefficients of full width and of all others, made once, then all steps."""
+        full, narrower = (learner.strengths_of(epoch, full_width)[0] for full_width in (True, False))
+        for strengths in (full, narrower, narrower) * OFFICIAL_STEPS:
+            add_gradient(gradients, strengths, learner.flat.values, run.regularizer)
+
+    def straightforward() -> None:
+        for width in (1.0, 0.75, 0.5):
+            trainer.optimizer.zero_grad(set_to_none=False)
+            penalty(trainer.network.named_parameters(), run.regularizer, epoch, run.epochs, width).backward()
+
+    yield Case(
+        name="gradient of the penalty",
+        unit="step at one width",
+        sides={OURS: Side(ours, steps), STRAIGHTFORWARD: Side(straightforward, WIDTHS_OF_A_STEP)},
+        traffic=4 * gradients.nbytes,
+        note=f"{len(gradients):,} parameters; ours with its share of making the coefficients, once in {steps} steps; "
+        "bytes are those of gradient (read, written), coefficients and weights",
+    )

@@ -1,0 +1,193 @@
+"""benchmarks/README.md, from the records that are there and nothing else."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare import OURS, WHOLE
+from benchmarks.parts import PARTS, result
+from us3l.utils.atomic import replacing
+from us3l.utils.records import read_record
+
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+Record = dict[str, Any]
+Records = dict[str, Record]  # by device
+
+INTRODUCTION = """\
+# Benchmarks
+
+What `python -m benchmarks` measured: ours against the straightforward way (`benchmarks/straightforward`: torchvision's
+transforms on single images, weights cut within each layer, one tensor after the other), and against other packages
+where these are installed (`pip install us3l[bench]`). `python -m benchmarks --report` wrote this page from the records
+in `{folder}`, which hold each turn.
+
+* A figure is the median of n turns, with the smallest and the largest in brackets. The sides take turns in one process,
+  after a turn of each that is not timed. *Times as fast* is the median of the ratios of paired turns: above 1, ours is
+  faster.
+* On a CPU with one thread the time is process time, which other work on the machine disturbs least; on a GPU, and with
+  several threads, where other processes load images, it is that of the wall clock.
+* A student's time is that from the gradients of the width before it to its own.
+* Memory is what the first turn adds at its peak to what both sides hold, an optimizer's state included where it is made
+  then; that of processes that load images is not counted.
+* Floating-point operations are two for each multiply-accumulate, and a backward pass has twice those of its forward
+  pass. A share is that of the most the device was measured to do: of floating-point operations in a matrix product or a
+  convolution, or of bytes read and written in a copy. Above 100%, a cache holds the bytes.
+* An empty cell was not measured.
+"""
+GPU_MISSING = "GPU figures are still to be measured, by `python -m benchmarks --device cuda`."
+
+
+def write_report(results: Path) -> None:
+    """Write README.md beside the folder of results. Raises UserError where a record is damaged."""
+    with replacing(results.parent / "README.md") as temporary:
+        temporary.write_text(report(results))
+
+
+def report(results: Path) -> str:
+    records = {part: _records(results, part) for part in PARTS}
+    sections = [INTRODUCTION.format(folder=results.name)]
+    if not any("cuda" in found for found in records.values()):
+        sections.append(GPU_MISSING + "\n")
+    for part, found in records.items():
+        sections.append(f"## {part}\n\n" + (_section(found) if found else "Not measured.\n"))
+    if any(records.values()):
+        sections.append(_circumstances(records))
+    return "\n".join(sections)
+
+
+def _records(results: Path, part: str) -> Records:
+    paths = {device: result(results, part, device) for device in DEVICES}
+    return {device: read_record(path) for device, path in paths.items() if path.exists()}
+
+
+def _section(records: Records) -> str:
+    times = ["", "time of", "against", *_for_each_device(records, "theirs", "ours", "times as fast")]
+    rates = ["", "side", *_for_each_device(records, "images/s", "TFLOP/s", "share", "memory")]
+    tables = _table(times, _comparisons(records)), _table(rates, _rates(records))
+    return "\n".join((*tables, _notes(records)))
+
+
+def _for_each_device(records: Records, *columns: str) -> list[str]:
+    return [f"{DEVICES[device]}: {column}" for device in records for column in columns]
+
+
+def _comparisons(records: Records) -> Iterable[list[str]]:
+    """A row for each case and each other side, and rows for the parts of a case."""
+    for name in _cases(records):
+        for other in _others(records, name):
+            for part in _parts(records, name, other):
+                label = [name, _unit(records, name)] if part == WHOLE else [f"· {part}", "step at one width"]
+                yield [*label, other, *_of_devices(records, name, 3, partial(_compared, other=other, part=part))]
+
+
+def _compared(case: Record, other: str, part: str) -> list[str]:
+    if other in case["absent"]:
+        return ["", _seconds(_spread(case, OURS, part)), ""]
+    ratio = case["times_as_fast"][other][part]
+    theirs, ours = (_seconds(_spread(case, side, part)) for side in (other, OURS))
+    return [theirs, ours, f"**{ratio['median']:.2f}** [{ratio['min']:.2f}, {ratio['max']:.2f}]"]
+
+
+def _spread(case: Record, side: str, part: str) -> Record:
+    of_side = case["sides"][side]
+    return of_side["seconds"] if part == WHOLE else of_side["parts"][part]
+
+
+def _rates(records: Records) -> Iterable[list[str]]:
+    for name in _cases(records):
+        for side in [OURS, *_others(records, name)]:
+            yield [name, side, *_of_devices(records, name, 4, partial(_rate, side=side))]
+
+
+def _rate(case: Record, side: str) -> list[str]:
+    if side not in case["sides"]:
+        return [""] * 4
+    made = case["sides"][side]
+    share = made.get("share_of_arithmetic", made.get("share_of_copy"))
+    of = "arithmetic" if "share_of_arithmetic" in made else "copy"
+    return [
+        f"{made['images_per_second']:,.0f}" if "images_per_second" in made else "",
+        f"{made['flops'] / 1e12:.3g}" if "flops" in made else "",
+        f"{share:.1%} of {of}" if share else "",
+        "" if made["peak_memory"] is None else f"{made['peak_memory'] / 2**20:,.0f} MiB",
+    ]
+
+
+def _of_devices(records: Records, name: str, columns: int, cells: Callable[[Record], list[str]]) -> list[str]:
+    """The cells of a case on each device that was measured, empty where the case was not."""
+    row: list[str] = []
+    for device in records:
+        case = _case(records, device, name)
+        row += cells(case) if case else [""] * columns
+    return row
+
+
+def _case(records: Records, device: str, name: str) -> Record | None:
+    return next((case for case in records[device]["cases"] if case["name"] == name), None)
+
+
+def _cases(records: Records) -> list[str]:
+    return list(dict.fromkeys(case["name"] for record in records.values() for case in record["cases"]))
+
+
+def _others(records: Records, name: str) -> list[str]:
+    """The sides of a case that are not ours, installed or not."""
+    cases = [case for device in records if (case := _case(records, device, name))]
+    names = [side for case in cases for side in [*case["sides"], *case["absent"]]]
+    return [side for side in dict.fromkeys(names) if side != OURS]
+
+
+def _parts(records: Records, name: str, other: str) -> list[str]:
+    cases = [case for device in records if (case := _case(records, device, name))]
+    return list(dict.fromkeys([WHOLE, *(part for case in cases for part in case["times_as_fast"].get(other, {}))]))
+
+
+def _unit(records: Records, name: str) -> str:
+    return next(case["unit"] for device in records if (case := _case(records, device, name)))
+
+
+def _seconds(spread: Record) -> str:
+    """In the unit that suits the median."""
+    units = {"s": 1, "ms": 1e-3, "µs": 1e-6}
+    unit = next((unit for unit, size in units.items() if spread["median"] >= size), "µs")
+    median, low, high = (f"{spread[key] / units[unit]:.3g}" for key in ("median", "min", "max"))
+    return f"{median} {unit} [{low}, {high}]"
+
+
+def _notes(records: Records) -> str:
+    """What the cases of each device are, those together of which the same is said."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for device, record in records.items():
+        for case in record["cases"]:
+            names.setdefault((DEVICES[device], case["note"]), []).append(case["name"])
+    return "".join(f"* {device}, {'; '.join(of)}: {note}.\n" for (device, note), of in names.items())
+
+
+def _circumstances(records: dict[str, Records]) -> str:
+    """How each record was made, and on which machines."""
+    made = {f"{part}-{device}.json": each for part, found in records.items() for device, each in found.items()}
+    header = ["record", "n", "threads", "precision", "load", "commit", "finished", "command"]
+    machines = dict.fromkeys(_machine(record) for record in made.values())
+    rows = _table(header, (_circumstance(name, record) for name, record in made.items()))
+    return "## Circumstances\n\n" + rows + "\n" + "".join(f"* {machine}\n" for machine in machines)
+
+
+def _circumstance(name: str, record: Record) -> list[str]:
+    git, load = record["git"], " to ".join(f"{each:.1f}" for each in record["load"])
+    commit = f"{git['commit'][:12]}{', edited' if git['dirty'] else ''}" if git else ""
+    settings = [str(record["repeats"]), str(record["hardware"]["threads"]), record["precision"]]
+    return [name, *settings, load, commit, record["finished"], f"`{record['command']}`"]
+
+
+def _machine(record: Record) -> str:
+    hardware, most = record["hardware"], record["ceilings"]
+    where = f"{hardware['cpu']}, {hardware['cores']} cores{', ' + hardware['gpu'] if 'gpu' in hardware else ''}"
+    does = f"{most['flops'] / 1e12:.3g} TFLOP/s, and {most['bytes_per_second'] / 1e9:.3g} GB/s read and written"
+    versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
+    return f"{where}: at most {does}; {versions}."
+
+
+def _table(header: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

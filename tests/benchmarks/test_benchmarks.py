@@ -1,0 +1,247 @@
+"""What `python -m benchmarks` compares comes to the same, and what it reports is what it measured."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from project import ROOT, RUN, Project, params
+from torch import Tensor
+
+from benchmarks import arithmetic, making, prepare
+from benchmarks.compare import spread
+from benchmarks.parts import PARTS, result
+from benchmarks.report import report
+from benchmarks.setting import Setting, setting
+from benchmarks.straightforward import reading
+from benchmarks.straightforward.training import Trainer
+from us3l.data.sources.cifar import read_cifar
+from us3l.data.sources.folder import read_folder
+from us3l.data.store import open_store, write_store
+from us3l.params.dataset import Folder
+from us3l.params.params import Params
+from us3l.pipeline.code import STAGES, code
+from us3l.pipeline.plan.plan import Plan
+from us3l.training.step import Learner
+from us3l.utils.records import read_record, write_record
+
+CPU = torch.device("cpu")
+BATCH = 8
+
+
+def content(**run: Any) -> dict[str, Any]:
+    """A params file with a network of a few channels, on images of CIFAR's size."""
+    made = params(**{"batch": {"size": BATCH, "shards": 2}, "optimizer": {"lr": 0.05}} | run)
+    view = {
+        "resized_crop": {"size": 32, "scale": [0.2, 1.0]},
+        "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8},
+        "grayscale": 0.2,
+        "flip": 0.5,
+    }
+    views = {
+        "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
+        "pretrain": [view, view],
+        "linear": {"resized_crop": {"size": 32, "interpolation": "bicubic"}, "flip": 0.5},
+        "test": {"resize": 36, "center_crop": 32},
+    }
+    made["datasets"]["digits"] = {"source": {"kind": "folder", "train": "train", "test_fraction": 0.5}, "views": views}
+    return made
+
+
+def tiny(**run: Any) -> Setting:
+    return setting(Plan(Params.model_validate(content(**run))), "tiny/us3l", CPU, 1, 1, BATCH, BATCH)
+
+
+METHODS = {
+    "simclr": RUN["method"],
+    "byol": {"name": "byol", "base": "cosine", "momentum": 0.9, "hidden": 16, "output": 8},
+    "other": {**RUN["method"], "base": "cosine", "distillation": "infonce", "distillation_strength": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.usefixtures("float64")
+def test_the_straightforward_step_learns_what_ours_learns(name: str) -> None:
+    regularizer = {"kind": "group", "strength": 0.01, "groups": 3, "warmup_epochs": 1}
+    small = tiny(method=METHODS[name], epochs=8, regularizer=regularizer)
+    ours, other = making.learner(small), making.trainer(small)
+    copy_weights(ours, other)
+    views = making.two_views(small)
+    for epoch, widths in ((0, [1.0]), (2, [1.0, 0.8, 0.75]), (3, [1.0, 0.6, 0.25]), (5, [1.0])):
+        losses = ours.step(making.shards(views, 2), widths, epoch, 0.1)[:, 0]
+        expected = other.step(making.plain_shards(views, 2), widths, epoch, 0.1)
+        assert losses.tolist() == pytest.approx(expected, abs=1e-9)
+    for name, value in other.network.named_parameters():
+        assert_close(ours.flat.parameters[name], value)
+    encoder = ours.flat.views(ours.teacher.momentum_encoder)
+    for value, expected in zip(encoder.values(), other.encoder.parameters(), strict=True):
+        assert_close(value, expected)
+
+
+def copy_weights(source: Learner, target: Trainer) -> None:
+    """Online weights and those of the momentum encoder."""
+    parameters = dict(target.network.named_parameters())
+    for name, value in source.flat.parameters.items():
+        parameters[name].data.copy_(value)
+    encoder = source.flat.views(source.teacher.momentum_encoder)
+    for slow, value in zip(target.encoder.parameters(), encoder.values(), strict=True):
+        slow.data.copy_(value)
+
+
+def assert_close(value: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(value, expected.detach(), rtol=0, atol=1e-9)
+
+
+Bench = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The records of all parts of the tiny run, each side measured twice."""
+    project = Project(tmp_path_factory.mktemp("bench"), content())
+    sizes = f"--run tiny/us3l --device cpu --repeats 2 --batch {BATCH} --images {BATCH} --out results"
+    project.must("benchmarks", *sizes.split())
+    return project.folder / "results"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_tells_what_both_ways_took(results: Path, part: str) -> None:
+    record = read_record(result(results, part, "cpu"))
+    assert (record["repeats"], record["hardware"]["threads"], record["run"]) == (2, 1, "tiny/us3l")
+    assert f"--batch {BATCH}" in record["command"] and torch.__version__.startswith(record["versions"]["torch"])
+    for case in record["cases"]:
+        ours = case["sides"]["ours"]
+        for name, side in case["sides"].items():
+            took = [turn["process"] for turn in side["turns"]]
+            assert len(took) == 2 and side["seconds"]["median"] == pytest.approx(sum(took) / 2)
+            if name != "ours":
+                ratios = [a / b["process"] for a, b in zip(took, ours["turns"], strict=True)]
+                assert case["times_as_fast"][name]["whole"] == spread(ratios)
+        assert {*case["sides"], *case["absent"]} > {"ours"}
+
+
+def test_a_step_is_counted_by_its_quarter_and_its_widths(results: Path) -> None:
+    cases = read_record(result(results, "step", "cpu"))["cases"]
+    assert [case["name"] for case in cases[:4]] == [
+        "quarter 1: widths 1",
+        "quarter 2: widths 1 0.875 0.75",
+        "quarter 3: widths 1 0.75 0.5",
+        "quarter 4: widths 1 0.625 0.25",
+    ]
+    last = cases[3]["sides"]["straightforward"]
+    assert list(last["parts"]) == ["student at 0.625", "student at 0.25"]
+    assert 0 < sum(part["median"] for part in last["parts"].values()) < last["seconds"]["median"]
+    assert cases[1]["flop"] > cases[2]["flop"] > cases[3]["flop"] > cases[0]["flop"]
+
+
+def test_operations_of_a_step_are_those_of_its_layers() -> None:
+    small = tiny(backbone="cifar-resnet18")
+    projector, head = (512 + 16) * 16 + 16 * 8, 2 * 8 * 16
+    backbone = 1_769_472 + 150_994_944 + 3 * 134_217_728  # stem and stages
+    assert arithmetic.features(small, 1.0) == 2 * backbone
+    student, teacher = 3 * (backbone + projector + head), backbone + projector
+    assert arithmetic.step(tiny(backbone="cifar-resnet18", method=METHODS["byol"]), [1.0]) == (
+        2 * BATCH * 2 * (student + teacher)
+    )
+
+
+def test_the_report_has_what_was_measured_and_says_what_was_not(
+    results: Path, tmp_path: Path, benchmarks: Bench
+) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    (tmp_path / "results" / "prepare-cpu.json").unlink()
+    assert benchmarks("--report", "--out", str(tmp_path / "results"))[0] == 0
+    said = (tmp_path / "README.md").read_text()
+    assert "GPU figures are still to be measured, by `python -m benchmarks --device cuda`." in said
+    assert "## prepare\n\nNot measured.\n" in said
+    [case] = read_record(result(results, "augment", "cpu"))["cases"]
+    ratio, rate = case["times_as_fast"]["straightforward"]["whole"], case["sides"]["ours"]["images_per_second"]
+    [row] = [line for line in said.splitlines() if line.startswith("| two views of an image | image | straightforward")]
+    assert f"| **{ratio['median']:.2f}** [{ratio['min']:.2f}, {ratio['max']:.2f}] |" in row
+    assert f"| two views of an image | ours | {rate:,.0f} |" in said
+
+
+def test_a_report_of_nothing_has_no_figures(tmp_path: Path) -> None:
+    said = report(tmp_path)
+    assert said.count("Not measured.") == len(PARTS) and "|" not in said
+
+
+def test_a_device_has_columns_where_it_has_records(results: Path, tmp_path: Path) -> None:
+    record = read_record(result(results, "augment", "cpu"))
+    del record["seal"]
+    record["cases"][0]["absent"] = ["peer"]
+    write_record(result(tmp_path, "augment", "cuda"), record)
+    said = report(tmp_path)
+    [row] = [line for line in said.splitlines() if line.startswith("| two views of an image | image | straightforward")]
+    cells = row.split(" | ")
+    assert len(cells) == 6 and all(cells) and "| GPU: times as fast |" in said and "CPU: times as fast" not in said
+    assert "still to be measured" not in said
+    [absent] = [
+        line.split(" | ") for line in said.splitlines() if line.startswith("| two views of an image | image | peer")
+    ]
+    assert absent[3:] == ["", cells[4], " |"]
+
+
+def test_no_stage_depends_on_the_benchmark() -> None:
+    modules = set().union(*(code(stage) for stage in STAGES))
+    assert "us3l.training.step" in modules and not any(module.startswith("benchmarks") for module in modules)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch"], "bench has no part 'nosuch'; there is augment, regularizer, optimizer, step, evaluate, prepare, "),
+        (["--run", "tiny/nosuch"], "params.yaml: the study 'tiny' has no run 'nosuch'; there is us3l"),
+        (["--run", "tiny/us3l"], "params.yaml: bench measures runs of simclr or byol with a momentum encoder, "),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmarks: Bench, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(content(regularizer=None)))
+    code, _, error = benchmarks("--device", "cpu", *arguments)
+    assert code == 2 and error.startswith(f"benchmarks: {said}") and error.count("\n") == 1
+
+
+def test_both_ways_read_the_same_pixels(tmp_path: Path) -> None:
+    prepare._write_archive(tmp_path / "archive.tar.gz", 8)
+    write_store(tmp_path / "ours", read_cifar(tmp_path / "archive.tar.gz", "cifar100", None))
+    reading.read_archive(tmp_path / "archive.tar.gz", tmp_path)
+    assert np.array_equal(np.load(tmp_path / "True.npy"), open_store(tmp_path / "ours").train.images)
+    for split in ("train", "test"):
+        prepare._write_photos(tmp_path / split, 4)
+    folders = {split: str(tmp_path / split) for split in ("train", "test")}
+    write_store(tmp_path / "squares", read_folder(Folder(kind="folder", image_size=64, **folders)))
+    reading.read_folder(tmp_path / "train", 64, tmp_path)
+    assert np.array_equal(np.load(tmp_path / "images.npy"), open_store(tmp_path / "squares").train.images)
+
+
+def test_the_row_is_trained_in_pieces_that_go_on_from_each_other(tmp_path: Path) -> None:
+    epochs = 10
+    Project(tmp_path, params(epochs=epochs))
+    names = {"DATASET": "digits", "STUDY": "tiny", "RUNS": "us3l", "DEVICE": "cpu", "THREADS": "1"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | names | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path}
+    codes, said = [], ""
+    for piece in range(4, 80, 2):  # seconds: longer ones for a machine that needs them to start at all
+        command = [ROOT / "benchmarks" / "cifar100_row.sh"]
+        made = subprocess.run(
+            command, cwd=tmp_path, env=environment | {"PIECE": str(piece)}, capture_output=True, text=True
+        )
+        codes.append(made.returncode)
+        said += made.stdout + made.stderr
+        if made.returncode != 75:
+            break
+    assert codes == [75] * (len(codes) - 1) + [0] and len(codes) > 1, said
+    assert "stopped by SIGTERM; the same command continues from here" in said
+    assert re.findall(rf"epoch (\d+)/{epochs} ", said) == [str(number + 1) for number in range(epochs)], said
+    assert made.stdout.endswith((tmp_path / "results/tiny/tables/main.md").read_text())

@@ -1,0 +1,136 @@
+"""A run directory and the processes that want it."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+import us3l
+from us3l.pipeline.run_directory import run_directory
+from us3l.utils.errors import UserError
+
+HOLDER = """
+import sys
+from pathlib import Path
+from us3l.pipeline.run_directory import run_directory
+with run_directory(Path(sys.argv[1])) as folder:
+    (folder / "state").touch()
+    print("in", flush=True)
+    sys.stdin.readline()
+print("out", flush=True)
+"""
+
+Holder = subprocess.Popen[str]
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Iterator[Callable[[], Holder]]:
+    """Starts a process that takes the directory `run`, says so, and keeps it until it is sent a line."""
+    started: list[Holder] = []
+
+    def start() -> Holder:
+        environment = os.environ | {"PYTHONPATH": str(Path(us3l.__file__).parent.parent)}
+        command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def line(stream: IO[str]) -> str:
+    """The next line; nothing where none comes."""
+    return stream.readline() if select.select([stream], [], [], 10)[0] else ""
+
+
+def finish(process: Holder) -> tuple[str, str]:
+    """Send it its line; the rest of what it printed, and its errors."""
+    return process.communicate("\n", timeout=10)
+
+
+def waits(process: Holder) -> bool:
+    """Whether it says that it waits, and then does."""
+    said = line(process.stderr)
+    goes_on = select.select([process.stdout], [], [], 0.2)[0]
+    return "is in use by another process; waiting for it" in said and not goes_on
+
+
+def test_the_second_process_says_that_it_waits_and_goes_on_when_the_first_is_done(
+    tmp_path: Path, hold: Callable[[], Holder]
+) -> None:
+    first = hold()
+    assert line(first.stdout) == "in\n"
+    second = hold()
+    assert waits(second)
+    assert finish(first) == ("out\n", "")
+    assert line(second.stdout) == "in\n"
+    assert (tmp_path / "run" / "state").exists(), "it holds a directory of its own, not the removed one"
+    third = hold()
+    assert waits(third)
+    assert finish(second) == ("out\n", "")
+    assert finish(third) == ("in\nout\n", "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_second_process_goes_on_from_the_state_of_a_first_that_is_killed(
+    tmp_path: Path, hold: Callable[[], Holder]
+) -> None:
+    first = hold()
+    assert line(first.stdout) == "in\n"
+    (tmp_path / "run" / "progress").write_text("half")
+    second = hold()
+    assert waits(second)
+    first.send_signal(signal.SIGKILL)
+    assert line(second.stdout) == "in\n"
+    assert (tmp_path / "run" / "progress").read_text() == "half"
+    assert finish(second) == ("out\n", "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_many_processes_each_gets_its_turn(tmp_path: Path, hold: Callable[[], Holder]) -> None:
+    processes = [hold() for _ in range(6)]
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=10)[0] for process in processes] == ["in\nout\n"] * 6
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_directory_is_removed_with_all_that_is_in_it_once_the_block_is_done(tmp_path: Path) -> None:
+    with run_directory(tmp_path / "runs" / "0f") as folder:
+        (folder / "state").write_text("half")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_the_directory_is_kept_after_an_error_and_free_for_the_next(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), run_directory(tmp_path / "run") as folder:
+        (folder / "state").write_text("half")
+        raise KeyboardInterrupt
+    with run_directory(tmp_path / "run") as folder:
+        assert (folder / "state").read_text() == "half"
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "file", "read-only"])
+def test_where_no_directory_can_be_made_is_said(tmp_path: Path, kind: str) -> None:
+    runs = Path("/proc/nowhere") if kind == "read-only" else tmp_path / "runs"
+    if kind == "dangling link":
+        runs.symlink_to(tmp_path / "gone")
+    if kind == "file":
+        runs.touch()
+    with pytest.raises(UserError, match=f"^{runs}.*: no folder, and none can be made"), run_directory(runs / "0f"):
+        pass
+
+
+def test_other_directories_are_free(tmp_path: Path, hold: Callable[[], Holder]) -> None:
+    assert line(hold().stdout) == "in\n"
+    with run_directory(tmp_path / "other"):
+        assert (tmp_path / "run").exists()

@@ -1,0 +1,430 @@
+"""Snakemake and DVC over one project, in turn: what the one has made, the other does not make again.
+
+The project is this one, with two runs and stand-ins for the stages that compute (tests/support/stand_ins).
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from project import ROOT, keep_studies
+
+from us3l.utils.records import read_record, write_record
+
+COPIED = ("Snakefile", "workflow", "profiles", "dvc.yaml", "us3l", ".gitignore", ".dvcignore", ".dvc/config")
+RESULTS = Path("results/digits")
+CHECKPOINT = RESULTS / "checkpoints/us3l/seed0.safetensors"
+OF_US3L = ["calibrate us3l", "linear us3l", "pretrain us3l"]
+
+
+class Checkout:
+    """A working tree of the project under git, and the tools run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "runs").mkdir(exist_ok=True)
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = os.environ | {"PYTHONPATH": str(folder), "PATH": path}
+
+    def try_(self, *command: str) -> tuple[int, str]:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        return done.returncode, done.stdout
+
+    def run(self, *command: str) -> str:
+        code, output = self.try_(*command)
+        assert code == 0, output
+        return output
+
+    def ran(self, *command: str) -> list[str]:
+        """The jobs that ran, other than the table's, sorted."""
+        log = self.folder / "runs" / "log"
+        log.unlink(missing_ok=True)
+        self.run(*command)
+        return sorted(log.read_text().splitlines()) if log.exists() else []
+
+    def pending(self) -> dict[str, int]:
+        """How many jobs of each stage Snakemake would run; it prints its counts twice."""
+        output = self.run("snakemake", "--cores", "1", "--dry-run", "--quiet", "rules")
+        counts: Counter[str] = Counter()
+        for rule, count in dict(re.findall(r"^([\w-]+) +(\d+)$", output, re.MULTILINE)).items():
+            counts[rule.partition("_")[0]] += int(count)
+        return {stage: count for stage, count in counts.items() if stage not in ("total", "all")}
+
+    def dirty(self) -> set[str]:
+        """The stages that DVC would run."""
+        return set(re.findall(r"^([\w@-]+):$", self.run("dvc", "status"), re.MULTILINE))
+
+    def clean(self) -> bool:
+        assert self.dirty() == set()
+        assert self.pending() == {}
+        return True
+
+    def edit(self, change: Callable[[Any], None]) -> None:
+        path = self.folder / "params.yaml"
+        content = yaml.safe_load(path.read_text())
+        change(content)
+        path.write_text(yaml.safe_dump(content))
+
+    def append(self, module: str, text: str) -> None:
+        with (self.folder / "us3l" / module).open("a") as file:
+            file.write(text)
+
+    def commit(self) -> str:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", "as it is")
+        return self.run("git", "rev-parse", "HEAD").strip()
+
+    def switch(self, commit: str) -> None:
+        self.run("git", "checkout", "--quiet", commit)
+        self.run("dvc", "checkout", "--quiet")
+
+
+SNAKEMAKE = ("snakemake", "--cores", "2", "--quiet", "host")
+REPRO = ("dvc", "repro", "--quiet")
+
+
+def temperature(value: float) -> Callable[[Any], None]:
+    return lambda params: params["studies"]["digits"]["runs"]["us3l"]["method"].update(temperature=value)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    folder = tmp_path / "project"
+    for name in COPIED:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        source = ROOT / name
+        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder / name)
+    shutil.copytree(Path(__file__).parent.parent / "support" / "stand_ins", folder, dirs_exist_ok=True)
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    keep_studies(content, "digits", "cifar100-small")
+    digits = content["studies"]["digits"]
+    digits["runs"] = {name: digits["runs"][name] for name in ("us3l", "us-simsiam")}
+    digits["tables"]["main"]["rows"] = [{"label": name, "runs": name} for name in digits["runs"]]
+    digits["seeds"], digits["widths"] = [0], [1.0, 0.25]
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    made = Checkout(folder)
+    made.run("git", "init", "--quiet")
+    made.run("git", "config", "user.name", "Tester")
+    made.run("git", "config", "user.email", "tester@example.org")
+    made.run("dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
+    return made
+
+
+def test_neither_tool_makes_again_what_the_other_has_made(checkout: Checkout, tmp_path: Path) -> None:
+    of_both = [*OF_US3L, *(job.replace("us3l", "us-simsiam") for job in OF_US3L)]
+    assert checkout.ran(*SNAKEMAKE) == sorted([*of_both, "prepare digits"])
+    assert checkout.clean()
+    first = checkout.commit()
+
+    checkout.edit(temperature(0.4))
+    assert checkout.ran(*REPRO) == OF_US3L
+    assert checkout.clean()
+    second = checkout.commit()
+
+    for value in (0.5, 0.4):
+        checkout.edit(temperature(value))
+        assert checkout.ran(*REPRO) == OF_US3L
+        assert checkout.clean()
+
+    checkout.run("git", "stash", "--quiet")
+    for commit in (first, second):
+        checkout.switch(commit)
+        assert checkout.clean()
+
+    checkout.run("dvc", "push", "--quiet")
+    checkout.run("git", "clone", "--quiet", str(checkout.folder), str(tmp_path / "clone"))
+    clone = Checkout(tmp_path / "clone")
+    clone.run("dvc", "pull", "--quiet")
+    assert clone.clean()
+    assert clone.ran(*REPRO) == []
+    assert clone.ran(*SNAKEMAKE) == []
+
+    (checkout.folder / CHECKPOINT).unlink()
+    assert checkout.dirty() == {"digits-pretrain@us3l", "digits-calibrate@us3l"}
+    assert checkout.pending() == {"pretrain": 1, "calibrate": 1, "linear": 1, "table": 1}
+    assert checkout.ran(*REPRO) == ["pretrain us3l"], "the same bytes again: nothing that reads them has to run"
+    assert checkout.clean()
+
+    (checkout.folder / CHECKPOINT).unlink()
+    checkout.run("dvc", "checkout", "--quiet")
+    assert checkout.clean()
+
+
+def flip(path: Path) -> None:
+    """Change one bit of the last byte."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_byte_is_found_by_both_and_mended(checkout: Checkout) -> None:
+    checkout.run(*SNAKEMAKE)
+    flip(checkout.folder / CHECKPOINT)
+    assert checkout.dirty() == {"digits-pretrain@us3l", "digits-calibrate@us3l"}
+    assert checkout.pending() == {"calibrate": 1, "linear": 1, "table": 1}
+    code, output = checkout.try_(*SNAKEMAKE)
+    assert code != 0
+    assert f"{CHECKPOINT}: damaged: it was changed after it was written" in output
+    assert "digits-pretrain@us3l" in checkout.dirty(), "the damaged file is not taken into dvc.lock"
+    assert checkout.ran(*REPRO) == ["calibrate us3l", "pretrain us3l"], "the same bytes again: linear has no more to do"
+    assert checkout.clean()
+
+    flip(checkout.folder / "data/digits/train_images.npy")
+    assert "prepare@digits" in checkout.dirty()
+    assert checkout.pending() == {"pretrain": 2, "calibrate": 2, "linear": 2, "table": 1}
+    assert checkout.ran(*REPRO) == ["prepare digits"], "the same bytes again: nothing that reads them has to run"
+    assert checkout.clean()
+
+    table = checkout.folder / RESULTS / "tables/main.md"
+    flip(table)
+    assert checkout.dirty() == {"digits-table@main"}
+    assert checkout.ran(*REPRO) == []
+    assert checkout.clean()
+
+
+def test_an_edit_of_code_runs_the_stages_that_import_it_and_a_comment_none(checkout: Checkout) -> None:
+    checkout.run(*SNAKEMAKE)
+    (checkout.folder / "us3l" / "notes.txt").write_text("Not code.")
+    assert checkout.clean()
+    checkout.append("linear.py", "\n\n# A comment.\n")
+    assert checkout.dirty() == {"plan"}
+    assert checkout.pending() == {"plan": 1}
+    assert checkout.ran(*SNAKEMAKE) == []
+    assert checkout.clean()
+    checkout.append("calibrate.py", "\n\n# Another.\n")
+    assert checkout.ran(*REPRO) == []
+    assert checkout.clean()
+
+    checkout.append("linear.py", "SCALE = 50\n")
+    assert checkout.pending() == {"plan": 1, "linear": 2, "table": 1}
+    assert checkout.ran(*REPRO) == ["linear us-simsiam", "linear us3l"]
+    assert checkout.clean()
+    checkout.append("linear.py", "SCALE = 25\n")
+    assert checkout.ran(*SNAKEMAKE) == ["linear us-simsiam", "linear us3l"]
+    assert checkout.clean()
+
+
+def test_resources_and_a_study_that_is_not_built_change_nothing(checkout: Checkout) -> None:
+    checkout.run(*SNAKEMAKE)
+    checkout.edit(lambda params: params["studies"]["digits"]["runs"]["us3l"]["resources"].update(threads=2))
+    checkout.edit(lambda params: params["studies"]["cifar100-small"].update(seeds=[7]))
+    assert checkout.ran(*REPRO) == []
+    assert checkout.clean()
+
+
+def test_a_failed_build_leaves_what_it_finished_to_both(checkout: Checkout) -> None:
+    module = checkout.folder / "us3l/pipeline/stages/calibrate.py"
+    original = module.read_text()
+    module.write_text(original.replace("    log(", "    assert plan.name != 'us3l'\n    log("))
+    code, _ = checkout.try_(*SNAKEMAKE, "--keep-going")
+    assert code != 0
+    assert checkout.dirty() == {"digits-calibrate@us3l", "digits-linear@us3l", "digits-table@main"}
+    module.write_text(original)
+    jobs = ["calibrate us-simsiam", "calibrate us3l", "linear us-simsiam", "linear us3l"]
+    assert checkout.ran(*REPRO) == jobs
+    assert checkout.clean()
+
+
+def test_verify_holds_after_both_tools_and_finds_what_dvc_lock_does_not_know(checkout: Checkout) -> None:
+    checkout.run(*SNAKEMAKE)
+    verify = ("us3l", "verify", "main")
+    assert checkout.run(*verify).count("holds") == 3
+    path = checkout.folder / RESULTS / "linear/us3l/seed0-w025.json"
+    forged = read_record(path) | {"top1": 99}
+    write_record(path, {key: value for key, value in forged.items() if key != "seal"})
+    checkout.run("us3l", "table", "digits", "main")
+    code, output = checkout.try_(*verify)
+    assert code == 1
+    assert (
+        output.count("holds") == 2 and "digits-linear@us3l: changed outs: results/digits/linear/us3l modified" in output
+    )
+
+
+def seeds(*values: int) -> Callable[[Any], None]:
+    return lambda params: params["studies"]["digits"].update(seeds=list(values))
+
+
+def test_a_stage_of_which_one_seed_is_stale_or_damaged_is_not_taken_for_done(checkout: Checkout) -> None:
+    checkout.edit(seeds(0, 1))
+    checkout.run(*SNAKEMAKE)
+    checkout.edit(temperature(0.4))
+    checkout.run(*SNAKEMAKE, "--", str(RESULTS / "pretrain/us3l/seed1.json"))
+    assert "digits-pretrain@us3l" in checkout.dirty()
+    assert checkout.ran(*REPRO) == sorted([*OF_US3L, "calibrate us3l", "linear us3l"]), "one training was there"
+    assert checkout.clean()
+
+    flip(checkout.folder / CHECKPOINT)
+    (checkout.folder / CHECKPOINT).with_name("seed1.safetensors").unlink()
+    assert checkout.try_(*SNAKEMAKE, "--keep-going")[0] != 0
+    assert "digits-pretrain@us3l" in checkout.dirty()
+    checkout.run("dvc", "checkout", "--quiet", "--force")
+    checkout.run(*SNAKEMAKE)
+    assert checkout.clean()
+
+    checkout.edit(seeds(0))
+    checkout.run(*SNAKEMAKE)
+    assert checkout.clean()
+
+
+def test_an_edit_while_snakemake_runs_is_an_edit_for_both(checkout: Checkout) -> None:
+    module = checkout.folder / "us3l/evaluation/linear.py"
+    module.write_text(module.read_text().replace("    log(", "    import time\n    time.sleep(3)\n    log("))
+    building = subprocess.Popen(
+        SNAKEMAKE, cwd=checkout.folder, env=checkout.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    log = checkout.folder / "runs" / "log"
+    while not log.exists() or "calibrate us3l" not in log.read_text():
+        assert building.poll() is None
+        time.sleep(0.05)
+    checkout.edit(temperature(0.4))
+    building.communicate()
+    assert "digits-pretrain@us3l" in checkout.dirty()
+    assert checkout.pending()["pretrain"] == 1
+    assert checkout.ran(*REPRO) == OF_US3L
+    assert checkout.clean()
+
+
+def test_a_study_that_dvc_yaml_lacks_is_named_and_the_others_are_recorded(checkout: Checkout) -> None:
+    checkout.edit(lambda params: params["studies"].update(extra=params["studies"]["digits"]))
+    checkout.edit(lambda params: params.update(build=["digits", "extra"]))
+    output = checkout.run(*SNAKEMAKE)
+    assert "us3l: dvc.yaml has no extra-pretrain@us-simsiam, extra-pretrain@us3l" in output
+    assert checkout.clean()
+
+
+def test_runs_that_take_weights_are_made_after_the_others_and_again_with_them(checkout: Checkout) -> None:
+    """A study of its own, with every kind of protocol, in an own part of dvc.yaml."""
+    with (checkout.folder / "dvc.yaml").open("a") as file:
+        file.write(TAKING_STAGES)
+    checkout.edit(add_takers)
+    trained = [f"{job} us-simsiam" for job in ("calibrate", "linear", "pretrain")] + OF_US3L
+    of_pupil = [f"{job} pupil" for job in ("calibrate", "features-linear", "pretrain")]
+    of_takers = ["calibrate cut", "features-linear cut", "finetune tuned", "knn cut-near", "knn near", *of_pupil]
+    assert checkout.ran(*SNAKEMAKE) == sorted([*trained, *of_takers, "prepare digits"])
+    assert checkout.clean()
+
+    checkout.edit(temperature(0.4))
+    assert checkout.pending() == {
+        **{"plan": 1, "pretrain": 2, "calibrate": 3, "linear": 1},
+        **{"features-linear": 2, "knn": 2, "finetune": 1, "table": 3},
+    }
+    assert checkout.ran(*SNAKEMAKE) == sorted([*OF_US3L, *of_takers])
+    assert checkout.clean()
+
+    checkout.edit(lambda params: params["studies"]["taking"]["runs"]["cut"].update(criterion="batch-norm"))
+    assert checkout.ran(*REPRO) == ["calibrate cut", "features-linear cut", "knn cut-near"]
+    assert checkout.clean()
+    assert checkout.run("us3l", "verify", "--level", "1").count("holds") == 3
+
+
+def add_takers(params: Any) -> None:
+    """Have the study `taking` built too, whose runs take weights from us3l of the digits."""
+    digits, training = params["studies"]["digits"], {"epochs": 2, "batch_size": 64, "optimizer": {"lr": 0.1}}
+    protocols = {"near": {"kind": "knn"}, "tune": {"kind": "finetune"} | training}
+    params["protocols"].update(protocols, kept={"kind": "features-linear"} | training)
+    reused = {"method": "reuse", "run": "digits/us3l", "dataset": "digits"}
+    taught = digits["runs"]["us3l"] | {
+        "method": digits["runs"]["us3l"]["method"] | {"momentum": None, "teacher": "digits/us3l"}
+    }
+    runs = {
+        "near": reused | {"protocol": "near"},
+        "tuned": reused | {"protocol": "tune"},
+        "cut-near": reused | {"run": "cut", "protocol": "near"},
+        "cut": {"method": "pruned", "run": "digits/us3l", "criterion": "filters"},
+        "pupil": taught,
+    }
+    tables = {
+        "near": {"title": "Near", "rows": [{"label": name, "runs": name} for name in ("near", "cut-near")]},
+        "kept": {"title": "Kept", "rows": [{"label": name, "runs": name} for name in ("cut", "pupil")]},
+    }
+    params["build"].append("taking")
+    params["studies"]["taking"] = digits | {"protocol": "kept", "runs": runs, "tables": tables}
+
+
+TAKING_STAGES = """
+  taking-pretrain:
+    foreach: [pupil]
+    do:
+      cmd: us3l make taking-pretrain@${item}
+      deps: [data/digits, results/digits/checkpoints/us3l]
+      params:
+        - results/plan.json: ["taking-pretrain@${item}"]
+      outs:
+        - results/taking/checkpoints/${item}: {persist: true}
+        - results/taking/pretrain/${item}: {cache: false, persist: true}
+
+  taking-calibrate:
+    foreach: {pupil: results/taking/checkpoints/pupil, cut: results/digits/checkpoints/us3l}
+    do:
+      cmd: us3l make taking-calibrate@${key}
+      deps: [data/digits, "${item}"]
+      params:
+        - results/plan.json: ["taking-calibrate@${key}"]
+      outs:
+        - results/taking/networks/${key}: {persist: true}
+        - results/taking/calibrate/${key}: {cache: false, persist: true}
+
+  taking-features_linear:
+    foreach: [pupil, cut]
+    do:
+      cmd: us3l make taking-features_linear@${item}
+      deps: [data/digits, "results/taking/networks/${item}"]
+      params:
+        - results/plan.json: ["taking-features_linear@${item}"]
+      outs:
+        - results/taking/features-linear/${item}: {cache: false, persist: true}
+
+  taking-knn:
+    foreach: {near: results/digits/networks/us3l, cut-near: results/taking/networks/cut}
+    do:
+      cmd: us3l make taking-knn@${key}
+      deps: [data/digits, "${item}"]
+      params:
+        - results/plan.json: ["taking-knn@${key}"]
+      outs:
+        - results/taking/knn/${key}: {cache: false, persist: true}
+
+  taking-finetune:
+    foreach: [tuned]
+    do:
+      cmd: us3l make taking-finetune@${item}
+      deps: [data/digits, results/digits/networks/us3l]
+      params:
+        - results/plan.json: ["taking-finetune@${item}"]
+      outs:
+        - results/taking/finetune/${item}: {cache: false, persist: true}
+
+  taking-table:
+    foreach:
+      near: [results/taking/knn, results/taking/calibrate/cut]
+      kept: [results/taking/features-linear, results/taking/calibrate, results/taking/pretrain]
+    do:
+      cmd: us3l make taking-table@${key}
+      deps: [results/digits/pretrain/us3l, results/digits/calibrate/us3l, "${item[0]}", "${item[1]}"]
+      params:
+        - results/plan.json: ["taking-table@${key}"]
+      outs:
+        - results/taking/tables/${key}.md: {cache: false, persist: true}
+        - results/taking/tables/${key}.csv: {cache: false, persist: true}
+        - results/taking/tables/${key}.tex: {cache: false, persist: true}
+        - results/taking/tables/${key}.json: {cache: false, persist: true}
+"""
+
+
+def test_what_no_table_shows_is_verified_too(checkout: Checkout) -> None:
+    checkout.edit(lambda params: params["studies"]["digits"]["tables"]["main"]["rows"].pop())
+    checkout.run(*SNAKEMAKE)
+    assert checkout.try_("us3l", "verify")[0] == 0
+    flip(checkout.folder / RESULTS / "checkpoints/us-simsiam/seed0.safetensors")
+    assert checkout.try_("us3l", "verify")[0] == 1

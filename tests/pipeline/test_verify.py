@@ -1,0 +1,285 @@
+"""`us3l verify`, `us3l why` and `us3l plan --cost` over a small project: each mutation is caught at its level."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import ROOT, Project, params
+from safetensors.numpy import load_file
+
+from us3l.pipeline.code import code
+from us3l.utils import checkpoint
+from us3l.utils.records import read_record, write_record
+
+RESULTS = Path("results/tiny")
+TABLE = RESULTS / "tables/main.md"
+EVALUATION = RESULTS / "linear/us3l/seed0-w025.json"
+CHECKPOINT = RESULTS / "checkpoints/us3l/seed0.safetensors"
+NETWORK = RESULTS / "networks/us3l/seed0-w025.safetensors"
+TRAINING = RESULTS / "pretrain/us3l/seed0.json"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = Project(tmp_path_factory.mktemp("built"), params(epochs=1))
+    for stage in ("prepare digits", *(f"{stage} tiny us3l 0" for stage in ("pretrain", "calibrate", "linear"))):
+        made.must("us3l", *stage.split())
+    made.must("us3l", "table", "tiny", "main")
+    return made
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A copy to change, and the current directory."""
+    shutil.copytree(built.folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    yield Project(tmp_path / "copy", params(epochs=1))
+
+
+def verdicts(project: Project, level: int, *cells: str) -> dict[int, bool]:
+    """For each level whether it holds."""
+    code, output = project.run("us3l", "verify", *cells, "--level", str(level))
+    lines = [line.split() for line in output.splitlines() if line.startswith("level")]
+    found = {int(line[1]): line[2] == "holds" for line in lines if line[2] != "not"}
+    assert code == (0 if all(found.values()) else 1), output
+    return found
+
+
+def digit_of(path: Path, before: str) -> None:
+    """Change the digit that follows `before`."""
+    text = path.read_text()
+    at = text.index(before) + len(before)
+    path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+
+
+def one_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def reseal(path: Path, **changed: Any) -> None:
+    """A record changed by someone who knows how to seal it again."""
+    record = read_record(path)
+    del record["seal"]
+    write_record(path, record | changed)
+
+
+def test_all_four_levels_hold_for_what_was_just_made_and_nothing_stays_behind(project: Project) -> None:
+    assert verdicts(project, 3) == {0: True, 1: True, 2: True, 3: True}
+    assert not list(Path("runs").glob("*"))
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        lambda: digit_of(TABLE, "| US3L | "),
+        lambda: digit_of(TABLE.with_suffix(".csv"), "US3L,1.0,"),
+        lambda: digit_of(TABLE.with_suffix(".tex"), "US3L & "),
+        lambda: digit_of(TABLE.with_suffix(".json"), '"mean": '),
+        lambda: digit_of(EVALUATION, '"top1": '),
+        lambda: digit_of(EVALUATION, '"seconds": '),
+        lambda: digit_of(TRAINING, '"lr": '),
+        lambda: TABLE.unlink(),
+        lambda: EVALUATION.unlink(),
+        lambda: TABLE.write_text(TABLE.read_text() + "\n"),
+    ],
+)
+def test_a_digit_in_a_table_or_in_a_record_is_caught_at_level_0(project: Project, mutate: Callable[[], Any]) -> None:
+    mutate()
+    assert verdicts(project, 0) == {0: False}
+
+
+@pytest.mark.parametrize(
+    ("mutate", "said"),
+    [
+        (lambda: one_byte(CHECKPOINT), f"{CHECKPOINT}: damaged"),
+        (lambda: one_byte(NETWORK), f"{NETWORK}: damaged"),
+        (lambda: one_byte(Path("data/digits/train_images.npy")), "data/digits: the prepared data set is damaged"),
+        (lambda: one_byte(Path("data/digits/test_labels.npy")), "data/digits: the prepared data set is damaged"),
+        (lambda: CHECKPOINT.unlink(), f"{CHECKPOINT}: absent"),
+        (lambda: shutil.copy(NETWORK.with_name("seed0-w100.safetensors"), NETWORK), f"{NETWORK}: not the weights that"),
+    ],
+)
+def test_a_byte_in_an_artifact_is_caught_at_level_1(project: Project, mutate: Callable[[], Any], said: str) -> None:
+    mutate()
+    assert verdicts(project, 1) == {0: True, 1: False}
+    assert said in project.run("us3l", "verify")[1]
+
+
+def test_a_param_is_caught_at_level_1_and_why_shows_it_with_what_would_run_again(project: Project) -> None:
+    project.write(params(epochs=1, optimizer={"lr": 0.07}))
+    assert verdicts(project, 1) == {0: True, 1: False}
+    output = project.must("us3l", "why", str(EVALUATION))
+    assert "-recipe.run.optimizer.lr: 0.05\n+recipe.run.optimizer.lr: 0.07\n" in output
+    again = "pretrain tiny us3l 0, calibrate tiny us3l 0, linear tiny us3l 0, table tiny main"
+    assert output.endswith(f"would run again: {again}\n")
+
+
+def test_a_line_of_code_is_caught_at_level_1_and_why_names_the_module(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "us3l", tmp_path / "us3l")
+    project.environment = {"PYTHONPATH": str(tmp_path)}
+    with (tmp_path / "us3l" / "evaluation" / "linear.py").open("a") as file:
+        file.write("# A comment.\n")
+    assert verdicts(project, 1) == {0: True, 1: True}
+    with (tmp_path / "us3l" / "evaluation" / "linear.py").open("a") as file:
+        file.write("CHUNK = 1023\n")
+    assert verdicts(project, 1) == {0: True, 1: False}
+    output = project.must("us3l", "why", str(TABLE))
+    made = code("linear")["us3l.evaluation.linear"]
+    assert f"-code.us3l.evaluation.linear: {made}\n" in output
+    assert output.endswith("would run again: linear tiny us3l 0, table tiny main\n")
+
+
+def test_a_forged_accuracy_is_caught_at_level_2(project: Project) -> None:
+    reseal(EVALUATION, top1=99.0)
+    project.must("us3l", "table", "tiny", "main")
+    assert verdicts(project, 2) == {0: True, 1: True, 2: False}
+
+
+def test_a_forged_checkpoint_with_honest_evaluations_is_caught_at_level_3(project: Project) -> None:
+    tensors, about = checkpoint.load(CHECKPOINT)
+    del about["seal"]
+    reseal(TRAINING, checkpoint=checkpoint.save(CHECKPOINT, {n: 1.01 * t for n, t in tensors.items()}, about))
+    for stage in ("calibrate tiny us3l 0", "linear tiny us3l 0", "table tiny main"):
+        project.must("us3l", *stage.split())
+    assert verdicts(project, 3) == {0: True, 1: True, 2: True, 3: False}
+
+
+def test_what_other_hardware_made_is_held_against_rounding_and_interval(project: Project) -> None:
+    """The same results under another CPU's name; then an accuracy that no rounding explains."""
+    for path in (*EVALUATION.parent.glob("*"), TRAINING, RESULTS / "calibrate/us3l/seed0.json"):
+        reseal(path, hardware=read_record(path)["hardware"] | {"cpu": "another"})
+    project.must("us3l", "table", "tiny", "main")
+    output = project.must("us3l", "verify", "--level", "3")
+    assert "level 2  holds  within rounding" in output and "level 3  holds  statistical" in output
+    reseal(EVALUATION, top1=read_record(EVALUATION)["top1"] + 0.4)
+    project.must("us3l", "table", "tiny", "main")
+    assert verdicts(project, 2) == {0: True, 1: True, 2: True}
+    reseal(EVALUATION, top1=read_record(EVALUATION)["top1"] + 0.4)
+    project.must("us3l", "table", "tiny", "main")
+    assert verdicts(project, 2) == {0: True, 1: True, 2: False}
+
+
+@pytest.mark.parametrize(
+    "cells", ["main", "tiny/main", "main:US3L", "main:us", "main:1", "main:US3L:0.25x", "main:1:1"]
+)
+def test_cells_are_named_by_table_row_and_column(project: Project, cells: str) -> None:
+    assert verdicts(project, 1, cells) == {0: True, 1: True}
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ("nosuch", "no table, or more than one, of params.yaml is called 'nosuch'; there is tiny/main"),
+        ("main:x", "tiny/main: no row, or more than one, begins with 'x'; it has: ['US3L']"),
+        ("main:1:0.3x", "tiny/main: no column is called '0.3x'; it has: 1x, 0.25x"),
+    ],
+)
+def test_cells_that_are_not_there_are_refused(project: Project, cells: str, said: str) -> None:
+    assert project.run("us3l", "verify", cells) == (2, f"us3l: {said}\n")
+
+
+def test_a_label_may_have_colons(project: Project) -> None:
+    content = params(epochs=1)
+    content["studies"]["tiny"]["tables"]["main"]["rows"][0]["label"] = "US3L: all: 0.25"
+    project.write(content)
+    project.must("us3l", "table", "tiny", "main")
+    for cells in ("main:US3L: all: 0.25", "main:US3L: all: 0.25:0.25x", "main:us3l: a", "main:1:0.25"):
+        assert verdicts(project, 0, cells) == {0: True}
+
+
+def test_a_cell_that_no_run_makes_is_refused(project: Project) -> None:
+    content = params(epochs=1)
+    content["studies"]["tiny"]["tables"]["main"]["rows"].append({"label": "Wide", "runs": {1.0: "us3l"}})
+    project.write(content)
+    said = "us3l: main:Wide:0.25: no run of params.yaml makes this cell\n"
+    assert project.run("us3l", "verify", "main:Wide:0.25") == (2, said)
+
+
+def test_a_broken_off_level_3_goes_on_where_it_was(project: Project) -> None:
+    project.write(params(epochs=1))
+    process = project.start("us3l", "verify", "--level", "3")
+    scratch = Path("runs/verify-pretrain")
+    while not (scratch / TRAINING).is_file():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    trained = (scratch / CHECKPOINT).stat().st_mtime_ns
+    watched = project.start("us3l", "verify", "--level", "3")
+    while not (scratch / EVALUATION).is_file() and watched.poll() is None:
+        time.sleep(0.01)
+        with suppress(FileNotFoundError):
+            assert (scratch / CHECKPOINT).stat().st_mtime_ns == trained
+    assert "level 3  holds" in watched.communicate()[0]
+
+
+def test_level_0_takes_less_than_two_seconds_and_no_torch(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = time.monotonic()
+    project.must("us3l", "verify", "--level", "0")
+    assert time.monotonic() - start < 2
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    assert " torch\n" not in project.must("us3l", "verify", "--level", "1")
+
+
+def test_why_says_when_a_file_was_made_and_that_nothing_has_changed(project: Project) -> None:
+    output = project.must("us3l", "why", str(CHECKPOINT))
+    assert output.startswith(f"{CHECKPOINT}: made {read_record(TRAINING)['finished']} by `us3l pretrain tiny us3l 0`")
+    assert output.endswith("nothing that it rests on has changed since\n")
+
+
+def test_why_refuses_a_file_that_no_job_makes(project: Project) -> None:
+    said = "us3l: params.yaml: no job of params.yaml makes this file; `us3l plan` lists the runs\n"
+    assert project.run("us3l", "why", "params.yaml") == (2, said)
+
+
+def test_a_cell_tells_all_that_it_came_from(project: Project) -> None:
+    table = json.loads(TABLE.with_suffix(".json").read_text())
+    cell = next(cell for cell in table["cells"] if cell["width"] == 0.25)
+    assert cell["values"] == [read_record(EVALUATION)["top1"]] and cell["n"] == 1 and cell["gpu_hours"] == 0
+    records = [table["records"][path] for path in cell["sources"][0]["files"]]
+    assert [record["stage"] for record in records] == ["linear", "pretrain", "calibrate"]
+    for record in records:
+        assert {
+            "recipe",
+            "code",
+            "data",
+            "checkpoint",
+            "git",
+            "hardware",
+            "versions",
+            "seconds",
+            "seal",
+        } <= record.keys()
+
+
+def test_the_same_training_gives_the_same_file(project: Project) -> None:
+    before = CHECKPOINT.read_bytes()
+    project.must("us3l", "pretrain", "tiny", "us3l", "0")
+    assert CHECKPOINT.read_bytes() == before and load_file(CHECKPOINT)
+
+
+def test_costs_come_from_records_of_jobs_like_them_the_cheapest_first(project: Project) -> None:
+    content = params(epochs=1)
+    study = content["studies"]["tiny"]
+    study["seeds"] = [0, 1]
+    run = study["runs"]["us3l"]
+    study["runs"] |= {"longer": run | {"epochs": 10}, "other": run | {"backbone": "resnet18", "dataset": "digits"}}
+    project.write(content)
+    reseal(TRAINING, seconds=3600.0, gpu_hours=2.0)
+    lines = project.must("us3l", "plan", "--cost").splitlines()
+    rows = [line.split() for line in lines[1:-1]]
+    assert [row[1] for row in rows] == ["us3l", "longer", "other"]
+    assert rows[0][2] == "1", "one of the two seeds is there"
+    assert 1 <= float(rows[0][5]) < 1.1 and float(rows[0][6]) == 2
+    assert 20 <= float(rows[1][5]) < 21 and float(rows[1][6]) == 40, "ten times the epochs, two seeds"
+    assert rows[2][5:] == ["?", "?"]
+    assert lines[-1].endswith("42.000 GPU-hours; runs that no record tells of: 1")

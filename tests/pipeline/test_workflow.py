@@ -1,0 +1,171 @@
+"""Snakemake and DVC over a small project: what they make, what an edit makes them make again, and that they agree."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.dependency.param import ParamsDependency
+from dvc.repo import Repo
+from project import ROOT, RUN, Project, keep_studies, params
+
+from us3l.params.reading import load
+from us3l.pipeline.plan.jobs import Job, jobs
+from us3l.pipeline.plan.plan import Plan
+
+SNAKEMAKE = ("snakemake", "--cores", "2", "--quiet")
+PLAN = Plan(load(ROOT / "params.yaml"))
+
+
+@pytest.fixture(scope="module")
+def content() -> dict:
+    """Two runs that differ in their seed of nothing but the name: `us3l` and `other`."""
+    made = params(epochs=1)
+    study = made["studies"]["tiny"]
+    study["runs"]["other"] = deepcopy(RUN) | {"epochs": 1}
+    study["tables"]["main"]["rows"].append({"label": "Other", "runs": "other"})
+    return made
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, content: dict) -> Project:
+    made = Project(tmp_path_factory.mktemp("built"), content).with_workflow()
+    made.must(*SNAKEMAKE)
+    return made
+
+
+def pending(project: Project) -> dict[str, int]:
+    """How many jobs of each rule a dry run lists."""
+    output = project.must("snakemake", "--cores", "2", "--dry-run", "--quiet", "rules")
+    return {
+        rule.partition("_")[0]: int(count)
+        for rule, count in re.findall(r"^([\w-]+) +(\d+)$", output, re.MULTILINE)
+        if rule != "total"
+    }
+
+
+def test_a_build_makes_the_table_and_leaves_nothing_to_do(built: Project) -> None:
+    assert "US3L" in (built.folder / "results/tiny/tables/main.md").read_text()
+    start = time.monotonic()
+    assert "Nothing to be done" in built.must("snakemake", "--cores", "2", "--dry-run")
+    assert time.monotonic() - start < 5
+
+
+def test_one_evaluation_a_width_with_what_it_came_from(built: Project) -> None:
+    evaluation = json.loads((built.folder / "results/tiny/linear/us3l/seed0-w025.json").read_text())
+    assert evaluation["width"] == 0.25 and evaluation["n"] == 450
+    low, high = evaluation["interval"]
+    assert low < evaluation["top1"] < high and evaluation["top5"] > evaluation["top1"]
+    assert {
+        "parameters",
+        "macs",
+        "seconds",
+        "hardware",
+        "versions",
+        "fingerprint",
+        "network",
+        "checkpoint",
+        "data",
+    } <= set(evaluation)
+
+
+def test_an_edit_of_one_runs_temperature_re_runs_that_run_alone(built: Project, content: dict) -> None:
+    edited = deepcopy(content)
+    edited["studies"]["tiny"]["runs"]["other"]["method"]["temperature"] = 0.4
+    built.write(edited)
+    try:
+        assert pending(built) == {"plan": 1, "pretrain": 1, "calibrate": 1, "linear": 1, "table": 1, "all": 1}
+    finally:
+        built.write(content)
+    assert pending(built) == {}
+
+
+def test_an_edit_of_the_protocol_trains_no_network_again(built: Project, content: dict) -> None:
+    edited = deepcopy(content)
+    edited["protocols"]["quick"]["epochs"] = 3
+    built.write(edited)
+    try:
+        assert pending(built) == {"plan": 1, "linear": 2, "table": 1, "all": 1}
+    finally:
+        built.write(content)
+
+
+def test_resources_change_nothing(built: Project, content: dict) -> None:
+    edited = deepcopy(content)
+    edited["studies"]["tiny"]["runs"]["other"]["resources"] = {"gpus": 0, "threads": 2}
+    built.write(edited)
+    try:
+        assert pending(built) == {"plan": 1, "all": 1}
+    finally:
+        built.write(content)
+
+
+def test_a_wildcard_takes_only_what_params_yaml_names(built: Project) -> None:
+    code, output = built.run("snakemake", "--cores", "2", "--", "results/tiny/checkpoints/nobody/seed0.safetensors")
+    assert code != 0 and "MissingRuleException" in output
+
+
+def test_a_mistake_in_params_yaml_stops_snakemake_with_one_sentence(tmp_path: Path, content: dict) -> None:
+    project = Project(tmp_path, params(epohcs=1)).with_workflow()
+    code, output = project.run(*SNAKEMAKE)
+    assert code == 2
+    assert output.splitlines()[-1] == (
+        "us3l: params.yaml: studies.tiny.runs.us3l.epohcs: unknown key; did you mean 'epochs'?"
+    )
+
+
+def test_a_gpu_count_changes_nothing(built: Project) -> None:
+    output = built.must("snakemake", "--cores", "2", "--dry-run", "--resources", "gpu=8")
+    assert "Nothing to be done" in output
+
+
+def test_snakemake_makes_the_files_of_the_plan_by_the_rules_of_its_jobs() -> None:
+    command = [sys.executable, "-m", "snakemake", "--summary", "--cores", "1", "--nolock"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    _, *lines = (line.split("\t") for line in printed.splitlines())
+    rules = {str(path): job.rule for job in jobs(PLAN, PLAN.build) for path in job.outputs}
+    assert {line[0]: line[2] for line in lines} == rules | {"results/plan.json": "plan"}
+
+
+def test_dvc_has_the_jobs_of_the_plan() -> None:
+    """By DVC's own reading of dvc.yaml: the same stages, over the same files, each with its entry of the plan."""
+    stages = {stage.addressing: stage for stage in Repo(str(ROOT)).index.stages}
+    members: dict[str, list[Job]] = {}
+    for job in jobs(PLAN, PLAN.build):
+        members.setdefault(job.dvc_stage, []).append(job)
+    assert stages.keys() == {"plan", *members}
+    for name, mine in members.items():
+        stage = stages[name]
+        assert stage.cmd == f"us3l make {name}"
+        outputs = [out.def_path for out in stage.outs]
+        inputs = [dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+        entries = [dep.params for dep in stage.deps if isinstance(dep, ParamsDependency)]
+        assert all(any(path.is_relative_to(out) for out in outputs) for job in mine for path in job.outputs)
+        assert all(any(path.is_relative_to(dep) for dep in inputs) for job in mine for path in job.inputs)
+        assert entries == [[name]]
+        assert all(out.persist for out in stage.outs)
+
+
+def test_dvc_repro_makes_the_table_and_agrees_with_snakemake(tmp_path: Path) -> None:
+    """The project's own dvc.yaml and params.yaml, cut down to one short run and one that is not trained."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    keep_studies(content, "digits")
+    digits = content["studies"]["digits"]
+    digits["runs"] = {name: digits["runs"][name] for name in ("us3l", "pixels")}
+    digits["runs"]["us3l"]["epochs"] = 1
+    digits["tables"]["main"]["rows"] = [{"label": name, "runs": name} for name in digits["runs"]]
+    digits["seeds"] = [0]
+    project = Project(tmp_path, content)
+    project.must("dvc", "init", "--no-scm", "--quiet")
+    project.with_workflow("dvc.yaml", ".dvcignore", "us3l")
+    output = project.must("dvc", "repro")
+    assert "Running stage 'digits-table@main'" in output
+    assert "us3l" in (tmp_path / "results/digits/tables/main.md").read_text()
+    assert pending(project) == {}
+    assert "up to date" in project.must("dvc", "status")
+    assert "Running stage" not in project.must("dvc", "repro")

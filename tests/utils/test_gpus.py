@@ -1,0 +1,139 @@
+"""Leases on made-up devices: a list of names is all they need."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from project import ROOT, Project, params
+
+from us3l.utils.errors import UserError
+from us3l.utils.gpus import lease, lock_folder, visible_gpus
+
+POOL = [f"gpu{number}" for number in range(8)]
+
+JOB = """
+import os, signal, sys, time
+from pathlib import Path
+from us3l.utils.gpus import lease
+
+folder, count, seconds, killed = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "killed"
+log = os.open(folder / "log", os.O_WRONLY | os.O_APPEND)
+with lease(count, sys.argv[5].split(","), folder) as devices:
+    os.write(log, f"+ {' '.join(devices)}\\n".encode())
+    time.sleep(seconds)
+    os.write(log, f"- {' '.join(devices)}\\n".encode())
+    if killed:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+PARENT = """
+import subprocess, sys, time
+from pathlib import Path
+from us3l.utils.gpus import lease
+
+child = '''
+import sys, time
+from pathlib import Path
+from us3l.utils.gpus import lease
+with lease(2, ["a", "b"], Path(sys.argv[1])):
+    print("child holds", flush=True)
+    time.sleep(60)
+'''
+with lease(2, ["a", "b", "c"], Path(sys.argv[1])):
+    subprocess.run([sys.executable, "-c", child, sys.argv[1]])
+"""
+
+
+def python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_hundred_jobs_never_share_a_device_and_leak_none(tmp_path: Path) -> None:
+    (tmp_path / "log").touch()
+    numbers = random.Random(0)
+    waiting = [
+        (numbers.choice([1, 2, 4]), numbers.uniform(0.05, 0.3), numbers.choice(["killed", "ends", "ends"]))
+        for _ in range(200)
+    ]
+    running: list[subprocess.Popen[str]] = []
+    while waiting or running:
+        while waiting and len(running) < 16:
+            running.append(python(JOB, tmp_path, *waiting.pop(), ",".join(POOL)))
+        time.sleep(0.01)
+        running = [job for job in running if job.poll() is None]
+    busy: set[str] = set()
+    peak = jobs = 0
+    for line in (tmp_path / "log").read_text().splitlines():
+        sign, *devices = line.split()
+        if sign == "+":
+            assert not busy & set(devices), "two jobs hold the same device"
+            busy |= set(devices)
+            peak, jobs = max(peak, len(busy)), jobs + 1
+        else:
+            busy -= set(devices)
+    assert jobs == 200
+    assert peak == len(POOL)
+    with lease(len(POOL), POOL, tmp_path) as everything:
+        assert everything == POOL
+
+
+def test_an_orphan_keeps_its_devices_until_it_dies(tmp_path: Path) -> None:
+    parent = python(PARENT, tmp_path)
+    assert parent.stdout.readline() == "child holds\n"
+    child = int(subprocess.check_output(["pgrep", "-P", str(parent.pid)], text=True))
+    parent.kill()
+    parent.wait()
+    (tmp_path / "log").touch()
+    late = python(JOB, tmp_path, 3, 0, "ends", "a,b,c")
+    time.sleep(0.5)
+    assert late.poll() is None, "a job took the devices of an orphan that still computes"
+    os.kill(child, signal.SIGKILL)
+    assert late.wait(10) == 0
+
+
+def test_a_child_whose_parents_devices_went_to_another_job_is_refused(tmp_path: Path) -> None:
+    with lease(1, ["a"], tmp_path):
+        os.environ["US3L_LEASE"] = "a parent that died"
+        with pytest.raises(UserError, match="GPU a went to another job"), lease(1, ["a"], tmp_path):
+            pass
+
+
+def test_the_environment_names_the_devices_while_they_are_held(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    with lease(2, ["3", "5", "7"], tmp_path):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
+    assert dict(os.environ) == before
+
+
+def test_more_devices_than_there_are_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="3 GPUs asked for and 2 there"), lease(3, ["0", "1"], tmp_path):
+        pass
+
+
+def test_a_command_waits_for_the_device_that_another_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    project = Project(tmp_path / "project", params(epochs=1))
+    project.must("us3l", "prepare", "digits")
+    with lease(1, ["0"], lock_folder()):
+        monkeypatch.delenv("US3L_LEASE")
+        command = project.start("us3l", "pretrain", "tiny", "us3l", "0")
+        with pytest.raises(subprocess.TimeoutExpired):
+            command.wait(4)
+    assert command.wait(30) == 0
+    assert list(project.folder.glob("results/tiny/checkpoints/us3l/*.safetensors"))
+
+
+@pytest.mark.parametrize(("chosen", "names"), [("", []), ("-1", []), ("2", ["2"]), ("0, GPU-ab", ["0", "GPU-ab"])])
+def test_a_choice_made_outside_is_respected(monkeypatch: pytest.MonkeyPatch, chosen: str, names: list[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == names

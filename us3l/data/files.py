@@ -1,0 +1,58 @@
+"""Images that stay in their files: where they are, and what they were when the data set was prepared."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from us3l.utils.errors import UserError
+
+
+def table_type(longest: int) -> np.dtype:
+    """A row for each image: its path below the folder, of `longest` bytes at most, and what its file holds."""
+    return np.dtype([("path", f"S{longest}"), ("bytes", "<i8"), ("height", "<i4"), ("width", "<i4"), ("sha256", "S64")])
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files below `folder`; table: [N] of `table_type`."""
+
+    folder: Path
+    table: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def path(self, index: int) -> Path:
+        return self.folder / os.fsdecode(self.table["path"][index])
+
+    def read(self, index: int) -> bytes:
+        """The bytes of an image. Raises UserError where they are not those that the table tells of."""
+        path = self.path(index)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {self._remedy}") from None
+        if hashlib.sha256(content).hexdigest().encode() != self.table["sha256"][index]:
+            raise UserError(f"{path}: is another image than when the data set was prepared; {self._remedy}")
+        return content
+
+    def check(self) -> None:
+        """Raise UserError where a file is absent or has another size; its content is checked when it is read."""
+        folder = os.fspath(self.folder)
+        rows = zip(self.table["path"].tolist(), self.table["bytes"].tolist(), strict=True)
+        for index, (name, size) in enumerate(rows):
+            try:
+                there = os.stat(f"{folder}/{os.fsdecode(name)}").st_size  # without a Path: four seconds for a million
+            except OSError as error:
+                path = self.path(index)
+                raise UserError(f"{path}: cannot be found ({error.strerror}); {self._remedy}") from None
+            if there != size:
+                path, what = self.path(index), f"has {there} bytes, and had {size} when the data set was prepared"
+                raise UserError(f"{path}: {what}; {self._remedy}")
+
+    @property
+    def _remedy(self) -> str:
+        return f"put it back, or run `us3l prepare` again for the images in {self.folder}"

@@ -1,0 +1,144 @@
+"""The official python archives of CIFAR-10 and CIFAR-100, read without trusting them."""
+
+import gzip
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from us3l.data.sources.cifar_subset import choose
+from us3l.data.sources.plain_pickle import PlainArray, PlainBytes, load_plain
+from us3l.data.store import Contents, Split, Unwritten
+from us3l.params.dataset import CifarSubset
+from us3l.utils.errors import UserError
+
+_MOST_BYTES = 1 << 29  # the official archives unpack to 0.2 GB
+_WRONG_BYTES = (OSError, EOFError, zlib.error, tarfile.TarError)
+_WRONG_VALUES = (ValueError, TypeError, AttributeError)  # what numpy and stand-ins make of odd pickles
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where an archive keeps what: its members, and the keys of their dicts."""
+
+    train: tuple[str, ...]
+    test: str
+    meta: str
+    labels: str
+    classes: str
+
+
+_LAYOUTS = {
+    "cifar10": _Layout(
+        train=tuple(f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)),
+        test="cifar-10-batches-py/test_batch",
+        meta="cifar-10-batches-py/batches.meta",
+        labels="labels",
+        classes="label_names",
+    ),
+    "cifar100": _Layout(
+        train=("cifar-100-python/train",),
+        test="cifar-100-python/test",
+        meta="cifar-100-python/meta",
+        labels="fine_labels",
+        classes="fine_label_names",
+    ),
+}
+
+
+def read_cifar(archive: Path, kind: str, subset: CifarSubset | None) -> Contents:
+    """The images of a `kind` "cifar10" or "cifar100": all in the archive's order, or a subset.
+
+    Raises UserError where the archive is not one of them, or has less than the subset asks for.
+    """
+    try:
+        contents = _contents(archive, _LAYOUTS[kind])
+    except (*_WRONG_BYTES, *_WRONG_VALUES) as error:
+        raise UserError(
+            f"{archive}: not an archive of {kind} ({error}); give url and md5 of the official one in params.yaml"
+        ) from None
+    try:
+        return choose(contents, subset) if subset else contents
+    except ValueError as error:
+        raise UserError(f"{archive}: {error}; ask for less in params.yaml") from None
+
+
+def _contents(archive: Path, layout: _Layout) -> Contents:
+    members = _read_members(archive, {*layout.train, layout.test, layout.meta})
+    classes = _classes(members[layout.meta], layout)
+    train = [_split(name, members[name], layout, len(classes)) for name in layout.train]
+    test = _split(layout.test, members[layout.test], layout, len(classes))
+    return Contents(
+        classes=classes,
+        shape=(32, 32, 3),
+        train=Unwritten(np.concatenate([part.labels for part in train]), [part.images for part in train]),
+        test=Unwritten(test.labels, [test.images]),
+    )
+
+
+class _Bounded:
+    """A stream of which only the first bytes can be read: a small archive may unpack to any size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = _MOST_BYTES
+
+    def read(self, size: int) -> bytes:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(f"it unpacks to more than {_MOST_BYTES} bytes")
+        return self._file.read(size)
+
+
+def _read_members(archive: Path, names: set[str]) -> dict[str, dict[str, Any]]:
+    """The dicts in the named members. Nothing is extracted; the stream is read once, front to back."""
+    members = {}
+    with gzip.open(archive) as unpacked, tarfile.open(fileobj=_Bounded(unpacked), mode="r|") as tar:
+        for member in tar:
+            if member.size > _MOST_BYTES:
+                raise ValueError(f"its {member.name} claims {member.size} bytes")
+            if member.name in names:
+                members[member.name] = _read_member(tar, member)
+    if missing := names - members.keys():
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    return members
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+    if not member.isreg() or member.issparse():
+        raise ValueError(f"its {member.name} is not a plain file")
+    try:
+        content = load_plain(tar.extractfile(member).read())
+    except ValueError as error:
+        raise ValueError(f"its {member.name} is no plain pickle: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"its {member.name} holds no dict")
+    return {_text(key): value for key, value in content.items()}
+
+
+def _text(value: Any) -> Any:
+    value = value.to_bytes() if isinstance(value, PlainBytes) else value
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _classes(content: dict[str, Any], layout: _Layout) -> tuple[str, ...]:
+    names = content.get(layout.classes)
+    classes = tuple(map(_text, names)) if isinstance(names, list) else ()
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"its {layout.meta} has no list of names in {layout.classes}")
+    return classes
+
+
+def _split(name: str, content: dict[str, Any], layout: _Layout, classes: int) -> Split:
+    data, labels = content.get("data"), content.get(layout.labels)
+    pixels = data.to_numpy() if isinstance(data, PlainArray) else np.empty(0)
+    if pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32 or not len(pixels):
+        raise ValueError(f"its {name} has no uint8 array of [N, 3072] in data")
+    if not isinstance(labels, list) or len(labels) != len(pixels):
+        raise ValueError(f"its {name} has no list of {len(pixels)} numbers in {layout.labels}")
+    if not all(type(label) is int and 0 <= label < classes for label in labels):
+        raise ValueError(f"its {name} has labels outside 0..{classes - 1} in {layout.labels}")
+    return Split(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, np.int64))

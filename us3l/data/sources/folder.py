@@ -1,0 +1,166 @@
+"""Folders of class folders of images."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from us3l.data.files import Files, table_type
+from us3l.data.sources.subset import read_subset
+from us3l.data.store import Contents, Unwritten
+from us3l.params.dataset import Folder
+from us3l.utils.errors import UserError
+
+_BLOCK = 256  # images read at a time
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of each class."""
+
+    folder: Path
+    classes: dict[str, list[Path]]
+
+
+def read_folder(source: Folder) -> Contents:
+    """The squares of `source.image_size` that the images of the folders are cut to, or their files where it is None.
+
+    Raises UserError, also while the blocks are read, which is when an image may turn out to be unreadable.
+    """
+    train = _list(Path(source.train).absolute(), source.page)
+    if source.test is None:
+        train, test = hold_out(train, source.test_fraction)
+    else:
+        test = _list(Path(source.test).absolute(), source.page)
+        _check_same_classes(train, test)
+    if source.subset is not None:
+        train = _keep(train, Path(source.subset).absolute())
+    return Contents(
+        classes=tuple(train.classes),
+        shape=shape(source.image_size),
+        train=unwritten(train, source.image_size),
+        test=unwritten(test, source.image_size),
+    )
+
+
+def _list(folder: Path, page: str | None) -> Listing:
+    if not folder.is_dir():
+        elsewhere = f", or get the images from {page}" if page else ""
+        raise UserError(f"{folder}: there is no such folder; correct its path in params.yaml{elsewhere}")
+    classes = {path.name: _images(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    if len(classes) < 2:
+        found = f"is only the class folder {next(iter(classes))}" if classes else "are no class folders"
+        raise UserError(f"{folder}: there {found}; put the images of each class into a folder, two or more of them")
+    for name, images in classes.items():
+        if not images:
+            suffixes = " ".join(IMG_EXTENSIONS)
+            raise UserError(f"{folder / name}: the class has no images ({suffixes}); add some or remove the folder")
+    return Listing(folder, classes)
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and not path.is_dir())
+
+
+def _check_same_classes(train: Listing, test: Listing) -> None:
+    if differing := sorted(train.classes.keys() ^ test.classes.keys()):
+        raise UserError(f"{train.folder} and {test.folder}: only one of them has the classes {', '.join(differing)}")
+
+
+def _keep(listing: Listing, subset: Path) -> Listing:
+    """The images that a list names, in the folder's order; a class may be left without any."""
+    kept = read_subset(subset, listing.folder, [path for images in listing.classes.values() for path in images])
+    return Listing(
+        listing.folder, {name: [path for path in images if path in kept] for name, images in listing.classes.items()}
+    )
+
+
+def hold_out(listing: Listing, fraction: float) -> tuple[Listing, Listing]:
+    """Split every class alike, at least one image to either side. Raises UserError for a class of one image."""
+    for name, images in listing.classes.items():
+        if len(images) < 2:
+            raise UserError(f"{listing.folder / name}: one image cannot be split into training and test; add another")
+    return split(listing, lambda images: min(max(round(fraction * images), 1), images - 1))
+
+
+def split(listing: Listing, held_out: Callable[[int], int]) -> tuple[Listing, Listing]:
+    """Training and test: of n images of a class `held_out(n)` are for the test, whatever the other classes are."""
+    train, test = {}, {}
+    for name, images in listing.classes.items():
+        order, count = np.random.default_rng(0).permutation(len(images)), held_out(len(images))
+        test[name] = [images[index] for index in sorted(order[:count])]
+        train[name] = [images[index] for index in sorted(order[count:])]
+    return Listing(listing.folder, train), Listing(listing.folder, test)
+
+
+def shape(size: int | None) -> tuple[int, int, int] | None:
+    """Height, width and channels of prepared images."""
+    return None if size is None else (size, size, 3)
+
+
+def unwritten(listing: Listing, size: int | None) -> Unwritten:
+    """All images of a listing, class by class."""
+    counts = [len(images) for images in listing.classes.values()]
+    paths = [path for images in listing.classes.values() for path in images]
+    return Unwritten(np.repeat(np.arange(len(counts)), counts), squares_or_files(listing.folder, paths, size))
+
+
+def squares_or_files(folder: Path, paths: list[Path], size: int | None) -> Iterator[np.ndarray] | Files:
+    """Images below a folder, in order: their squares of `size`, or their files."""
+    return files(folder, paths) if size is None else blocks(paths, size)
+
+
+def files(folder: Path, paths: list[Path]) -> Files:
+    """What the files are. Raises UserError at an unreadable image."""
+    names = [os.fsencode(path.relative_to(folder)) for path in paths]
+    rows = zip(names, chain.from_iterable(_threaded(_facts, paths)), strict=True)
+    rows_of = table_type(max(map(len, names), default=1))
+    return Files(folder, np.fromiter(((name, *facts) for name, facts in rows), rows_of, len(names)))
+
+
+def _facts(path: Path) -> tuple[int, int, int, str]:
+    """Bytes, height, width and SHA-256 of an image, all of which is decoded, coarsely, to see that it can be."""
+    with _readable(path):
+        content = path.read_bytes()
+        with Image.open(BytesIO(content)) as image:
+            width, height = image.size
+            image.draft("RGB", (1, 1))
+            image.load()
+    return len(content), height, width, hashlib.sha256(content).hexdigest()
+
+
+def blocks(paths: list[Path], size: int) -> Iterator[np.ndarray]:
+    """The images' squares in order, each block [n, size, size, 3] uint8. Raises UserError at an unreadable image."""
+    return (np.stack(squares) for squares in _threaded(partial(_read_square, size=size), paths))
+
+
+def _threaded(read: Callable[[Path], Any], paths: list[Path]) -> Iterator[list[Any]]:
+    """What is read of each file, in order, of a block at a time."""
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), _BLOCK):
+            yield list(pool.map(read, paths[start : start + _BLOCK]))
+
+
+def _read_square(path: Path, size: int) -> np.ndarray:
+    with _readable(path), Image.open(path) as image:
+        return np.asarray(center_crop(resize(image.convert("RGB"), [size]), [size]))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each of Pillow's decoders has its own ways to fail
+        raise UserError(f"{path}: not a readable image ({error}); replace or remove it") from None

@@ -1,0 +1,32 @@
+"""From what params.yaml calls a data set's source to a store on disk."""
+
+from pathlib import Path
+
+from us3l.data.sources.cifar import read_cifar
+from us3l.data.sources.digits import read_digits
+from us3l.data.sources.download import fetch
+from us3l.data.store import Contents, write_store
+from us3l.params.dataset import Cifar, Digits, Folder, Transfer
+
+Source = Digits | Cifar | Folder | Transfer
+
+
+def convert(source: Source, folder: Path, downloads: Path) -> str:
+    """Write the store of `source` into `folder`, archives into `downloads`; the SHA-256 of its contents."""
+    return write_store(folder, _read(source, downloads))
+
+
+def _read(source: Source, downloads: Path) -> Contents:
+    match source:
+        case Digits():
+            return read_digits(source)
+        case Cifar():
+            return read_cifar(fetch(source.url, source.md5, downloads), source.kind, source.subset)
+        case Folder():
+            from us3l.data.sources.folder import read_folder  # brings torchvision, which the other sources do without
+
+            return read_folder(source)
+        case Transfer():
+            from us3l.data.sources.transfer import read_transfer
+
+            return read_transfer(source)

@@ -1,0 +1,53 @@
+"""Lists of the training images to keep, such as SimCLR's 1% and 10% of ImageNet: one image a line."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from us3l.utils.errors import UserError
+
+
+def read_subset(file: Path, folder: Path, images: Iterable[Path]) -> set[Path]:
+    """Those of `images` that the lines of `file` name, by file name alone or by path below `folder`.
+
+    Raises UserError for a list that cannot be read or is empty, and for names that no image, several images, or an
+    earlier line has.
+    """
+    named = defaultdict(list)
+    for image in images:
+        for name in {image.name, image.relative_to(folder).as_posix()}:
+            named[name].append(image)
+    lines = _read(file)
+    _check_known(file, folder, lines, named)
+    kept: dict[Path, int] = {}
+    for number, name in lines:
+        if len(named[name]) > 1:
+            raise UserError(
+                f"{file}: line {number}: {len(named[name])} images are called {name}; name it as class/name"
+            )
+        image = named[name][0]
+        if image in kept:
+            raise UserError(f"{file}: line {number}: {name} is on line {kept[image]} already; name each image once")
+        kept[image] = number
+    return set(kept)
+
+
+def _read(file: Path) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers from 1."""
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a readable list of images ({error}); correct subset in params.yaml") from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise UserError(f"{file}: the list names no images; write one a line, or leave subset out of params.yaml")
+    return lines
+
+
+def _check_known(file: Path, folder: Path, lines: list[tuple[int, str]], named: dict[str, list[Path]]) -> None:
+    if unknown := [line for line in lines if line[1] not in named]:
+        number, name = unknown[0]
+        raise UserError(
+            f"{file}: line {number}: no image in {folder} is called {name} "
+            f"({len(unknown)} of {len(lines)} names are unknown); correct the list, or train in params.yaml"
+        )

@@ -1,0 +1,116 @@
+"""Data sets of transfer learning, as torchvision's own classes read them.
+
+Training and test sets: Aircraft trainval and test (by variant), DTD train with val and test of partition 1, Flowers-102
+train with val and test, Food-101 train and test, Pets trainval and test. Caltech-101 has no official split: 30 training
+images of each class, the others for the test, drawn by a fixed seed; its background class is left out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torchvision import datasets
+
+from us3l.data.sources.folder import Listing, hold_out, shape, split, squares_or_files, unwritten
+from us3l.data.store import Contents, Unwritten
+from us3l.params.dataset import Transfer
+from us3l.utils.errors import UserError
+
+_CALTECH_TRAIN = 30  # images of each class
+
+
+@dataclass(frozen=True)
+class _Set:
+    """torchvision's class, the folder below root that it looks for, the data set's page, and the splits of training."""
+
+    reader: type
+    folder: str
+    page: str
+    train: tuple[str, ...] = ()
+
+
+_OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
+_SETS = {
+    "aircraft": _Set(datasets.FGVCAircraft, "fgvc-aircraft-2013b", f"{_OXFORD}/fgvc-aircraft/", ("trainval",)),
+    "caltech101": _Set(
+        datasets.Caltech101, "caltech101/101_ObjectCategories", "https://data.caltech.edu/records/20086"
+    ),
+    "dtd": _Set(datasets.DTD, "dtd/dtd", f"{_OXFORD}/dtd/", ("train", "val")),
+    "flowers102": _Set(datasets.Flowers102, "flowers-102/jpg", f"{_OXFORD}/flowers/102/", ("train", "val")),
+    "food101": _Set(
+        datasets.Food101, "food-101/images", "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/", ("train",)
+    ),
+    "pets": _Set(datasets.OxfordIIITPet, "oxford-iiit-pet/images", f"{_OXFORD}/pets/", ("trainval",)),
+}
+
+
+def read_transfer(source: Transfer) -> Contents:
+    """The squares of `source.image_size` that the images are cut to, or their files; as torchvision has them.
+
+    Raises UserError where the files are absent or torchvision cannot read them, and for an unreadable image, also while
+    the blocks are read.
+    """
+    known = _SETS[source.kind]
+    if source.kind == "caltech101":
+        return _caltech(source, _open(source))
+    train = [_open(source, split=name) for name in known.train]
+    test = _open(source, split="test")
+    classes = tuple(test.classes)
+    if any(tuple(each.classes) != classes for each in train):
+        raise UserError(f"{_place(source)}: training and test have different classes; get the data set again")
+    return Contents(
+        classes=classes,
+        shape=shape(source.image_size),
+        train=_unwritten(train, source),
+        test=_unwritten([test], source),
+    )
+
+
+def _place(source: Transfer) -> Path:
+    return Path(source.root).absolute() / _SETS[source.kind].folder
+
+
+def _open(source: Transfer, **arguments: str) -> Any:
+    known, place = _SETS[source.kind], _place(source)
+    # Caltech101 makes folders before it looks whether they were there.
+    if not source.download and not place.is_dir():
+        raise UserError(
+            f"{place}: there is no such folder; set download: true in params.yaml, or get the data set from "
+            f"{known.page}, or name a folder of class folders with kind: folder"
+        )
+    try:
+        return known.reader(str(Path(source.root).absolute()), download=source.download, **arguments)
+    except Exception as error:  # network, archives and each set's annotations have their own ways to fail
+        what = " ".join(str(error).split())
+        raise UserError(f"{place}: torchvision cannot read the data set ({what}); get it from {known.page}") from None
+
+
+def _unwritten(parts: list[Any], source: Transfer) -> Unwritten:
+    paths = [Path(path) for part in parts for path in (part._images if hasattr(part, "_images") else part._image_files)]
+    labels = np.array([label for part in parts for label in part._labels], np.int64)
+    return Unwritten(labels, squares_or_files(_place(source), paths, source.image_size))
+
+
+def _caltech(source: Transfer, images: datasets.Caltech101) -> Contents:
+    folder = _place(source)
+    classes: dict[str, list[Path]] = {name: [] for name in images.categories}
+    for label, number in zip(images.y, images.index, strict=True):
+        name = images.categories[label]
+        classes[name].append(folder / name / f"image_{number:04d}.jpg")
+    listing = Listing(folder, classes)
+    train, test = _split(listing) if source.test_fraction is None else hold_out(listing, source.test_fraction)
+    return Contents(
+        classes=tuple(classes),
+        shape=shape(source.image_size),
+        train=unwritten(train, source.image_size),
+        test=unwritten(test, source.image_size),
+    )
+
+
+def _split(listing: Listing) -> tuple[Listing, Listing]:
+    for name, images in listing.classes.items():
+        if len(images) <= _CALTECH_TRAIN:
+            what = f"{len(images)} images are too few for {_CALTECH_TRAIN} of training and one of test"
+            raise UserError(f"{listing.folder / name}: {what}; give test_fraction in params.yaml")
+    return split(listing, lambda images: images - _CALTECH_TRAIN)

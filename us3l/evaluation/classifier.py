@@ -1,0 +1,97 @@
+"""Linear classifiers on features, trained by SGD on the cross-entropy (official workers/linear.py)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from us3l.params.protocol import ClassifierOptimizer, FeaturesLinear, Linear, Trained
+from us3l.training.lr_schedule import learning_rate
+from us3l.training.optimizers import sgd_step, trusted
+from us3l.utils.philox import Purpose, permutation
+
+Batch = TypeVar("Batch")  # images [B, C, H, W], or the features [B, F] that each network makes of them
+
+
+def fit(
+    learn: Callable[[Batch, Tensor, float], None],
+    see: Callable[[int, Sequence[Tensor]], Iterable[Batch]],
+    labels: Tensor,
+    protocol: Trained,
+    seed: int,
+) -> None:
+    """Train on every image once an epoch, in an order of its own; labels: [N].
+
+    `see` makes of an epoch and its batches, the numbers of images [B], what there is to learn from each; `learn` takes
+    a step on that, its labels [B], and a learning rate.
+    """
+    for epoch in range(protocol.epochs):
+        lr = learning_rate(protocol.optimizer, epoch, protocol.epochs)
+        order = permutation(seed, Purpose.LINEAR_ORDER, epoch, len(labels), labels.device)
+        batches = order.split(protocol.batch_size)
+        for samples, batch in zip(batches, see(epoch, batches), strict=True):
+            learn(batch, labels[samples], lr)
+
+
+def linear_layer(features: int, classes: int, seed: int, device: torch.device) -> nn.Linear:
+    """A fresh classifier; no random number outside it depends on it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Linear(features, classes).to(device)
+
+
+class Classifiers:
+    """Linear layers that are trained together, one for each network, and their velocities.
+
+    The weights of all lie one after the other, [all their features, classes], so that all move in one step; the biases
+    are [networks, classes].
+    """
+
+    def __init__(
+        self, sizes: list[int], classes: int, optimizer: ClassifierOptimizer, seed: int, device: torch.device
+    ) -> None:
+        layers = [linear_layer(size, classes, seed, device) for size in sizes]
+        self.sizes, self.optimizer = sizes, optimizer
+        self.weights = torch.cat([layer.weight.detach().T for layer in layers])
+        self.biases = torch.stack([layer.bias.detach() for layer in layers])
+        self._velocities = torch.zeros_like(self.weights), torch.zeros_like(self.biases)
+
+    def __call__(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The logits [B, classes] of the features of each network, [B, F]."""
+        layers = zip(self.biases, features, self.weights.split(self.sizes), strict=True)
+        return [torch.addmm(*layer) for layer in layers]
+
+    def learn(self, features: Sequence[Tensor], labels: Tensor, lr: float) -> None:
+        """A step on the features of each network [B, F] with the labels [B]."""
+        # What the cross-entropy's gradient is to the logits: [networks, B, classes].
+        errors = torch.stack(self(features)).softmax(2).sub_(F.one_hot(labels, self.biases.shape[1])).div_(len(labels))
+        of_weights = torch.cat([x.T @ error for x, error in zip(features, errors, strict=True)])
+        self._move(self.weights, of_weights, self.sizes, self._velocities[0], lr)
+        self._move(self.biases, errors.sum(1), [1] * len(self.biases), self._velocities[1], lr)
+
+    def _move(self, parameter: Tensor, gradient: Tensor, sizes: list[int], velocity: Tensor, lr: float) -> None:
+        decay, trust = self.optimizer.weight_decay, self.optimizer.trust
+        if trust is None:
+            gradient = gradient.add_(parameter, alpha=decay)
+        else:
+            parts = zip(parameter.split(sizes), gradient.split(sizes), strict=True)
+            gradient = torch.cat([trusted(*part, decay, trust) for part in parts])
+        sgd_step(parameter, gradient, velocity, lr, self.optimizer.momentum)
+
+
+def train_on_kept(
+    known: list[Tensor], labels: Tensor, classes: int, protocol: Linear | FeaturesLinear, seed: int
+) -> Classifiers:
+    """A classifier for each network, on features [N, F] that are the same in every epoch; labels: [N]."""
+    sizes, kept = [each.shape[1] for each in known], torch.cat(known, dim=1)
+    classifiers = Classifiers(sizes, classes, protocol.optimizer, seed, kept.device)
+    fit(
+        classifiers.learn,
+        lambda epoch, batches: (kept[each].split(sizes, 1) for each in batches),
+        labels,
+        protocol,
+        seed,
+    )
+    return classifiers

@@ -1,0 +1,41 @@
+"""Weighted k-nearest-neighbour classification of features (Wu et al. 2018, arXiv 1805.01978, section 3.4)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from us3l.evaluation.features import Seen, features
+from us3l.models.folding import folded
+from us3l.params.protocol import Knn
+from us3l.utils.errors import UserError
+
+CHUNK = 256  # test images that are compared at once
+
+
+def answers(networks: list[nn.Module], images: Seen, protocol: Knn) -> list[Tensor]:
+    """The votes for the classes of the test images [N, classes] for each network.
+
+    Raises UserError where there are fewer training images than neighbours.
+    """
+    count = len(images.labels)
+    if protocol.neighbours > count:
+        what = f"must be at most {count}, the number of training images, not {protocol.neighbours}"
+        raise UserError(f"the knn protocol's neighbours {what}")
+    frozen = [folded(network) for network in networks]
+    known, asked = features(frozen, images.training()), features(frozen, images.test())
+    return [votes(*each, images.labels, images.classes, protocol) for each in zip(known, asked, strict=True)]
+
+
+def votes(known: Tensor, asked: Tensor, labels: Tensor, classes: int, protocol: Knn) -> Tensor:
+    """The share of the votes that each class gets [M, classes]; known: [N, F] with labels [N]; asked: [M, F].
+
+    The nearest neighbours by cosine vote for their own label with exp(cosine / temperature).
+    """
+    known, shares = F.normalize(known), []
+    for chunk in F.normalize(asked).split(CHUNK):
+        cosines, neighbours = (chunk @ known.T).topk(protocol.neighbours)
+        # A softmax divides by the sum over the neighbours, which changes no ranking, and does not overflow.
+        weights = (cosines / protocol.temperature).softmax(1)
+        ballots = F.one_hot(labels[neighbours], classes).to(weights.dtype)
+        shares.append((weights[:, None] @ ballots)[:, 0])
+    return torch.cat(shares)

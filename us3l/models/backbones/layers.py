@@ -1,0 +1,42 @@
+"""Layers that the convolutional backbones share, and how many channels a width keeps."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def scaled(channels: int, width: float, divisor: int = 8) -> int:
+    """`channels * width`, rounded to a multiple of `divisor`, never below 90% of the product (MobileNet's rule)."""
+    exact = channels * width
+    rounded = max(1, int(exact + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * exact else rounded + divisor
+
+
+def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A layer without bias that keeps the sides of the image, divided by the stride."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+
+
+def initialize(network: nn.Module) -> None:
+    """He et al. 2015 (arXiv 1502.01852), by the number of outputs."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class NormReLU(nn.BatchNorm2d):
+    """relu(BatchNorm(x) + shortcut); x and shortcut: [B, C, H, W]."""
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        return activated(super().forward(x), shortcut)
+
+
+class AddReLU(nn.Module):
+    """What is left of a NormReLU where a convolution does the normalization."""
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        return activated(x, shortcut)
+
+
+def activated(x: Tensor, shortcut: Tensor | None) -> Tensor:
+    """relu(x + shortcut), in place."""
+    return F.relu_(x if shortcut is None else x.add_(shortcut))

@@ -1,0 +1,224 @@
+"""Checkpoints of the official code: which of their tensors are a backbone of ours. Nothing in them is executed.
+
+Their workers/ssl.py saves the whole model: the backbone as `encoder_q.`, under `module.` where trained in parallel.
+A file may also hold the bare backbone. Every name is accounted for: no tensor gets lost in renaming.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from us3l.models.backbones.registry import BACKBONES, backbone
+from us3l.models.meta import blueprint
+from us3l.models.saved_network import of_backbone
+from us3l.utils import checkpoint
+from us3l.utils.errors import UserError
+
+Shapes = dict[str, tuple[int, ...]]
+ENCODER = "encoder_q."
+LEFT_OUT = {
+    "encoder_k.": "momentum encoder",
+    "predictor.": "predictor",
+    "predictor_new.": "predictor of the distillation",
+    "proj_conv.": "projections of the feature distillation",
+    "queue": "queue of negatives",
+    f"{ENCODER}fc.": "projector or classifier",
+}
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+READ = [name for name in BACKBONES if name != "pixels" and not name.startswith("vit-")]
+ENTRIES = {"arch", "epoch", "optimizer"}
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What became of each name: tensors of the backbone, names left out by their reason, names nobody knows."""
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    left_over: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    misshaped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the record of an import: how many tensors were taken and left out, and the names left over."""
+        left_out = {reason: len(names) for reason, names in self.left_out.items()}
+        return {"mapped": len(self.weights), "left_out": left_out, "left_over": self.left_over}
+
+
+@dataclass(frozen=True)
+class Official:
+    """A file that was read: the model's tensors by name, the other entries, the file's SHA-256."""
+
+    path: Path
+    sha256: str
+    tensors: Mapping[str, Tensor]
+    entries: dict[str, Any]
+
+
+def import_backbone(path: Path, sha256: str, name: str, in_channels: int) -> Mapped:
+    """The weights of the backbone `name` in a checkpoint with this SHA-256.
+
+    Raises UserError where the file is absent, another one, not safe to read, or does not hold that backbone, and for a
+    backbone that is not read.
+    """
+    expected = expected_shapes(name, in_channels)
+    mapped = map_names(read(path, sha256).tensors, expected)
+    require_whole(path, mapped, name, in_channels)
+    return mapped
+
+
+def read(path: Path, sha256: str | None = None) -> Official:
+    """A checkpoint's content, whose bytes must have the SHA-256 where one is given; they are read once.
+
+    Raises UserError where the file is absent, another one, damaged, asks to run code, or holds no named tensors.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of an official checkpoint") from None
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 not in (None, found):
+        raise UserError(f"{path}: its sha256 is {found}, not {sha256}; take the right file, or correct params.yaml")
+    loaded = _unpickle(path, content)
+    entries = dict(loaded) if isinstance(loaded, Mapping) else {}
+    tensors = entries.pop("state_dict") if "state_dict" in entries else entries
+    if not isinstance(tensors, Mapping) or not tensors or not all(map(_is_named_tensor, tensors.items())):
+        raise UserError(f"{path}: no checkpoint: it must hold tensors by name, alone or under the key state_dict")
+    return Official(path, found, tensors, {} if tensors is entries else entries)
+
+
+def _is_named_tensor(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+
+
+def _unpickle(path: Path, content: bytes) -> Any:
+    """PyTorch's unpickler of plain data has no instruction that calls what a file names."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if called := re.search(r"GLOBAL (\S+)", str(error)):
+            what = f"refused: it asks to run {called[1]}, and a checkpoint may hold tensors and plain values only"
+            raise UserError(f"{path}: {what}") from None
+        raise _damaged(path) from None
+    except Exception:  # damaged bytes end in whatever the decoder stumbles over
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path}: not a whole PyTorch checkpoint; download or copy it again")
+
+
+def expected_shapes(name: str, in_channels: int) -> Shapes:
+    """The shapes of a backbone's parameters at width 1, by name. Raises UserError where none are read as `name`."""
+    if name not in READ:
+        what = f"the official checkpoints of vision transformers are not read, those of {', '.join(READ)} are"
+        raise UserError(f"there is no backbone {name!r} to import: {what}")
+    network = blueprint(lambda: backbone(name, 1.0, in_channels))
+    return {key: tuple(parameter.shape) for key, parameter in network.named_parameters()}
+
+
+def map_names(tensors: Mapping[str, Tensor], expected: Shapes) -> Mapped:
+    """Sort the names of a checkpoint by what they are; official names are ours after the prefixes."""
+    whole_model = any(_without_module(name).startswith(ENCODER) for name in tensors)
+    mapped = Mapped()
+    for given, tensor in tensors.items():
+        official = _without_module(given) if whole_model else ENCODER + _without_module(given)
+        ours = official.removeprefix(ENCODER)
+        if not official.startswith(ENCODER) or ours not in expected:
+            _set_aside(mapped, given, official)
+        elif ours in mapped.weights:
+            mapped.extra.append(given)  # twice, with and without `module.`
+        elif _form(tensor) != str(expected[ours]):
+            mapped.misshaped[ours] = f"{given}, {_form(tensor)} instead of {expected[ours]},"
+        else:
+            mapped.weights[ours] = tensor.float()
+    mapped.missing.extend(key for key in expected if key not in mapped.weights and key not in mapped.misshaped)
+    return mapped
+
+
+def _without_module(name: str) -> str:
+    return name.removeprefix("module.")
+
+
+def _set_aside(mapped: Mapped, given: str, official: str) -> None:
+    """Note a name that is no parameter of the backbone: what it is, or that nobody knows."""
+    reason = next((reason for prefix, reason in LEFT_OUT.items() if official.startswith(prefix)), None)
+    if official.endswith(STATISTICS):
+        reason = reason or "running statistics, which calibration settles"
+    if reason:
+        mapped.left_out.setdefault(reason, []).append(given)
+    else:
+        (mapped.extra if official.startswith(ENCODER) else mapped.left_over).append(given)
+
+
+def _form(tensor: Tensor) -> str:
+    """The shape of an ordinary tensor of numbers; of another one what is odd about it."""
+    if tensor.layout != torch.strided:
+        return f"of layout {tensor.layout}"
+    if tensor.is_meta:
+        return "without values"
+    return str(tuple(tensor.shape)) if tensor.is_floating_point() else f"of {tensor.dtype}"
+
+
+def require_whole(path: Path, mapped: Mapped, name: str, in_channels: int) -> None:
+    """Raise UserError where the backbone's tensors are not all there, are more, not of its shapes, or not finite."""
+    strange = [key for key, tensor in mapped.weights.items() if not tensor.isfinite().all()]
+    kinds = [
+        ("has the wrong shape", list(mapped.misshaped.values())),
+        ("is missing", mapped.missing),
+        ("is extra", mapped.extra),
+        ("is not finite", strange),
+    ]
+    for what, names in kinds:
+        if names:
+            count = f"{what} ({len(names)} such; {len(mapped.weights)} tensors fit)"
+            raise UserError(f"{path}: not a {name} for images of {in_channels} channels: {names[0]} {count}")
+
+
+def summary(official: Official, mapped: Mapped, name: str) -> str:
+    """What was mapped and left out, and the entry of params.yaml that imports the file."""
+    kept = [f"{key} {official.entries[key]}" for key in ("arch", "epoch") if key in official.entries]
+    others = sorted(str(key) for key in official.entries.keys() - ENTRIES)
+    lines = [
+        f"{official.path}: {', '.join(kept) or 'a bare backbone'}",
+        f"sha256: {official.sha256}",
+        f"mapped: {len(mapped.weights)} tensors of {name}, none missing",
+        *(f"left out: {reason}: {len(names)} tensors" for reason, names in mapped.left_out.items()),
+        *(["left out: state of the optimizer"] if "optimizer" in official.entries else []),
+        f"left over: {', '.join([*mapped.left_over, *others]) or 'nothing'}",
+    ]
+    run = {
+        "method": "official",
+        "checkpoint": json.dumps(str(official.path)),
+        "sha256": f'"{official.sha256}"',
+        "dataset": "DATASET",
+        "backbone": name,
+        "range": "[0.25, 1.0]",
+    }
+    return "\n".join([*lines, "", "official:", *(f"  {key}: {value}" for key, value in run.items())])
+
+
+def inspect(path: Path, name: str, in_channels: int, output: Path | None) -> str:
+    """The summary of a checkpoint; with `output` its backbone is also written there, as a pretraining writes it.
+
+    Raises UserError as `import_backbone` does, and where there is no such backbone.
+    """
+    expected, official = expected_shapes(name, in_channels), read(path)
+    mapped = map_names(official.tensors, expected)
+    require_whole(path, mapped, name, in_channels)
+    if output:
+        checkpoint.save(output, of_backbone(mapped.weights), {"official": official.sha256, "backbone": name})
+    return summary(official, mapped, name)

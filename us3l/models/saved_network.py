@@ -1,0 +1,47 @@
+"""Plain narrow networks on disk: what is evaluated and what is shipped. They load without the slimmable network."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from us3l.models.backbones.registry import backbone
+from us3l.utils import checkpoint
+from us3l.utils.errors import UserError
+
+
+def save_network(
+    path: Path, network: nn.Module, name: str, width: float, in_channels: int, about: dict[str, Any]
+) -> str:
+    """Write weights, BatchNorm statistics and, in the metadata, the architecture; the file's seal."""
+    architecture = {"backbone": name, "width": width, "in_channels": in_channels}
+    return checkpoint.save(path, network.state_dict(), {**about, "architecture": architecture})
+
+
+def load_network(path: Path | str) -> nn.Module:
+    """The backbone in evaluation mode: normalized images [B, C, H, W] to features [B, F].
+
+    Raises UserError where the file is not a whole network of ours.
+    """
+    return open_network(Path(path))[0]
+
+
+def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """What `load_network` gives, and the record of what the network came from."""
+    tensors, about = checkpoint.load(path)
+    if "architecture" not in about:
+        raise UserError(f"{path}: not a narrow network; `us3l calibrate` writes those")
+    try:
+        name, width, channels = (about["architecture"][key] for key in ("backbone", "width", "in_channels"))
+        network = backbone(name, width, channels)
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        what = f"there is no such architecture here: {about['architecture']}"
+        raise UserError(f"{path}: {what}; take the version of us3l that wrote the file, or calibrate again") from None
+    checkpoint.require_shapes(path, tensors, network.state_dict(), name, width)
+    network.load_state_dict(tensors)
+    return network.eval(), about
+
+
+def of_backbone(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A backbone's parameters by the names that they have in a checkpoint."""
+    return {f"backbone.{name}": value for name, value in parameters.items()}

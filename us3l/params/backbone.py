@@ -1,0 +1,51 @@
+"""Names of backbones in params.yaml."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag
+
+from us3l.params.schema import matching
+
+Backbone = Literal[
+    "small-resnet",
+    "cifar-resnet18",
+    "cifar-resnet34",
+    "cifar-resnet50",
+    "cifar-resnet101",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "cifar-mobilenetv2",
+    "mobilenetv2",
+    "vit-tiny",
+    "vit-small",
+    "vit-base",
+]
+_IDENTIFIER = r"[A-Za-z_]\w*"
+OwnNetwork = Annotated[
+    str,
+    matching(
+        rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}",
+        "module:function, a module of this folder and a function of the width that is a torch.nn.Module",
+    ),
+]
+
+
+def is_own(backbone: str) -> bool:
+    """Whether a backbone is a user's own, `module:function`."""
+    return ":" in backbone
+
+
+def _own_or_known(backbone: Any) -> str:
+    return "own" if is_own(str(backbone)) else "known"
+
+
+# By its name, or a user's own function(width), as module:function; see us3l/models/backbones/custom.py.
+AnyBackbone = Annotated[
+    Annotated[Backbone, Tag("known")] | Annotated[OwnNetwork, Tag("own")], Discriminator(_own_or_known)
+]
+BackboneOrPixels = Annotated[
+    Annotated[Literal[Backbone, "pixels"], Tag("known")] | Annotated[OwnNetwork, Tag("own")],
+    Discriminator(_own_or_known),
+]

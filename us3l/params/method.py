@@ -1,0 +1,177 @@
+"""How a run learns, in params.yaml: heads, losses and teacher."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from us3l.params.schema import Closed, Count, Line, Positive, Probability, Reference, Several, at, require_distinct
+
+# What a loss compares a network with, and which settings it reads, besides two views of a student.
+ANY_TEACHER = ("cosine", "kl", "mse", "rkd-distance", "rkd-angle", "similarity-matrix", "similarity-matrix-mse", "dino")
+OTHER_TEACHER = ("infonce", "contrastive", "queue", "queue-soft-labels")
+WITHOUT_TEACHER = ("nt-xent",)
+BY_LABELS = ("cross-entropy", "soft-labels")
+LOSSES = (*ANY_TEACHER, *OTHER_TEACHER, *WITHOUT_TEACHER, *BY_LABELS)
+READ_BY = {
+    "temperature": ("infonce", "nt-xent", "contrastive", "queue"),
+    "student_temperature": ("kl", "dino", "queue-soft-labels"),
+    "teacher_temperature": ("kl", "dino", "queue-soft-labels"),
+    "queue": ("queue", "queue-soft-labels"),
+}
+
+
+def _known_losses(names: str) -> str:
+    each = names.split("+")
+    if not set(each) <= set(LOSSES):
+        raise ValueError(f"must be one of {', '.join(LOSSES)}, or several with + between")
+    if len(set(each)) < len(each):
+        raise ValueError("must name each loss once")
+    return names
+
+
+Losses = Annotated[str, AfterValidator(_known_losses)]
+
+
+class Features(Closed):
+    """Distillation between feature maps of these layers, the student's through 1x1 convolutions; added to the other."""
+
+    layers: Annotated[list[Line], Field(min_length=1)]
+    loss: Literal["mse", "cosine", "attention-spatial", "attention-channel"] = "mse"
+    strength: Positive = 1.0
+
+    @property
+    def compares_positions(self) -> bool:
+        """Whether the maps that are compared must be of one height and width."""
+        return self.loss in ("mse", "attention-spatial")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Features":
+        require_distinct(self.layers, "layers", "layer")
+        return self
+
+
+class Method(Closed):
+    """Heads, losses and teacher; see us3l/training/step.py.
+
+    `name` fixes the heads; `base` is the loss of the widest network, `distillation` that of the others (null: they take
+    the base loss too), weighted by its strength; each is a loss, or several with + between, added up. The teacher is
+    the momentum encoder (`momentum`: how much of it stays in a step), or a frozen network, that of another run
+    (`teacher`), or with neither the widest network itself. `queue` is a number of embeddings kept from earlier steps.
+    """
+
+    name: Literal["simclr", "byol", "simsiam", "moco", "moco-v3", "seed", "supervised"]
+    base: Losses
+    distillation: Losses | None = "cosine"
+    distillation_strength: Positive = 1.0
+    features: Features | None = None
+    distillation_head: Literal["own", "shared"] = "own"
+    teacher: Reference | None = None
+    momentum: Probability | None = 0.99
+    momentum_schedule: Literal["constant", "cosine"] = "constant"
+    momentum_update: Literal["widest", "every-width"] = "widest"
+    temperature: Positive = 0.5
+    student_temperature: Positive = 0.1
+    teacher_temperature: Positive = 0.04
+    queue: Count | None = None
+    hidden: Several = 2048
+    output: Several = 256
+
+    @property
+    def heads(self) -> str:
+        """Whose heads they are: with a teacher of its own SimSiam has BYOL's."""
+        return "byol" if self.name == "simsiam" and self._has_teacher else self.name
+
+    @property
+    def predicts(self) -> bool:
+        """Whether a predictor stands between the projection and the base loss."""
+        return self.heads in ("byol", "simsiam", "moco-v3")
+
+    @property
+    def losses(self) -> set[str]:
+        return {*self.base.split("+"), *(self.distillation or "").split("+")} - {""}
+
+    @property
+    def _has_teacher(self) -> bool:
+        return self.momentum is not None or self.teacher is not None
+
+    @model_validator(mode="after")
+    def _teacher_fits(self) -> "Method":
+        if self.momentum is not None and self.teacher is not None:
+            raise ValueError("a frozen teacher takes the place of the momentum encoder: set momentum to null")
+        if self.momentum is None:
+            if self.momentum_update == "every-width":
+                raise ValueError("momentum_update says how often a momentum encoder moves, and there is none")
+            if self.momentum_schedule == "cosine":
+                raise ValueError("momentum_schedule says how a momentum encoder slows down, and there is none")
+        if self.name == "byol" and not self._has_teacher:
+            raise ValueError("byol needs a momentum encoder or a frozen teacher: give momentum, or take simsiam")
+        if self.name in ("moco", "moco-v3") and self.momentum is None:
+            raise ValueError(f"{self.name} needs a momentum encoder: give momentum")
+        if self.name == "seed" and self.teacher is None:
+            raise ValueError("seed learns from a frozen teacher: name its run under teacher")
+        if self.features and self.teacher is not None:
+            raise ValueError("features are distilled between widths of one network: leave features or teacher out")
+        if self.features and self.name == "moco":
+            raise ValueError("moco's teacher sees a batch shuffled, feature maps of other images: leave features out")
+        return self
+
+    @model_validator(mode="after")
+    def _losses_fit(self) -> "Method":
+        base, others = self.base.split("+"), (self.distillation or self.base).split("+")
+        for name in sorted(self.losses & set(OTHER_TEACHER)):
+            if not self._has_teacher:
+                what = f"the {name} loss compares with another network's embeddings: give momentum or teacher"
+                raise ValueError(f"{what}{', or take nt-xent' if name == 'infonce' else ''}")
+        if self._has_teacher and not self.features and self.losses <= set(WITHOUT_TEACHER):
+            what = "no loss compares with the momentum encoder or the frozen teacher"
+            raise ValueError(f"{what}: set momentum to null and leave teacher out, or take another loss than nt-xent")
+        if {"queue", "queue-soft-labels"} <= self.losses:
+            raise ValueError("queue and queue-soft-labels keep embeddings of different views: take one of them")
+        if (self.name == "supervised") != ("cross-entropy" in base):
+            raise ValueError("supervised training has the base loss cross-entropy, and no other method has it")
+        if self.name == "supervised" and len(base) > 1:
+            raise ValueError(f"supervised training has the base loss cross-entropy alone, not {self.base}")
+        if self.name == "supervised" and (self._has_teacher or self.features):
+            raise ValueError(
+                "supervised training learns from labels alone: set momentum to null, leave teacher and features out"
+            )
+        if self.name == "supervised" and self.distillation not in (None, "soft-labels"):
+            raise ValueError("supervised training distils by soft-labels, or not at all (distillation: null)")
+        if self.name != "supervised" and set(others) & set(BY_LABELS):
+            raise ValueError("the loss soft-labels is that of supervised training")
+        if "soft-labels" in base:
+            raise ValueError("the widest network has no other to take soft-labels from: the base loss is cross-entropy")
+        return self
+
+    @model_validator(mode="after")
+    def _distillation_fits(self) -> "Method":
+        if self.distillation is None:
+            if self.features:
+                raise ValueError(
+                    "features are distilled from the widest network: give distillation, or leave features out"
+                )
+            if self.momentum is not None and self.momentum_update == "widest":
+                raise ValueError(
+                    "without distillation every width needs its own target: set momentum_update to every-width"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _settings_are_read(self) -> "Method":
+        for key, readers in READ_BY.items():
+            if self.sets(key) and not self.losses & set(readers):
+                raise at(key, f"is read by {', '.join(readers)} only, and the losses are {self._said_losses}")
+        for key in ("hidden", "output"):
+            if self.name == "supervised" and self.sets(key):
+                raise at(key, "is the size of a projector, which supervised training does not have")
+        if self.queue is None and self.losses & set(READ_BY["queue"]):
+            raise at("queue", f"must say how many embeddings are kept, since the losses are {self._said_losses}")
+        if self.distillation_head == "shared" and self.heads == "simsiam":
+            raise at("distillation_head", "is not read: simsiam without a teacher has one head anyway; leave it out")
+        if self.distillation is None and self.sets("distillation_strength"):
+            raise at("distillation_strength", "weighs a distillation loss, and there is none")
+        return self
+
+    @property
+    def _said_losses(self) -> str:
+        return ", ".join(sorted(self.losses))

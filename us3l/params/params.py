@@ -1,0 +1,106 @@
+"""params.yaml as a whole: typed, closed, checked across fields before anything runs."""
+
+from typing import Any
+
+from pydantic import model_validator
+
+from us3l.params.dataset import Dataset
+from us3l.params.protocol import Protocol
+from us3l.params.references import Address, check_references, run_at, sampling_of, source_of, widths_of
+from us3l.params.runs import Pretrained, Pruned, Reused, Run
+from us3l.params.schema import Closed, Name, at, require_distinct, suggestion
+from us3l.params.study import Row, Study, Table
+
+
+class Params(Closed):
+    """params.yaml. `build` names the studies that snakemake and `dvc repro` make when no target is given."""
+
+    build: list[Name]
+    datasets: dict[Name, Dataset]
+    protocols: dict[Name, Protocol]
+    studies: dict[Name, Study]
+
+    @model_validator(mode="after")
+    def _names_are_defined(self) -> "Params":
+        require_distinct(self.build, "build")
+        for index, study in enumerate(self.build):
+            _defined(study, self.studies, f"build.{index}", "study")
+        for name, study in self.studies.items():
+            where = f"studies.{name}"
+            require_distinct(study.seeds, f"{where}.seeds")
+            require_distinct(study.widths, f"{where}.widths")
+            _defined(study.protocol, self.protocols, f"{where}.protocol", "protocol")
+            for run_name, run in study.runs.items():
+                self._check_run(run, f"{where}.runs.{run_name}")
+        check_references(self.studies)
+        for name, study in self.studies.items():
+            for run in study.runs:
+                self._check_teacher((name, run), f"studies.{name}.runs.{run}")
+                if not widths_of(self.studies, (name, run)):
+                    sampling = sampling_of(self.studies, (name, run))
+                    what = f"has the widths {sampling}, but the study evaluates none of them, only {study.widths}"
+                    raise at(f"studies.{name}.runs.{run}", what)
+            for table_name, table in study.tables.items():
+                self._check_table(table, name, f"studies.{name}.tables.{table_name}")
+        return self
+
+    def _check_run(self, run: Run, where: str) -> None:
+        if not isinstance(run, Pruned):
+            _defined(run.dataset, self.datasets, f"{where}.dataset", "dataset")
+        if isinstance(run, Pretrained):
+            self._check_views(run, where)
+        if isinstance(run, Reused) and run.protocol:
+            _defined(run.protocol, self.protocols, f"{where}.protocol", "protocol")
+
+    def _check_views(self, run: Pretrained, where: str) -> None:
+        """Feature maps of two sizes do not lie on each other."""
+        views = self.datasets[run.dataset].views.pretrain
+        sizes = sorted({view.resized_crop.size for view in views if view.resized_crop})
+        if len(sizes) > 1 and run.method.features and run.method.features.compares_positions:
+            what = f"needs views of one size, and those of {run.dataset} have {sizes}: take attention-channel or cosine"
+            raise at(f"{where}.method.features.loss", f"{run.method.features.loss} {what}")
+
+    def _check_teacher(self, address: Address, where: str) -> None:
+        """A frozen teacher sees the student's images."""
+        student, source = run_at(self.studies, address), source_of(self.studies, address)
+        if source is None or not isinstance(student, Pretrained):
+            return
+        teacher = run_at(self.studies, source)
+        sees, there = (self.datasets[run.dataset].channels for run in (teacher, student))
+        if sees != there:
+            what = f"sees images of {sees} channels, and those of {student.dataset} have {there}"
+            raise at(f"{where}.method.teacher", f"{'/'.join(source)} {what}")
+
+    def _check_table(self, table: Table, study: str, where: str) -> None:
+        kinds: dict[str, str] = {}
+        for index, row in enumerate(table.rows):
+            self._check_row(row, study, f"{where}.rows.{index}.runs")
+            for width in row.published:
+                self._check_width(width, study, f"{where}.rows.{index}.published.{width}")
+            for run in row.names:
+                kinds.setdefault(self.protocols[self.studies[study].protocol_of(run)].kind, run)
+        if len(kinds) > 1:
+            (one, first), (other, second), *_ = kinds.items()
+            what = f"has {first!r}, which {one} evaluates, and {second!r}, which {other} does"
+            raise at(where, f"{what}; give each kind of protocol a table of its own")
+
+    def _check_row(self, row: Row, study: str, where: str) -> None:
+        runs = self.studies[study].runs
+        if isinstance(row.runs, str):
+            _defined(row.runs, runs, where, "run")
+            return
+        for width, run in row.runs.items():
+            _defined(run, runs, f"{where}.{width}", "run")
+            sampling = sampling_of(self.studies, (study, run))
+            self._check_width(width, study, f"{where}.{width}")
+            if not sampling.has(width):
+                raise at(f"{where}.{width}", f"the run {run!r} has the widths {sampling}")
+
+    def _check_width(self, width: float, study: str, where: str) -> None:
+        if width not in self.studies[study].widths:
+            raise at(where, f"must be one of the study's widths, {self.studies[study].widths}")
+
+
+def _defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:
+    if name not in known:
+        raise at(where, f"no {kind} is called {name!r}; {suggestion(name, list(known))}")

@@ -1,0 +1,78 @@
+"""Widths that a training sees, in params.yaml."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from us3l.params.schema import (
+    Closed,
+    Count,
+    Width,
+    at,
+    require_distinct,
+    rising,
+)
+
+
+class Sampling(Closed):
+    """Which widths of a range a training step sees, widest first; see us3l/training/width_sampling.py."""
+
+    range: Annotated[tuple[Width, Width], AfterValidator(rising)] = (0.25, 1.0)
+    samples: Count = 3
+    rule: Literal["sandwich", "uniform"] = "sandwich"
+    schedule: Literal["dynamic", "constant"] = "dynamic"
+
+    own_norms: ClassVar[tuple[float, ...]] = ()
+
+    @property
+    def widest(self) -> float:
+        return self.range[1]
+
+    def has(self, width: float) -> bool:
+        return self.range[0] <= width <= self.range[1]
+
+    def __str__(self) -> str:
+        return f"{self.range[0]} to {self.range[1]}"
+
+    @model_validator(mode="after")
+    def _both_ends(self) -> "Sampling":
+        if self.rule == "sandwich" and self.samples == 1 and self.range[0] < self.range[1]:
+            raise at("samples", "must be at least 2, not 1: the sandwich rule takes the widest and narrowest network")
+        return self
+
+
+class FixedWidths(Closed):
+    """The same few widths in every step (S-Nets, arXiv 1812.08928), by default with BatchNorms of their own each."""
+
+    widths: Annotated[list[Width], Field(min_length=1)]
+    batch_norm: Literal["own", "shared"] = "own"
+
+    @property
+    def widest(self) -> float:
+        return max(self.widths)
+
+    @property
+    def own_norms(self) -> tuple[float, ...]:
+        """The widths whose BatchNorms are not the widest network's."""
+        return tuple(width for width in self.widths if width < self.widest) if self.batch_norm == "own" else ()
+
+    def has(self, width: float) -> bool:
+        return width in self.widths
+
+    def __str__(self) -> str:
+        return ", ".join(str(width) for width in self.widths)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "FixedWidths":
+        require_distinct(self.widths, "widths", "width")
+        return self
+
+
+def _kind_of_sampling(given: Any) -> str:
+    fixed = "widths" in given if isinstance(given, dict) else isinstance(given, FixedWidths)
+    return "widths" if fixed else "range"
+
+
+AnySampling = Annotated[
+    Annotated[Sampling, Tag("range")] | Annotated[FixedWidths, Tag("widths")], Discriminator(_kind_of_sampling)
+]

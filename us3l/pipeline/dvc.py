@@ -1,0 +1,159 @@
+"""One truth for two tools: Snakemake does the work, and DVC's record follows it.
+
+results/plan.json holds what a stage of dvc.yaml depends on besides its input files, by the recipes and code hashes that
+the rules have, so that the same edits concern both.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from us3l.pipeline.code import code
+from us3l.pipeline.integrity import damage, wrong_texts
+from us3l.pipeline.lineage import work
+from us3l.pipeline.plan.jobs import Job, jobs
+from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.table import TablePlan
+from us3l.pipeline.provenance import fingerprint
+from us3l.pipeline.tables.cells import read_rows
+from us3l.utils.atomic import replacing
+from us3l.utils.errors import UserError
+
+PLAN_FILE = Path("results", "plan.json")
+
+
+def write_plan(plan: Plan) -> None:
+    """Write params, seeds and code hash of each stage of dvc.yaml; a file that says the same stays untouched."""
+    text = json.dumps(_entries(_stages(plan)), indent=2) + "\n"
+    if not PLAN_FILE.is_file() or PLAN_FILE.read_text() != text:
+        with replacing(PLAN_FILE) as temporary:
+            temporary.write_text(text)
+
+
+def _entries(stages: dict[str, list[Job]]) -> dict[str, Any]:
+    return {
+        name: {
+            "code": fingerprint(code(mine[0].stage)),
+            "recipe": mine[0].recipe,
+            "seeds": [job.seed for job in mine if job.seed is not None],
+        }
+        for name, mine in stages.items()
+    }
+
+
+def make(plan: Plan, dvc_stage: str) -> NoReturn:
+    """Have Snakemake make what is missing or out of date in a stage of dvc.yaml, and nothing else; never returns.
+
+    Files that are not as their job wrote them are removed first, or Snakemake would take them for good.
+    Raises UserError for an unknown stage.
+    """
+    if dvc_stage == "plan":
+        PLAN_FILE.unlink(missing_ok=True)
+        _snakemake(["plan"], [PLAN_FILE])
+    members = _stages(plan)
+    if dvc_stage not in members:
+        names = ", ".join(["plan", *members])
+        raise UserError(f"the studies that params.yaml builds have no stage {dvc_stage!r}; they have: {names}")
+    mine = members[dvc_stage]
+    for path, said in (each for job in mine for each in _unfit(job).items()):
+        print(f"us3l: {said}: made again", file=sys.stderr)
+        path.unlink()
+    _snakemake(sorted({job.rule for job in mine}), [path for job in mine for path in job.outputs])
+
+
+def _unfit(job: Job) -> dict[Path, str]:
+    return damage(job) | (wrong_texts(job.of, read_rows(job.of)) if isinstance(job.of, TablePlan) else {})
+
+
+def _snakemake(rules: list[str], targets: list[Path]) -> NoReturn:
+    command = [sys.executable, "-m", "snakemake", "--quiet", "host", "progress", "reason", "--cores", "all"]
+    os.execv(sys.executable, [*command, "--allowed-rules", *rules, "--", *map(str, targets)])
+
+
+def hand_over(made: Iterable[str]) -> None:
+    """After Snakemake made some files: have a process that reads params and code as they are now tell DVC of them.
+
+    Does nothing where the project has no DVC, or where DVC itself called Snakemake.
+    """
+    if "DVC_STAGE" not in os.environ and _has_dvc():
+        subprocess.run([sys.executable, "-m", "us3l", "commit"], input="\n".join(made), text=True)
+
+
+def _has_dvc() -> bool:
+    return Path(".dvc").is_dir() and Path("dvc.yaml").is_file()
+
+
+def commit(plan: Plan, made: Iterable[str]) -> None:
+    """Tell DVC of the stages that have new files, or another entry in the plan, and are whole and up to date.
+
+    Raises UserError where the project has no DVC, or where DVC refuses.
+    """
+    if not _has_dvc():
+        raise UserError("no .dvc and dvc.yaml here; run the command at the top of a project that DVC tracks")
+    write_plan(plan)
+    members, locked, groups = _stages(plan), locked_entries(), _read_yaml("dvc.yaml")
+    entries = _entries(members)
+    to_do, new = work([job for mine in members.values() for job in mine]), {Path(path) for path in made}
+    changed = [
+        name
+        for name, mine in members.items()
+        if locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in mine)
+    ]
+    current = [name for name in changed if not any(job in to_do or damage(job) for job in members[name])]
+    listed = [name for name in current if _is_listed(name, groups)]
+    if len(listed) < len(current):
+        missing = ", ".join(name for name in current if name not in listed)
+        print(f"us3l: dvc.yaml has no {missing}; its first lines say how to add a study", file=sys.stderr)
+    command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", "plan", *_targets(listed, plan, groups)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        said = "".join(done.stdout.splitlines()[-1:])
+        raise UserError(f"DVC has not recorded what was made; mend this and run `us3l commit`: {said}")
+
+
+def _targets(stages: list[str], plan: Plan, groups: dict[str, Any]) -> list[str]:
+    """The stages, or a whole group of dvc.yaml at once: for each target DVC reads dvc.yaml and params.yaml again."""
+    sizes = Counter(f"${{studies.{study}.runs}}" for study, _ in plan.runs)
+    sizes += Counter(f"${{studies.{study}.tables}}" for study, _ in plan.tables)
+    members: dict[str, list[str]] = {}
+    for name in stages:
+        members.setdefault(name.partition("@")[0], []).append(name)
+    targets = []
+    for group, mine in members.items():
+        items = groups[group]["foreach"]
+        size = sizes[items] if isinstance(items, str) else len(items)
+        targets += [group] if len(mine) == size else mine
+    return targets
+
+
+def _stages(plan: Plan) -> dict[str, list[Job]]:
+    """The jobs of the studies to build, by stage of dvc.yaml."""
+    stages: dict[str, list[Job]] = {}
+    for job in jobs(plan, plan.build):
+        stages.setdefault(job.dvc_stage, []).append(job)
+    return stages
+
+
+def locked_entries() -> dict[str, Any]:
+    """For each stage that DVC knows, its entry of the plan at that time."""
+    stages = _read_yaml("dvc.lock") if Path("dvc.lock").is_file() else {}
+    return {name: stage.get("params", {}).get(str(PLAN_FILE), {}).get(name) for name, stage in stages.items()}
+
+
+def _read_yaml(name: str) -> dict[str, Any]:
+    """The stages of one of DVC's files."""
+    return yaml.load(Path(name).read_text(), yaml.CSafeLoader)["stages"]
+
+
+def _is_listed(name: str, groups: dict[str, Any]) -> bool:
+    """Whether dvc.yaml has a stage, by its groups: the stage of a mapping's key, or of an item of a list."""
+    group, _, item = name.partition("@")
+    stage = groups.get(group)
+    return stage is not None and (not isinstance(stage["foreach"], list) or item in stage["foreach"])

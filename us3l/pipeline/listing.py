@@ -1,0 +1,109 @@
+"""`us3l plan`: what params.yaml makes, which of it is there, and what the rest will cost, in the terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from us3l.params.runs import Official, Pretrained, Pruned, Reused, Untrained
+from us3l.pipeline.code import STAGES_OF_RUNS
+from us3l.pipeline.costs import FREE, Benchmarks, Cost
+from us3l.pipeline.lineage import Changes, work
+from us3l.pipeline.plan.jobs import Job, jobs
+from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.run import RunPlan
+
+UNLIMITED = 10_000  # columns: a terminal wraps long lines, and nothing is cut off
+
+
+def show(plan: Plan, study: str | None) -> None:
+    """List the runs of `study`, or of the studies to build: for each stage the jobs up to date, of all its jobs."""
+    everything = jobs(plan, studies(plan, study))
+    to_do = work(everything)
+    by_run, stages = _by_run(everything), _stages(everything)
+    table = _table("study", "run", "weights", "dataset", "backbone", "widths", "seeds", *stages)
+    for run in [run for run in plan.runs.values() if run in by_run]:
+        done = [_done([job for job in by_run[run] if job.stage == stage], to_do) for stage in stages]
+        facts = (run.study, run.name, _weights(run), run.data.name, run.backbone, _widths(run), str(len(run.seeds)))
+        table.add_row(*facts, *done)
+    console = Console(width=UNLIMITED, highlight=False)
+    console.print(table)
+    for job in everything:
+        if not isinstance(job.of, RunPlan):
+            console.print(f"{job.command}: {'to do' if job in to_do else 'up to date'}")
+    console.print(f"{len(to_do)} of {len(everything)} jobs to do")
+
+
+def show_costs(plan: Plan, study: str | None) -> None:
+    """List the runs that have jobs to do with their cost, by the records of jobs like them; the cheapest first."""
+    everything = jobs(plan, studies(plan, study))
+    to_do = work(everything)
+    benchmarks = Benchmarks(jobs(plan, [*plan.studies]))
+    by_run, stages = _by_run(list(to_do)), _stages(everything)
+    bills = {}
+    for run, mine in by_run.items():
+        costs = [benchmarks.estimate(job) for job in mine]
+        bills[run] = None if None in costs else sum(costs, FREE)
+    table = _table("study", "run", *stages, "hours", "GPU-hours")
+    known = {run: bill for run, bill in bills.items() if bill}
+    unknown = [run for run in bills if run not in known]
+    for run in [*sorted(known, key=lambda run: (known[run].gpu_hours, known[run].hours)), *unknown]:
+        counts = [str(sum(job.stage == stage for job in by_run[run])) for stage in stages]
+        table.add_row(run.study, run.name, *counts, *_hours(bills[run]))
+    console = Console(width=UNLIMITED, highlight=False)
+    console.print(table)
+    total = " hours, ".join(_hours(sum(known.values(), FREE)))
+    more = f"; runs that no record tells of: {len(unknown)}" if unknown else ""
+    console.print(f"{len(to_do)} of {len(everything)} jobs to do: {total} GPU-hours{more}")
+
+
+def studies(plan: Plan, study: str | None) -> list[str]:
+    """`study`, or those to build. Raises UserError where params.yaml has no such study."""
+    if study is None:
+        return plan.build
+    plan.require_study(study)
+    return [study]
+
+
+def _by_run(jobs: list[Job]) -> dict[RunPlan, list[Job]]:
+    runs: dict[RunPlan, list[Job]] = {}
+    for job in jobs:
+        if isinstance(job.of, RunPlan):
+            runs.setdefault(job.of, []).append(job)
+    return runs
+
+
+def _stages(jobs: list[Job]) -> list[str]:
+    """The stages of runs that there are jobs of."""
+    there = {job.stage for job in jobs}
+    return [stage for stage in STAGES_OF_RUNS if stage in there]
+
+
+def _weights(run: RunPlan) -> str:
+    """Where a run has its weights from, and from which other run."""
+    kinds = {Untrained: "initial", Official: "official", Pretrained: "trained", Pruned: "pruned", Reused: "reused"}
+    kind, source = kinds[type(run.run)], run.source
+    if source is None:
+        return kind
+    name = source.name if source.study == run.study else f"{source.study}/{source.name}"
+    return f"{kind}, teacher {name}" if isinstance(run.run, Pretrained) else f"{kind} {name}"
+
+
+def _widths(run: RunPlan) -> str:
+    """A run's widths; of many, how many there are in which range."""
+    if len(run.widths) > 8:
+        return f"{len(run.widths)} from {min(run.widths):g} to {max(run.widths):g}"
+    return " ".join(f"{width:g}" for width in run.widths)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, header_style="bold")
+    for title in titles:
+        table.add_column(title, no_wrap=True)
+    return table
+
+
+def _done(jobs: list[Job], to_do: dict[Job, Changes]) -> str:
+    return f"{sum(job not in to_do for job in jobs)}/{len(jobs)}" if jobs else "-"
+
+
+def _hours(cost: Cost | None) -> tuple[str, str]:
+    return (f"{cost.hours:.3f}", f"{cost.gpu_hours:.3f}") if cost else ("?", "?")

@@ -1,0 +1,70 @@
+"""Per-width BatchNorm calibration: from the weights of the widest network to plain narrow networks.
+
+Official workers/linear.py: at the chosen width, in training mode, passes over the training images of the linear
+evaluation, running statistics as exponential averages. One process, so every image counts.
+"""
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from us3l.data.images import open_images
+from us3l.data.store import Store, open_store
+from us3l.evaluation.calibration import settle_statistics
+from us3l.models.backbones.registry import backbone
+from us3l.models.pruning import pruned
+from us3l.models.saved_network import save_network
+from us3l.models.slimmable import Builder, narrow, of_width
+from us3l.params.runs import Pruned
+from us3l.pipeline.plan.run import RunPlan, width_label
+from us3l.pipeline.provenance import identify, record, require_place, require_recipe
+from us3l.utils import checkpoint
+from us3l.utils.records import write_record
+
+
+def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
+    """Write the narrow network of every width of the run, and what they came from.
+
+    Raises UserError where the checkpoint is not this run's.
+    """
+    store = open_store(plan.data.folder)
+    path, channels, trained = plan.checkpoint(seed), store.channels, plan.maker("pretrain")
+    tensors, about = checkpoint.load(path)
+    require_place(path, about, "pretrain", seed=seed)
+    require_recipe(path, about, trained.recipe("pretrain"), store.sha256, "pretrain")
+    weights = {name.removeprefix("backbone."): each for name, each in tensors.items() if name.startswith("backbone.")}
+    widest = trained.run.sampling.widest
+
+    def build(width: float) -> nn.Module:
+        return backbone(plan.backbone, width, channels)
+
+    expected = dict(build(widest).named_parameters())
+    checkpoint.require_shapes(path, of_width(weights, widest), expected, plan.backbone, widest)
+    origin = {"data": store.sha256, "checkpoint": about["seal"], "seed": seed}
+    identity = identify("calibrate", plan.recipe("calibrate"), **origin)
+    start = time.monotonic()
+    networks = {width: network.to(device) for width, network in _cut(plan, weights, build, store).items()}
+    settings, views = plan.protocol.calibration, plan.data.dataset.views
+    settle_statistics(list(networks.values()), settings, views, store, seed, device)
+    seals = {}
+    for width, network in networks.items():
+        shape = widest if isinstance(plan.run, Pruned) else width  # a pruned network keeps its shape
+        architecture, about = (plan.backbone, shape, channels), {**identity, "width": width}
+        seals[width_label(width)] = save_network(plan.network(seed, width), network, *architecture, about)
+    facts = record(identity, device, time.monotonic() - start)
+    write_record(plan.calibration(seed), {**facts, "networks": seals})
+
+
+def _cut(plan: RunPlan, weights: dict[str, Tensor], build: Builder, store: Store) -> dict[float, nn.Module]:
+    """The narrow networks: of a slimmable one the leading channels, of a pruned one those that weigh most."""
+    if isinstance(plan.run, Pruned):
+        whole, settings = of_width(weights, 1.0), (plan.run.criterion, _example(plan, store))
+        return {width: pruned(whole, build, width, *settings) for width in plan.widths}
+    return {width: narrow(of_width(weights, width), build(width)) for width in plan.widths}
+
+
+def _example(plan: RunPlan, store: Store) -> Tensor:
+    """A test image as the networks see it, [1, C, H, W]."""
+    images, views = open_images(store.test, torch.device("cpu")), plan.data.dataset.views
+    return next(images.plain([torch.arange(1)], views.test, views.normalize))

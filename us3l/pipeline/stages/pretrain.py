@@ -1,0 +1,138 @@
+"""Pretraining: from a prepared data set to the weights of the widest network, interrupted or not."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from us3l.data.images import open_images
+from us3l.data.store import Store, open_store
+from us3l.models.backbones.custom import require_features
+from us3l.models.backbones.registry import backbone
+from us3l.models.meta import blueprint
+from us3l.models.official_checkpoint import Mapped, import_backbone
+from us3l.models.saved_network import of_backbone
+from us3l.params.backbone import is_own
+from us3l.params.runs import Official, Pretrained, Untrained
+from us3l.pipeline.plan.run import RunPlan
+from us3l.pipeline.provenance import fingerprint, identify, record, require_params, require_place
+from us3l.pipeline.run_directory import run_directory
+from us3l.training.micro_batches import Encoder
+from us3l.training.teacher import frozen_teacher
+from us3l.training.trainer import Training
+from us3l.training.width_sampling import to_try
+from us3l.utils import checkpoint
+from us3l.utils.distributed import World
+from us3l.utils.errors import UserError
+from us3l.utils.philox import Purpose
+from us3l.utils.records import read_record, write_record
+
+WIDTHS_TRIED = 16  # of a range, besides its ends: each is built without storage, in milliseconds
+
+
+def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: float) -> None:
+    """Train one run with one seed and write its checkpoint and its record (JSON).
+
+    Progress is kept in `runs`/<fingerprint>/, saved every `save_every` seconds, until the results are written.
+    Raises UserError for what the user can mend, Interrupted after SIGTERM or SIGINT.
+    """
+    store = open_store(plan.data.folder)
+    origin, teacher = {"data": store.sha256, "seed": seed}, None
+    if plan.source:
+        teacher, origin["teacher"] = _teacher(plan.source, seed, store, world.device)
+    identity = identify("pretrain", plan.recipe("pretrain"), **origin)
+    sides = _require_network(plan, store) if is_own(plan.backbone) else None
+
+    def write(weights: dict[str, Tensor], history: list[dict[str, Any]], seconds: float, **more: Any) -> None:
+        facts = record(identity, world.device, seconds, world.size)
+        seal = checkpoint.save(plan.checkpoint(seed), weights, identity)
+        write_record(plan.training(seed), {**facts, "checkpoint": seal, "epochs": history, **more})
+
+    if isinstance(plan.run, Untrained):
+        write(_initial_weights(plan.run, store, seed), [], 0.0)
+        return
+    if isinstance(plan.run, Official):
+        mapped = _imported(plan.run, store)
+        write(of_backbone(mapped.weights), [], 0.0, official=mapped.facts)
+        return
+    _require_a_batch(plan, store)
+    folder, record_there = runs / fingerprint(identity), _stamp(plan.training(seed))
+    with run_directory(folder) if world.leads else nullcontext():
+        if world.any(world.leads and _is_done_meanwhile(plan.training(seed), record_there, folder.name)):
+            return
+        state = folder / "state.safetensors"
+        views, label = plan.trained_views, f"{plan.study} {plan.name} seed {seed}"
+        normalize = plan.data.dataset.views.normalize
+        training = Training(plan.run, views, normalize, label, store, seed, world, state, save_every, teacher, sides)
+        training.run_to_the_end()
+        if world.leads:
+            write(training.learner.flat.parameters, training.history, training.seconds)
+
+
+def _teacher(source: RunPlan, seed: int, store: Store, device: torch.device) -> tuple[Encoder, str]:
+    """The frozen network of a run, and the seal of its checkpoint."""
+    path = source.checkpoint(seed)
+    tensors, about = checkpoint.load(path)
+    require_place(path, about, "pretrain", seed=seed)
+    require_params(path, about, source.recipe("pretrain"), "pretrain")
+    return frozen_teacher(source.run, path, tensors, store.channels, device), about["seal"]
+
+
+def _example(plan: RunPlan, store: Store) -> Tensor:
+    """A training image as the network sees it, [1, C, H, W]."""
+    images, normalize = open_images(store.train, torch.device("cpu")), plan.data.dataset.views.normalize
+    where = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0}
+    [[view]] = images.augmented([torch.arange(1)], plan.trained_views[:1], normalize, **where)
+    return view
+
+
+def _require_a_batch(plan: RunPlan, store: Store) -> None:
+    size, images = plan.run.batch.size, len(store.train.labels)
+    if size > images:
+        key = f"studies.{plan.study}.runs.{plan.name}.batch.size"
+        raise UserError(f"{key} is {size}, but {plan.data.name} has only {images} training images: take a smaller one")
+
+
+def _require_network(plan: RunPlan, store: Store) -> Sequence[int]:
+    """H and W of the images of a user's own network.
+
+    Raises UserError where it does not take them at a run's width, or cannot be built at one that is trained.
+    """
+    image = _example(plan, store)
+    for width in dict.fromkeys([plan.run.sampling.widest, *plan.widths]):
+        network = backbone(plan.backbone, width, image.shape[1])
+        require_features(f"{plan.backbone} at width {width}", network, image)
+    if isinstance(plan.run, Pretrained):
+        _require_every_width(plan, image.shape[1])
+    return image.shape[2:]
+
+
+def _require_every_width(plan: RunPlan, channels: int) -> None:
+    for width in to_try(plan.run.sampling, WIDTHS_TRIED):
+        try:
+            blueprint(lambda width=width: backbone(plan.backbone, width, channels))
+        except UserError as error:
+            key = f"studies.{plan.study}.runs.{plan.name}.sampling"
+            raise UserError(f"{error}; every width of {key}, {plan.run.sampling}, must work") from None
+
+
+def _stamp(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _is_done_meanwhile(record: Path, before: int | None, fingerprint: str) -> bool:
+    """Whether another training of the same recipe wrote its results while this one waited for the run directory."""
+    return _stamp(record) not in (None, before) and read_record(record)["fingerprint"] == fingerprint
+
+
+def _initial_weights(run: Untrained, store: Store, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    network = backbone(run.backbone, 1.0, store.channels)
+    return of_backbone(dict(network.named_parameters()))
+
+
+def _imported(run: Official, store: Store) -> Mapped:
+    return import_backbone(Path(run.checkpoint), run.sha256, run.backbone, store.channels)

@@ -1,0 +1,17 @@
+"""Learning rates as the official code has them: constant within an epoch, or of each step (MoCo v3)."""
+
+import math
+
+from us3l.params.optimizer import Optimizer
+
+
+def learning_rate(optimizer: Optimizer, epoch: float, epochs: int) -> float:
+    """The rate after so many epochs: linear warm-up from 0, then cosine (which ends above 0), or steps by 0.1."""
+    if epoch < optimizer.warmup_epochs:
+        return optimizer.lr * epoch / optimizer.warmup_epochs
+    if optimizer.schedule == "multistep":
+        return optimizer.lr * 0.1 ** sum(epoch >= milestone for milestone in optimizer.milestones)
+    if optimizer.schedule == "cosine":
+        progress = (epoch - optimizer.warmup_epochs) / (epochs - optimizer.warmup_epochs)
+        return optimizer.lr * (1 + math.cos(math.pi * progress)) / 2
+    return optimizer.lr

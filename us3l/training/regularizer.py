@@ -1,0 +1,100 @@
+"""Group regularization (paper, section 3.4; official losses/regularizers/) as per-element decay.
+
+The penalty is sum(coefficient * p ** 2) over the parameters, or sum(coefficient * |p|) for the L1 kinds, so that its
+gradient needs no autograd. The coefficients change once an epoch.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Size, Tensor, nn
+
+from us3l.params.optimizer import Regularizer
+from us3l.utils.errors import UserError
+
+
+def coefficients(
+    shapes: dict[str, Size],
+    regularizer: Regularizer,
+    epoch: int,
+    epochs: int,
+    full_width: bool,
+    batch_norms: Collection[str] = (),
+) -> dict[str, Tensor]:
+    """One coefficient tensor, of a shape that broadcasts to the parameter's, for each parameter name.
+
+    The group penalty leaves predictors out of a step at full width, as the official code does. The L1 kinds act on the
+    parameters named in `batch_norms` only, the official ones on all 1-D parameters, other layers' biases included.
+    Raises UserError where an L1 kind has none of the backbone's to act on.
+    """
+    if regularizer.is_l1 and not any(name.startswith("backbone.") for name in batch_norms):
+        raise UserError(f"regularizer.kind: {regularizer.kind} needs a backbone with BatchNorms; take group or l2")
+    plain, zero = torch.tensor(regularizer.strength), torch.tensor(0.0)
+    if regularizer.kind == "l2":
+        return dict.fromkeys(shapes, plain)
+    groups = _group_strengths(regularizer, epoch, epochs)
+    result = {}
+    for name, shape in shapes.items():
+        axis = _grouped_axis(regularizer, shape)
+        spared = name not in batch_norms if regularizer.is_l1 else full_width and "predictor" in name
+        if spared:
+            result[name] = zero
+        elif axis is None:
+            result[name] = plain
+        else:
+            result[name] = groups[_group_of_channel(shape[axis], regularizer.groups)].view(
+                -1, *[1] * (len(shape) - 1 - axis)
+            )
+    return result
+
+
+def add_gradient(gradients: Tensor, coefficients: Tensor, values: Tensor, regularizer: Regularizer) -> None:
+    """Add the penalty's gradient to `gradients`, in place: 2 * coefficient * p, or coefficient * sign(p) for L1."""
+    if regularizer.is_l1:
+        gradients.addcmul_(coefficients, values.sign())
+    else:
+        gradients.addcmul_(coefficients, values, value=2)
+
+
+def batch_norm_names(network: nn.Module) -> frozenset[str]:
+    """The names of the parameters of all BatchNorms in `network`."""
+    return frozenset(
+        f"{path}.{name}" if path else name
+        for path, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for name, _ in module.named_parameters()
+    )
+
+
+def _grouped_axis(regularizer: Regularizer, shape: Size) -> int | None:
+    """The axis along which a parameter falls into groups: output channels, or for ViTs a matrix's input features."""
+    if regularizer.by == "input-feature":
+        return 1 if len(shape) == 2 else None
+    return 0 if len(shape) in (1, 4) else None
+
+
+def _group_strengths(regularizer: Regularizer, epoch: int, epochs: int) -> Tensor:
+    """The strength of each group of channels [groups], from the first channels to the last.
+
+    During the warm-up the L1 kinds have none, and they do not ramp up after it.
+    """
+    index = torch.arange(regularizer.groups)
+    warm = epoch < regularizer.warmup_epochs
+    if regularizer.kind == "group-l1-batchnorm":
+        return regularizer.strength * regularizer.alpha * index * (not warm)
+    if regularizer.kind == "l1-batchnorm":
+        return torch.full(index.shape, regularizer.strength * (not warm))
+    if warm:
+        return torch.full(index.shape, regularizer.strength)
+    alpha, ramp_end = regularizer.alpha, epochs // 2
+    if epoch < ramp_end:
+        alpha *= (epoch - regularizer.warmup_epochs) / (ramp_end - regularizer.warmup_epochs)
+    relative = alpha**index if regularizer.decay == "exponential" else 1 - alpha * index
+    return regularizer.strength * relative
+
+
+def _group_of_channel(channels: int, groups: int) -> Tensor:
+    """The group of each channel [channels]: equal groups, the last of which takes the remainder."""
+    if channels < groups:
+        return torch.full((channels,), groups - 1)
+    return (torch.arange(channels) // (channels // groups)).clamp(max=groups - 1)

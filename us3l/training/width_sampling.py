@@ -1,0 +1,47 @@
+"""Which widths a training step sees."""
+
+import torch
+
+from us3l.params.sampling import FixedWidths, Sampling
+from us3l.utils.philox import Purpose, uniform
+
+
+def narrowest(sampling: Sampling, epoch: int, epochs: int) -> float:
+    """The narrowest width of an epoch.
+
+    Dynamic sampling (strategy A of the official code) trains the widest network alone for a quarter of the epochs, then
+    goes down to two thirds, one third and the whole of the range. The official code leaves the range when 4 does not
+    divide the epochs; here the last quarter lasts until the end.
+    """
+    low, high = sampling.range
+    if sampling.schedule == "constant":
+        return low
+    quarter = min(epoch // max(1, epochs // 4), 3)
+    return low + (3 - quarter) * (high - low) / 3 if quarter else high
+
+
+def to_try(sampling: Sampling | FixedWidths, between: int) -> list[float]:
+    """Widths to try for all that training may see: those that are fixed, or a range's ends and some between them.
+
+    The inner ones are of odd fractions, as drawn ones are.
+    """
+    if isinstance(sampling, FixedWidths):
+        return sampling.widths
+    low, high = sampling.range
+    inner = [round(low + (high - low) * part / (between + 1), 4) for part in range(1, between + 1)]
+    return list(dict.fromkeys([low, *inner, high]))
+
+
+def sample(sampling: Sampling | FixedWidths, epoch: int, epochs: int, seed: int, step: int) -> list[float]:
+    """The widths of one step, widest first, the same in every process.
+
+    The sandwich rule (US-Nets, arXiv 1903.05134) takes the widest, the narrowest and uniform ones between them.
+    """
+    if isinstance(sampling, FixedWidths):
+        return sorted(sampling.widths, reverse=True)
+    low, high = narrowest(sampling, epoch, epochs), sampling.range[1]
+    if low == high:
+        return [high]
+    ends = [high, low] if sampling.rule == "sandwich" else []
+    drawn = uniform(seed, Purpose.WIDTHS, epoch, torch.tensor([step]), count=sampling.samples - len(ends))
+    return sorted([*ends, *(low + (high - low) * drawn[0]).tolist()], reverse=True)

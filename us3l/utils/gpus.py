@@ -1,0 +1,100 @@
+"""The GPUs of this machine, told without PyTorch, and leases on them: no two jobs compute on the same one.
+
+Snakemake counts GPUs but pins none. A lease is a kernel lock on one file for each device, held by the process that
+takes it and by each child that joins it: a device is free again once the last of them has died, however it died.
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from us3l.utils.errors import UserError
+
+PAUSE = 0.05  # seconds between two tries
+
+
+def visible_gpus() -> list[str]:
+    """The devices that a scheduler or the user chose (CUDA_VISIBLE_DEVICES), else all that the driver shows."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+
+
+def lock_folder() -> Path:
+    """Where this machine keeps a user's locks; a Slurm job has its own, since it counts its own devices from 0."""
+    return Path(tempfile.gettempdir(), f"us3l-gpus-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'host')}")
+
+
+@contextmanager
+def lease(count: int, devices: list[str], folder: Path) -> Iterator[list[str]]:
+    """Wait until `count` of the devices are free, and hold them: all or none, so that no two jobs wait for each other.
+
+    The environment tells them to CUDA and to children, which join the lease instead of taking another.
+    Raises UserError where there are too few devices, or where a child's parent died and its devices went elsewhere.
+    """
+    if count == 0:
+        yield []
+        return
+    if count > len(devices):
+        raise UserError(f"{count} GPUs asked for and {len(devices)} there: ask for at most {len(devices)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    before = dict(os.environ)
+    with ExitStack() as locks:
+        if holder := os.environ.get("US3L_LEASE"):
+            _join(locks, devices, folder, holder)
+            yield devices
+            return
+        holder, taken = uuid.uuid4().hex, None
+        while taken is None:
+            taken = _take(locks, count, devices, folder, holder)
+        os.environ.update(US3L_LEASE=holder, CUDA_VISIBLE_DEVICES=",".join(taken))
+        try:
+            yield taken
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _take(locks: ExitStack, count: int, devices: list[str], folder: Path, holder: str) -> list[str] | None:
+    """Lock `count` devices that are free; None, after a pause, where there are fewer. One process at a time looks."""
+    with (folder / "looking").open("w") as looking, ExitStack() as found:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        free = {}
+        for device in devices:
+            file = found.enter_context((folder / device).open("a+"))
+            if len(free) < count and _try_lock(file, fcntl.LOCK_EX):
+                free[device] = file
+        if len(free) == count:
+            for file in free.values():
+                file.truncate(0)
+                file.write(holder)
+                file.flush()
+                fcntl.flock(file, fcntl.LOCK_SH)  # children can join, and nobody can take
+            locks.push(found.pop_all())
+            return list(free)
+    time.sleep(PAUSE)
+    return None
+
+
+def _join(locks: ExitStack, devices: list[str], folder: Path, holder: str) -> None:
+    for device in devices:
+        file = locks.enter_context((folder / device).open())
+        if not _try_lock(file, fcntl.LOCK_SH) or file.read() != holder:
+            raise UserError(
+                f"GPU {device} went to another job when the process that started this one died: start it again"
+            )
+
+
+def _try_lock(file: TextIO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,124 @@
+"""The code that a stage depends on: every module of this package that it imports, directly or not.
+
+Likewise the code of a user's own network: every module of the project's folder, and of this package.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from importlib.util import resolve_name
+from pathlib import Path
+from typing import Any
+
+from us3l.utils.errors import UserError
+
+_PACKAGE = Path(__file__).parent.parent
+_WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def code_of(*modules: str, project: Path | None = None, ignored: str = "") -> dict[str, str]:
+    """For each module of a closure, 12 hexadecimal digits of the SHA-256 of what the source says.
+
+    That is its syntax tree without comments, docstrings and layout.
+    """
+    return {
+        name: _read(_file(name, project))[1] for name in sorted(closure(*modules, project=project, ignored=ignored))
+    }
+
+
+def code_of_network(builder: str) -> dict[str, str]:
+    """`code_of` the module of a `module:function` in the current directory. Raises UserError where it is not there."""
+    source_file(builder)
+    return code_of(builder.partition(":")[0], project=Path.cwd())
+
+
+def files_of_network(builder: str) -> list[Path]:
+    """The project's files that `code_of_network` tells of, relative to the current directory."""
+    files = [_file(name, Path.cwd()) for name in closure(builder.partition(":")[0], project=Path.cwd())]
+    return sorted(path.relative_to(Path.cwd()) for path in files if not path.is_relative_to(_PACKAGE))
+
+
+def source_file(builder: str) -> Path:
+    """The file of a `module:function` in the current directory. Raises UserError where it is not there."""
+    module = builder.partition(":")[0]
+    if (file := _file(module, Path.cwd())) is None:
+        what = f"there is no module {module}, since {Path.cwd()} has no file {module.replace('.', '/')}.py"
+        raise UserError(f"backbone {builder}: {what}; write it, or correct the name")
+    return file
+
+
+@cache
+def closure(*modules: str, project: Path | None = None, ignored: str = "") -> frozenset[str]:
+    """Name the modules, every module that they import, inside functions too, and the packages of all.
+
+    Modules are those of us3l, and those in the folder `project` where one is given. What they import from the package
+    `ignored` is left out.
+    """
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and (path := _file(name, project)) is not None:
+            found.add(name)
+            names = [_package(name), *_imports(name, path)]
+            waiting += [each for each in names if not ignored or not f"{each}.".startswith(f"{ignored}.")]
+    return frozenset(found)
+
+
+def _file(module: str, project: Path | None) -> Path | None:
+    first, *rest = module.split(".")
+    folder = _PACKAGE if first == "us3l" else project and first and project / first
+    if not folder:
+        return None
+    place = folder.joinpath(*rest)
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+def _package(module: str) -> str:
+    return module.rpartition(".")[0]
+
+
+def _imports(module: str, path: Path) -> list[str]:
+    names = []
+    package = module if path.name == "__init__.py" else _package(module)
+    for node in _read(path)[0]:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        else:
+            source = _absolute("." * node.level + (node.module or ""), package, path)
+            names += [source, *(f"{source}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _absolute(name: str, package: str, path: Path) -> str:
+    try:
+        return resolve_name(name, package)
+    except ImportError:
+        raise UserError(f"{path}: cannot import {name} from outside its package: name the module in full") from None
+
+
+@cache
+def _read(path: Path) -> tuple[list[ast.Import | ast.ImportFrom], str]:
+    """The import statements of a source file, and the hash of what it says. Raises UserError where it is not Python."""
+    try:
+        tree = ast.parse(path.read_text(), path.name)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: not readable as Python: {error}") from None
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return imports, hashlib.sha256(_meaning(tree).encode()).hexdigest()[:12]
+
+
+def _meaning(tree: ast.Module) -> str:
+    """What a source says without docstrings, comments and layout, the same in every version of Python."""
+    for node in ast.walk(tree):
+        if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return repr(_plain(tree))
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as tuples. Fields that are empty are left out: newer Pythons have more of them."""
+    if isinstance(node, ast.AST):
+        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return type(node).__name__, fields
+    return [_plain(each) for each in node] if isinstance(node, list) else node
