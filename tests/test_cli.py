@@ -151,14 +151,14 @@ def write_about(path: Path, **changes: Any) -> None:
 def test_a_checkpoint_of_another_seed_is_refused_also_as_a_teacher(project: Project, refusal: Refusal) -> None:
     import torch
 
-    from us3l.training.teacher import frozen_teacher
+    from us3l.pipeline.stages.pretrain import load_teacher
 
     write_about(CHECKPOINT, seed=1)
     said = f"{CHECKPOINT}: holds seed 1, and by its name seed 0: pretrain again"
     assert refusal(*STAGES["calibrate"]) == said
     source = Plan(Params.model_validate(params(epochs=1))).run("tiny", "us3l")
     with pytest.raises(UserError) as refused:
-        frozen_teacher(source, 0, 1, torch.device("cpu"))
+        load_teacher(source, 0, 1, torch.device("cpu"))
     assert str(refused.value) == said
 
 

@@ -36,6 +36,11 @@ def plan(**calibration: Any) -> RunPlan:
     return Plan(Params.model_validate(content)).run("tiny", "us3l")
 
 
+def settle(networks: list[nn.Module], **calibration: Any) -> None:
+    planned = plan(**calibration)
+    settle_statistics(networks, planned.protocol.calibration, planned.data.dataset.views, store(), 0, CPU)
+
+
 def store(count: int = 20) -> Store:
     """Noise; the first pixel of image i is i."""
     images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), np.uint8)
@@ -60,7 +65,7 @@ class Listener(nn.Module):
 def seen_in_calibration(**settings: Any) -> tuple[Listener, list[list[int]]]:
     """A calibrated listener, and the numbers of the images in each batch that it saw."""
     listener = Listener()
-    settle_statistics([listener], plan(**settings), store(), 0, CPU)
+    settle([listener], **settings)
     first_pixels = [(x[:, 0, 0, 0] * STD + MEAN) * 255 for x in listener.seen]
     return listener, [pixels.round().int().tolist() for pixels in first_pixels]
 
@@ -88,7 +93,7 @@ def test_running_statistics_are_exponential_averages_over_the_batches(momentum: 
 @pytest.mark.parametrize("width", [1.0, 0.37])
 def test_a_width_gets_the_statistics_of_an_ordinary_network_in_training_mode(width: float) -> None:
     ours, listener, ordinary = network(width), Listener(), network(width).train()
-    settle_statistics([ours, listener], plan(), store(), 0, CPU)
+    settle([ours, listener])
     for x in listener.seen:
         ordinary(x)
     for name, expected in ordinary.state_dict().items():
@@ -97,8 +102,8 @@ def test_a_width_gets_the_statistics_of_an_ordinary_network_in_training_mode(wid
 
 def test_widths_that_are_calibrated_together_do_not_disturb_one_another() -> None:
     together, alone = [network(width) for width in (1.0, 0.5, 0.25)], network(0.5)
-    settle_statistics(together, plan(), store(), 0, CPU)
-    settle_statistics([alone], plan(), store(), 0, CPU)
+    settle(together)
+    settle([alone])
     for name, expected in alone.state_dict().items():
         assert torch.equal(together[1].state_dict()[name], expected), name
 

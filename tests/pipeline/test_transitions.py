@@ -197,20 +197,20 @@ def test_an_edit_of_code_runs_the_stages_that_import_it_and_a_comment_none(check
     checkout.run(*SNAKEMAKE)
     (checkout.folder / "us3l" / "notes.txt").write_text("Not code.")
     assert checkout.clean()
-    checkout.append("linear.py", "\n\n# A comment.\n")
+    checkout.append("evaluation/linear.py", "\n\n# A comment.\n")
     assert checkout.dirty() == {"plan"}
     assert checkout.pending() == {"plan": 1}
     assert checkout.ran(*SNAKEMAKE) == []
     assert checkout.clean()
-    checkout.append("calibrate.py", "\n\n# Another.\n")
+    checkout.append("pipeline/stages/calibrate.py", "\n\n# Another.\n")
     assert checkout.ran(*REPRO) == []
     assert checkout.clean()
 
-    checkout.append("linear.py", "SCALE = 50\n")
+    checkout.append("evaluation/linear.py", "SCALE = 50\n")
     assert checkout.pending() == {"plan": 1, "linear": 2, "table": 1}
     assert checkout.ran(*REPRO) == ["linear us-simsiam", "linear us3l"]
     assert checkout.clean()
-    checkout.append("linear.py", "SCALE = 25\n")
+    checkout.append("evaluation/linear.py", "SCALE = 25\n")
     assert checkout.ran(*SNAKEMAKE) == ["linear us-simsiam", "linear us3l"]
     assert checkout.clean()
 

@@ -42,7 +42,7 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
     store = open_store(plan.data.folder)
     origin, teacher = {"data": store.sha256, "seed": seed}, None
     if plan.source:
-        teacher, origin["teacher"] = _teacher(plan.source, seed, store, world.device)
+        teacher, origin["teacher"] = load_teacher(plan.source, seed, store.channels, world.device)
     identity = identify("pretrain", plan.recipe("pretrain"), **origin)
     sides = _require_network(plan, store) if is_own(plan.backbone) else None
 
@@ -72,13 +72,16 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
             write(training.learner.flat.parameters, training.history, training.seconds)
 
 
-def _teacher(source: RunPlan, seed: int, store: Store, device: torch.device) -> tuple[Encoder, str]:
-    """The frozen network of a run, and the seal of its checkpoint."""
+def load_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.device) -> tuple[Encoder, str]:
+    """Load the frozen network of a run, and the seal of its checkpoint.
+
+    Raises UserError where the checkpoint is missing, or not of this run.
+    """
     path = source.checkpoint(seed)
     tensors, about = checkpoint.load(path)
     require_place(path, about, "pretrain", seed=seed)
     require_params(path, about, source.recipe("pretrain"), "pretrain")
-    return frozen_teacher(source.run, path, tensors, store.channels, device), about["seal"]
+    return frozen_teacher(source.run, path, tensors, in_channels, device), about["seal"]
 
 
 def _example(plan: RunPlan, store: Store) -> Tensor:
