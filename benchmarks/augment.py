@@ -10,7 +10,7 @@ from benchmarks.setting import SIDE, Setting
 from benchmarks.straightforward.views import loader, random_view
 from us3l.data.images import open_images
 from us3l.data.store import Split
-from us3l.utils.philox import Purpose
+from us3l.utils.philox import Purpose, RandomKey
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -43,11 +43,11 @@ def cases(setting: Setting) -> Iterator[Case]:
 def _ours(setting: Setting, split: Split) -> Side:
     images = open_images(split, setting.device)
     batches = torch.arange(setting.images, device=setting.device).split(setting.batch)
-    where = {"seed": setting.seed, "purpose": Purpose.AUGMENT, "epoch": 0}
+    key = RandomKey(setting.seed, Purpose.AUGMENT, 0)
     views = setting.views
 
     def turn() -> None:
-        for _ in images.augmented(batches, views.pretrain, views.normalize, **where):
+        for _ in images.augmented(batches, views.pretrain, views.normalize, key):
             pass
 
     return Side(turn, setting.images)

@@ -17,7 +17,7 @@ from us3l.data.resident import Resident
 from us3l.params import dataset as params
 from us3l.params.dataset import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize
 from us3l.utils.errors import UserError
-from us3l.utils.philox import Purpose, uniform
+from us3l.utils.philox import Purpose, RandomKey, uniform
 
 MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 AS_IT_IS = Normalize(mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0])
@@ -53,7 +53,7 @@ def floats(n: int, **shape: int) -> Tensor:
 
 
 def numbers(n: int, count: int, epoch: int = 0) -> Tensor:
-    return uniform(7, Purpose.AUGMENT, epoch, torch.arange(n), count=count)
+    return uniform(RandomKey(7, Purpose.AUGMENT, epoch), torch.arange(n), count=count)
 
 
 def each(x: Tensor, function: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
@@ -65,10 +65,12 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
 
 
-def view(images: Tensor, recipe: Augmentation, **where: int | Tensor) -> Tensor:
-    here = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0, "samples": torch.arange(len(images)), "view": 0}
+def view(
+    images: Tensor, recipe: Augmentation, samples: Tensor | None = None, view: int = 0, **key: int | Purpose
+) -> Tensor:
     normalize = Normalize(mean=[0.0] * images.shape[3], std=[1.0] * images.shape[3])
-    return augment(images, recipe, normalize, **here | where)
+    samples = torch.arange(len(images)) if samples is None else samples
+    return augment(images, recipe, normalize, RandomKey(0, Purpose.AUGMENT, 0)._replace(**key), samples, view)
 
 
 # --- operations -----------------------------------------------------------------------------------------------------
@@ -311,9 +313,9 @@ def test_sigmas_are_uniform() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_view_is_torchvisions_operations_in_the_documented_order(recipe: Augmentation, channels: int) -> None:
     images, size = photos(60, 40, 33, channels), recipe.resized_crop.size
-    samples = torch.arange(100, 160)
+    samples, key = torch.arange(100, 160), RandomKey(3, Purpose.AUGMENT, 4)
     counts = {name: operation.numbers for name, operation in OPERATIONS.items() if getattr(recipe, name)}
-    drawn = uniform(3, Purpose.AUGMENT, 4, samples, 1, sum(counts.values())).split(list(counts.values()), 1)
+    drawn = uniform(key, samples, 1, sum(counts.values())).split(list(counts.values()), 1)
     u = dict(zip(counts, drawn, strict=True))
     box = draw.box(u["resized_crop"], recipe.resized_crop, 40, 33)
     jitter = draw.jitter(u["color_jitter"], recipe.color_jitter)
@@ -333,8 +335,7 @@ def test_a_view_is_torchvisions_operations_in_the_documented_order(recipe: Augme
         x = tv.horizontal_flip(x) if u["flip"][i] < 0.5 else x
         x = tv.solarize(x, 0.5) if recipe.solarize and u["solarize"][i] < 0.2 else x
         theirs.append(tv.normalize(x, normalize.mean, normalize.std))
-    where = {"seed": 3, "purpose": Purpose.AUGMENT, "epoch": 4, "samples": samples, "view": 1}
-    difference = (augment(images, recipe, normalize, **where) - torch.stack(theirs)).abs()
+    difference = (augment(images, recipe, normalize, key, samples, view=1) - torch.stack(theirs)).abs()
     assert (difference > 1e-4).sum() <= 3  # rounding may put a pixel on the other side of solarize's threshold
     assert difference.quantile(0.999) < 2e-5
 
@@ -360,9 +361,9 @@ def test_a_batch_as_a_whole_as_on_a_gpu_gives_the_same_views(
 
 def test_views_that_are_made_together_are_those_made_one_by_one() -> None:
     images, samples = photos(100), torch.arange(99, 9, -1)
-    where = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0}
+    key = RandomKey(0, Purpose.AUGMENT, 0)
     recipes = [CIFAR, CIFAR, EVERYTHING, CIFAR]
-    [seen] = Resident(images).augmented([samples], recipes, AS_IT_IS, **where)
+    [seen] = Resident(images).augmented([samples], recipes, AS_IT_IS, key)
     for number, (ours, recipe) in enumerate(zip(seen, recipes, strict=True)):
         assert torch.equal(ours, view(images[samples], recipe, samples=samples, view=number))
 
@@ -383,8 +384,8 @@ def test_seed_purpose_epoch_sample_and_view_change_what_happens() -> None:
 
 def test_without_operations_an_image_is_only_normalized() -> None:
     images = photos(3, 8, 8, 1)
-    where = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0, "samples": torch.arange(3)}
-    ours = augment(images, Augmentation(), Normalize(mean=[0.3], std=[0.4]), **where)
+    key, normalize = RandomKey(0, Purpose.AUGMENT, 0), Normalize(mean=[0.3], std=[0.4])
+    ours = augment(images, Augmentation(), normalize, key, torch.arange(3))
     assert ours.dtype == torch.float32
     assert ours.is_contiguous()
     close(ours, (images.permute(0, 3, 1, 2) / 255 - 0.3) / 0.4)

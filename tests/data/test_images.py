@@ -30,13 +30,13 @@ from us3l.params.dataset import Affine, Augmentation, Blur, ColorJitter, Normali
 from us3l.params.runs import Batch
 from us3l.utils.distributed import World
 from us3l.utils.errors import UserError
-from us3l.utils.philox import Purpose, uniform
+from us3l.utils.philox import Purpose, RandomKey, uniform
 from us3l.utils.records import read_record
 
 CPU = torch.device("cpu")
 MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 AS_IT_IS = Normalize(mean=[0.0] * 3, std=[1.0] * 3)
-WHERE = {"seed": 3, "purpose": Purpose.AUGMENT, "epoch": 2}
+KEY = RandomKey(3, Purpose.AUGMENT, 2)
 CROP = Augmentation(resized_crop=ResizedCrop(size=24, scale=(0.2, 1.0)))
 MUCH = Augmentation(
     resized_crop=ResizedCrop(size=24, scale=(0.2, 1.0), interpolation="bicubic"),
@@ -74,7 +74,7 @@ def pixels(photos: Files, index: int) -> Tensor:
 
 def all_views(images: Decoded | Resident, recipes: list[Augmentation], size: int = 8) -> list[Tensor]:
     """Each recipe's views of all images."""
-    batches = images.augmented(torch.arange(len(images)).split(size), recipes, AS_IT_IS, **WHERE)
+    batches = images.augmented(torch.arange(len(images)).split(size), recipes, AS_IT_IS, KEY)
     return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 
@@ -93,7 +93,7 @@ def test_random_crops_are_torchvisions_of_boxes_drawn_for_each_images_own_size(
     views = all_views(Decoded(photos, CPU), [Augmentation(resized_crop=crop)] * 2)
     for view, seen in enumerate(views):
         for index, ours in enumerate(seen):
-            image, u = pixels(photos, index), uniform(3, Purpose.AUGMENT, 2, torch.tensor([index]), view, 22)
+            image, u = pixels(photos, index), uniform(KEY, torch.tensor([index]), view, 22)
             box = [int(edge) for edge in draw.box(u, crop, *image.shape[1:])]
             close(ours, tv.resized_crop(image, *box, [24, 24], MODES[interpolation], antialias=True).clamp(0, 1))
 
@@ -135,7 +135,7 @@ def test_neither_threads_nor_batches_nor_neighbours_change_what_is_seen(
     for ours, theirs in zip(all_views(Decoded(photos, CPU), [MUCH, CROP], size), expected, strict=True):
         assert torch.equal(ours, theirs)
     order = torch.tensor([4, 19, 4, 0])
-    [some] = Decoded(photos, CPU).augmented([order], [MUCH, CROP], AS_IT_IS, **WHERE)
+    [some] = Decoded(photos, CPU).augmented([order], [MUCH, CROP], AS_IT_IS, KEY)
     assert torch.equal(some[0], expected[0][order])
 
 
@@ -191,7 +191,7 @@ def test_as_many_images_are_decoded_at_a_time_as_there_are_threads(
 
     monkeypatch.setattr(Files, "read", waiting)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    next(Decoded(photos, CPU).augmented([torch.arange(6)], [CROP], AS_IT_IS, **WHERE))
+    next(Decoded(photos, CPU).augmented([torch.arange(6)], [CROP], AS_IT_IS, KEY))
 
 
 def test_the_next_batch_and_no_other_is_decoded_while_one_is_used(
@@ -205,7 +205,7 @@ def test_the_next_batch_and_no_other_is_decoded_while_one_is_used(
             alive.add(self)
 
     monkeypatch.setattr(decoded, "_Batch", Noted)
-    batches = Decoded(photos, CPU).augmented(torch.arange(20).split(4), [CROP], AS_IT_IS, **WHERE)
+    batches = Decoded(photos, CPU).augmented(torch.arange(20).split(4), [CROP], AS_IT_IS, KEY)
     for number, _ in enumerate(batches, 1):
         expected = min(4 * (number + 1), 20)
         until(lambda expected=expected: len(reads) == expected)
@@ -215,9 +215,7 @@ def test_the_next_batch_and_no_other_is_decoded_while_one_is_used(
 
 
 def test_what_nobody_waits_for_is_not_decoded(photos: Files, reads: list[int]) -> None:
-    batches = Decoded(photos, CPU).augmented(
-        [torch.tensor([0]), torch.arange(20).repeat(50)], [CROP], AS_IT_IS, **WHERE
-    )
+    batches = Decoded(photos, CPU).augmented([torch.tensor([0]), torch.arange(20).repeat(50)], [CROP], AS_IT_IS, KEY)
     next(batches)
     batches.close()
     done = len(reads)

@@ -27,7 +27,7 @@ from us3l.params.protocol import FeaturesLinear, Finetune
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.stages import evaluate
 from us3l.utils.errors import UserError
-from us3l.utils.philox import Purpose, permutation
+from us3l.utils.philox import Purpose, RandomKey, permutation
 from us3l.utils.records import read_record
 
 OPTIMIZER = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
@@ -57,7 +57,7 @@ def test_weights_are_those_of_torchs_sgd() -> None:
     ours = train_on_kept([features], labels, 3, features_linear(3, **STEPS), seed)
     for epoch in range(3):
         theirs.param_groups[0]["lr"] = 0.05 if epoch == 0 else 0.005
-        for batch in permutation(seed, Purpose.LINEAR_ORDER, epoch, 90, CPU).split(16):
+        for batch in permutation(RandomKey(seed, Purpose.LINEAR_ORDER, epoch), 90, CPU).split(16):
             theirs.zero_grad()
             F.cross_entropy(layer(features[batch]), labels[batch]).backward()
             theirs.step()
@@ -146,7 +146,7 @@ def test_the_network_sees_the_linear_view_of_every_image_anew_in_every_epoch() -
     tuned.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]) if module.training else None)
     answers([tuned], images, finetune(2))
     for epoch, each in enumerate(torch.cat(seen).split(60)):
-        order = permutation(0, Purpose.LINEAR_ORDER, epoch, 60, CPU)
+        order = permutation(RandomKey(0, Purpose.LINEAR_ORDER, epoch), 60, CPU)
         (expected,) = images.augmented(epoch, [order])
         assert torch.equal(each, expected)
 

@@ -25,7 +25,7 @@ from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunPlan
 from us3l.training.optimizers import trusted
 from us3l.utils.errors import UserError
-from us3l.utils.philox import Purpose, permutation
+from us3l.utils.philox import Purpose, RandomKey, permutation
 
 # --- calibration ----------------------------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ def test_the_classifier_is_trained_by_sgd_on_the_cross_entropy() -> None:
     velocity = torch.zeros_like(weight)
     (ours,) = weights(train([pixels_network()], evaluated(images, labels, seed), protocol()))
     for epoch, lr in enumerate((0.5, 0.05)):
-        order = permutation(seed, Purpose.LINEAR_ORDER, epoch, 60, CPU).tolist()
+        order = permutation(RandomKey(seed, Purpose.LINEAR_ORDER, epoch), 60, CPU).tolist()
         for start in range(0, 60, 16):
             batch = order[start : start + 16]
             error = (features[batch] @ weight.T).softmax(1) - torch.eye(3)[labels[batch]]
@@ -239,7 +239,8 @@ def test_augmented_images_are_seen_anew_in_every_epoch() -> None:
     train([listener], images, protocol())
     first, second = torch.cat(seen[2:]).split(60)  # those before tell how many features there are
     of_image_0 = [
-        each[permutation(0, Purpose.LINEAR_ORDER, epoch, 60, CPU) == 0] for epoch, each in enumerate((first, second))
+        each[permutation(RandomKey(0, Purpose.LINEAR_ORDER, epoch), 60, CPU) == 0]
+        for epoch, each in enumerate((first, second))
     ]
     assert not torch.equal(*of_image_0)
 

@@ -18,7 +18,7 @@ from us3l.data.stream import Shard
 from us3l.params.dataset import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize
 from us3l.params.runs import Pretrained
 from us3l.training.step import Learner
-from us3l.utils.philox import Purpose, permutation, uniform
+from us3l.utils.philox import Purpose, RandomKey, permutation, uniform
 
 GPU = torch.device("cuda")
 CPU = torch.device("cpu")
@@ -37,9 +37,12 @@ EVERYTHING = Augmentation(
 @on_gpu
 def test_random_numbers_are_the_same_bits() -> None:
     samples = torch.arange(1000)
-    ours = uniform(3, Purpose.AUGMENT, 1, samples.to(GPU), 1, 9)
-    assert torch.equal(ours.cpu(), uniform(3, Purpose.AUGMENT, 1, samples, 1, 9))
-    assert torch.equal(permutation(0, Purpose.ORDER, 2, 999, GPU).cpu(), permutation(0, Purpose.ORDER, 2, 999, CPU))
+    ours = uniform(RandomKey(3, Purpose.AUGMENT, 1), samples.to(GPU), 1, 9)
+    assert torch.equal(ours.cpu(), uniform(RandomKey(3, Purpose.AUGMENT, 1), samples, 1, 9))
+    assert torch.equal(
+        permutation(RandomKey(0, Purpose.ORDER, 2), 999, GPU).cpu(),
+        permutation(RandomKey(0, Purpose.ORDER, 2), 999, CPU),
+    )
 
 
 @on_gpu
@@ -47,8 +50,8 @@ def test_views_are_the_cpus_within_rounding() -> None:
     images = torch.randint(0, 256, (64, 32, 32, 3), generator=torch.manual_seed(0)).byte()
 
     def view(device: torch.device) -> Tensor:
-        where = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0, "samples": torch.arange(64, device=device)}
-        return augment(images.to(device), EVERYTHING, Normalize(mean=[0.5] * 3, std=[0.25] * 3), **where).cpu()
+        key, samples = RandomKey(0, Purpose.AUGMENT, 0), torch.arange(64, device=device)
+        return augment(images.to(device), EVERYTHING, Normalize(mean=[0.5] * 3, std=[0.25] * 3), key, samples).cpu()
 
     difference = (view(GPU) - view(CPU)).abs()
     assert difference.quantile(0.999) < 1e-4  # rounding may put a pixel on the other side of solarize's threshold
@@ -60,12 +63,12 @@ def test_images_in_files_are_seen_as_on_the_cpu(tmp_path: Path) -> None:
     for index, path in enumerate(paths):
         write(path, index, 30 + index, 50 - index)
     recipe, normalize = EVERYTHING.model_copy(update={"solarize": None}), Normalize(mean=[0.5] * 3, std=[0.25] * 3)
-    where = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0}
+    key = RandomKey(0, Purpose.AUGMENT, 0)
 
     def views(device: torch.device) -> Tensor:
         images, batches = Decoded(files(tmp_path, paths), device), torch.arange(16, device=device).split(5)
         return torch.cat(
-            [each.cpu() for seen in images.augmented(batches, [recipe] * 2, normalize, **where) for each in seen]
+            [each.cpu() for seen in images.augmented(batches, [recipe] * 2, normalize, key) for each in seen]
         )
 
     torch.testing.assert_close(views(GPU), views(CPU), rtol=0, atol=1e-4)

@@ -21,7 +21,7 @@ from us3l.data.augment.views import determine, draw_numbers, finish, in_chunks, 
 from us3l.data.files import Files
 from us3l.params.dataset import Augmentation, Normalize, ResizedCrop, TestView
 from us3l.utils.errors import UserError
-from us3l.utils.philox import Purpose
+from us3l.utils.philox import RandomKey
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -52,16 +52,12 @@ class Decoded:
         batches: Sequence[Tensor],
         recipes: Sequence[Augmentation],
         normalize: Normalize,
-        *,
-        seed: int,
-        purpose: Purpose,
-        epoch: int,
+        key: RandomKey,
     ) -> Iterator[list[Tensor]]:
         """Raises UserError, too, when images of different sizes are to be seen without a resized crop."""
 
         def numbers(samples: Tensor) -> list[dict[str, Tensor]]:
-            where = {"seed": seed, "purpose": purpose, "epoch": epoch, "samples": samples}
-            return [draw_numbers(recipe, **where, view=view) for view, recipe in enumerate(recipes)]
+            return [draw_numbers(recipe, key, samples, view) for view, recipe in enumerate(recipes)]
 
         def cuts(samples: Tensor) -> list[list[Cut]]:
             drawn = zip(recipes, numbers(samples), strict=True)

@@ -10,7 +10,7 @@ from us3l.data.files import Files
 from us3l.data.resident import Resident, resident
 from us3l.data.store import Split
 from us3l.params.dataset import Augmentation, Normalize, TestView
-from us3l.utils.philox import Purpose
+from us3l.utils.philox import RandomKey
 
 
 class Images(Protocol):
@@ -23,10 +23,7 @@ class Images(Protocol):
         batches: Sequence[Tensor],
         recipes: Sequence[Augmentation],
         normalize: Normalize,
-        *,
-        seed: int,
-        purpose: Purpose,
-        epoch: int,
+        key: RandomKey,
     ) -> Iterator[list[Tensor]]:
         """For each batch, a random view [B, C, h, w] float32 by each recipe, as `us3l.data.augment.augment` has it.
 

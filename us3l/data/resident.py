@@ -9,7 +9,7 @@ from torch import Tensor
 
 from us3l.data.augment.views import augment, plain_view
 from us3l.params.dataset import Augmentation, Normalize, TestView
-from us3l.utils.philox import Purpose
+from us3l.utils.philox import RandomKey
 
 
 def resident(array: np.ndarray, device: torch.device) -> Tensor:
@@ -32,18 +32,14 @@ class Resident:
         batches: Sequence[Tensor],
         recipes: Sequence[Augmentation],
         normalize: Normalize,
-        *,
-        seed: int,
-        purpose: Purpose,
-        epoch: int,
+        key: RandomKey,
     ) -> Iterator[list[Tensor]]:
         """Views of equal recipes are made together, which takes less time."""
-        where = {"seed": seed, "purpose": purpose, "epoch": epoch}
 
         def views(samples: Tensor, recipe: Augmentation, numbers: range) -> Iterable[Tensor]:
             view = torch.tensor(numbers).to(samples.device, non_blocking=True).repeat_interleave(len(samples))
             some = samples.repeat(len(numbers))
-            return augment(self._at(some), recipe, normalize, **where, samples=some, view=view).chunk(len(numbers))
+            return augment(self._at(some), recipe, normalize, key, some, view).chunk(len(numbers))
 
         runs = _runs(recipes)
         for samples in batches:

@@ -12,7 +12,7 @@ from us3l.data.store import Split
 from us3l.params.dataset import Augmentation, Normalize
 from us3l.params.runs import Batch
 from us3l.utils.distributed import World
-from us3l.utils.philox import Purpose, permutation, uniform
+from us3l.utils.philox import Purpose, RandomKey, permutation, uniform
 
 
 class Shard(NamedTuple):
@@ -69,13 +69,13 @@ class Stream:
 
     def _batches(self, epoch: int) -> Tensor:
         """The images of each step of an epoch [steps, batch]."""
-        order = permutation(self.seed, Purpose.ORDER, epoch, len(self.images), self.world.device)
+        order = permutation(RandomKey(self.seed, Purpose.ORDER, epoch), len(self.images), self.world.device)
         return order[: self.steps * self.batch.size].view(self.steps, self.batch.size)
 
     def _shuffle(self, epoch: int, step: int) -> Tensor:
         """Which image of the batch lies where, for the teacher [batch]."""
         address = step * self.batch.size + torch.arange(self.batch.size, device=self.world.device)
-        return uniform(self.seed, Purpose.SHUFFLE, epoch, address).flatten().argsort(stable=True)
+        return uniform(RandomKey(self.seed, Purpose.SHUFFLE, epoch), address).flatten().argsort(stable=True)
 
     @property
     def _mine(self) -> range:
@@ -85,8 +85,8 @@ class Stream:
         """For each of the batches, the views of each of this process's shards [batch.size / batch.shards, C, H, W]."""
         size, mine = self.batch.size // self.batch.shards, self._mine
         samples = [batch[mine.start * size : mine.stop * size] for batch in batches]
-        where = {"seed": self.seed, "purpose": Purpose.AUGMENT, "epoch": epoch}
-        for views in self.images.augmented(samples, self.recipes, self.normalize, **where):
+        key = RandomKey(self.seed, Purpose.AUGMENT, epoch)
+        for views in self.images.augmented(samples, self.recipes, self.normalize, key):
             shards = [view.to(memory_format=torch.channels_last).chunk(len(mine)) for view in views]
             yield list(zip(*shards, strict=True))
 

@@ -8,7 +8,7 @@ from us3l.data.images import open_images
 from us3l.data.store import Store
 from us3l.params.calibration import Calibration
 from us3l.params.dataset import Views
-from us3l.utils.philox import Purpose, permutation
+from us3l.utils.philox import Purpose, RandomKey, permutation
 
 
 @torch.no_grad()
@@ -25,9 +25,9 @@ def settle_statistics(
         network.train().to(memory_format=torch.channels_last)
     images = open_images(store.train, device)
     for epoch in range(settings.passes):
-        order = permutation(seed, Purpose.CALIBRATE, epoch, len(images), device)
-        where = {"seed": seed, "purpose": Purpose.CALIBRATE, "epoch": epoch}
-        shown = images.augmented(batches(order, settings.batch_size), [views.linear], views.normalize, **where)
+        key = RandomKey(seed, Purpose.CALIBRATE, epoch)
+        order = permutation(key, len(images), device)
+        shown = images.augmented(batches(order, settings.batch_size), [views.linear], views.normalize, key)
         for (x,) in shown:
             x = x.contiguous(memory_format=torch.channels_last)
             for network in networks:

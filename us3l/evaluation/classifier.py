@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from us3l.params.protocol import ClassifierOptimizer, FeaturesLinear, Linear, Trained
 from us3l.training.lr_schedule import learning_rate
 from us3l.training.optimizers import sgd_step, trusted
-from us3l.utils.philox import Purpose, permutation
+from us3l.utils.philox import Purpose, RandomKey, permutation
 
 Batch = TypeVar("Batch")  # images [B, C, H, W], or the features [B, F] that each network makes of them
 
@@ -29,7 +29,7 @@ def fit(
     """
     for epoch in range(protocol.epochs):
         lr = learning_rate(protocol.optimizer, epoch, protocol.epochs)
-        order = permutation(seed, Purpose.LINEAR_ORDER, epoch, len(labels), labels.device)
+        order = permutation(RandomKey(seed, Purpose.LINEAR_ORDER, epoch), len(labels), labels.device)
         batches = order.split(protocol.batch_size)
         for samples, batch in zip(batches, see(epoch, batches), strict=True):
             learn(batch, labels[samples], lr)

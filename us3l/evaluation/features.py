@@ -11,7 +11,7 @@ from us3l.data.store import Store
 from us3l.models.backbones.custom import require_features
 from us3l.params.dataset import Views
 from us3l.utils.errors import UserError
-from us3l.utils.philox import Purpose
+from us3l.utils.philox import Purpose, RandomKey
 
 CHUNK = 1024  # images that are decoded at once and, on a GPU, in a forward pass without gradients
 CACHE = 2**15  # pixels of the images whose activations a CPU's cache holds, in a network that is as wide as they come
@@ -33,8 +33,8 @@ class Seen:
 
     def augmented(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """For each batch the linear view of training images, whose numbers it holds [B], as they look in this epoch."""
-        where = {"seed": self.seed, "purpose": Purpose.LINEAR_AUGMENT, "epoch": epoch}
-        return (x for (x,) in self._train.augmented(batches, [self.views.linear], self.views.normalize, **where))
+        key = RandomKey(self.seed, Purpose.LINEAR_AUGMENT, epoch)
+        return (x for (x,) in self._train.augmented(batches, [self.views.linear], self.views.normalize, key))
 
     def training(self) -> Iterator[Tensor]:
         """All training images in the test view, in chunks."""

@@ -3,7 +3,7 @@
 import torch
 
 from us3l.params.sampling import FixedWidths, Sampling
-from us3l.utils.philox import Purpose, uniform
+from us3l.utils.philox import Purpose, RandomKey, uniform
 
 
 def narrowest(sampling: Sampling, epoch: int, epochs: int) -> float:
@@ -43,5 +43,6 @@ def sample(sampling: Sampling | FixedWidths, epoch: int, epochs: int, seed: int,
     if low == high:
         return [high]
     ends = [high, low] if sampling.rule == "sandwich" else []
-    drawn = uniform(seed, Purpose.WIDTHS, epoch, torch.tensor([step]), count=sampling.samples - len(ends))
+    key = RandomKey(seed, Purpose.WIDTHS, epoch)
+    drawn = uniform(key, torch.tensor([step]), count=sampling.samples - len(ends))
     return sorted([*ends, *(low + (high - low) * drawn[0]).tolist()], reverse=True)

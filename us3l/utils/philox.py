@@ -7,6 +7,7 @@ arithmetic, so that every device computes the same bits.
 """
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,21 +29,29 @@ class Purpose(IntEnum):
     SHUFFLE = 7
 
 
-def uniform(seed: int, purpose: Purpose, epoch: int, address: Tensor, part: int | Tensor = 0, count: int = 1) -> Tensor:
-    """Numbers [B, count] float64 in [0, 1), 53 random bits each, on the device of address: [B] int64 in [0, 2**32).
+class RandomKey(NamedTuple):
+    """Address of random numbers, but for the item; epoch: in [0, 2**32); seeds equal modulo 2**64 are the same."""
 
-    epoch is in [0, 2**32), part (such as the view) in [0, 2**16 - 1); seeds that are equal modulo 2**64 are the same.
+    seed: int
+    purpose: Purpose
+    epoch: int
+
+
+def uniform(key: RandomKey, address: Tensor, part: int | Tensor = 0, count: int = 1) -> Tensor:
+    """Draw numbers [B, count] float64 in [0, 1), 53 random bits each, on the device of `address`.
+
+    address: [B] int64 in [0, 2**32), such as the image; part: in [0, 2**16 - 1), such as the view, or [B] int64.
     """
     block = torch.arange((count + 1) // 2, device=address.device)
     part = part[:, None] if isinstance(part, Tensor) else part
-    counter = (block, address[:, None], epoch, purpose << 16 | part)
-    a, b, c, d = philox(counter, (seed & WORD, seed >> 32 & WORD))
+    counter = (block, address[:, None], key.epoch, key.purpose << 16 | part)
+    a, b, c, d = philox(counter, (key.seed & WORD, key.seed >> 32 & WORD))
     return torch.stack([_fraction(a, b), _fraction(c, d)], dim=2).flatten(1)[:, :count]
 
 
-def permutation(seed: int, purpose: Purpose, epoch: int, n: int, device: torch.device) -> Tensor:
-    """0 ... n - 1 in random order, [n] int64."""
-    return uniform(seed, purpose, epoch, torch.arange(n, device=device), ORDER_PART).flatten().argsort(stable=True)
+def permutation(key: RandomKey, n: int, device: torch.device) -> Tensor:
+    """Return 0 ... n - 1 in random order, [n] int64."""
+    return uniform(key, torch.arange(n, device=device), ORDER_PART).flatten().argsort(stable=True)
 
 
 def philox(

@@ -16,7 +16,7 @@ from us3l.data.augment import color, draw, resample
 from us3l.data.augment.draw import Box, Motion
 from us3l.params.dataset import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize, TestView
 from us3l.utils.errors import UserError
-from us3l.utils.philox import Purpose, uniform
+from us3l.utils.philox import RandomKey, uniform
 
 CACHE = 2**18  # pixel values that a CPU's cache holds with their temporaries
 
@@ -27,31 +27,26 @@ def augment(
     images: Tensor,
     recipe: Augmentation,
     normalize: Normalize,
-    *,
-    seed: int,
-    purpose: Purpose,
-    epoch: int,
+    key: RandomKey,
     samples: Tensor,
     view: int | Tensor = 0,
 ) -> Tensor:
     """A random view of images: [B, H, W, C] uint8, normalized, [B, C, h, w] float32.
 
-    What happens to an image depends on the recipe, seed, purpose, epoch, its view (one for all, or [B] int64) and its
-    number in samples: [B] int64, and not on the images beside it. Raises UserError when the blur is too wide for them.
+    What happens to an image depends on the recipe, the key, its view (one for all, or [B] int64) and its number in
+    samples: [B] int64, and not on the images beside it. Raises UserError when the blur is too wide for them.
     """
-    numbers = draw_numbers(recipe, seed=seed, purpose=purpose, epoch=epoch, samples=samples, view=view)
+    numbers = draw_numbers(recipe, key, samples, view)
     parameters = determine(recipe, numbers, *images.shape[1:3])
     planes = images.permute(0, 3, 1, 2)
     return in_chunks(planes, parameters, lambda some, drawn: finish(as_float(some), recipe, normalize, drawn))
 
 
 @torch.inference_mode()
-def draw_numbers(
-    recipe: Augmentation, *, seed: int, purpose: Purpose, epoch: int, samples: Tensor, view: int | Tensor
-) -> dict[str, Tensor]:
+def draw_numbers(recipe: Augmentation, key: RandomKey, samples: Tensor, view: int | Tensor) -> dict[str, Tensor]:
     """For each operation of a recipe, in order, the random numbers [B, numbers] that determine it."""
     counts = {name: operation.numbers for name, operation in OPERATIONS.items() if getattr(recipe, name)}
-    numbers = uniform(seed, purpose, epoch, samples, view, sum(counts.values()))
+    numbers = uniform(key, samples, view, sum(counts.values()))
     return dict(zip(counts, numbers.split(list(counts.values()), dim=1), strict=True))
 
 

@@ -27,7 +27,7 @@ from us3l.training.width_sampling import to_try
 from us3l.utils import checkpoint
 from us3l.utils.distributed import World
 from us3l.utils.errors import UserError
-from us3l.utils.philox import Purpose
+from us3l.utils.philox import Purpose, RandomKey
 from us3l.utils.records import read_record, write_record
 
 WIDTHS_TRIED = 16  # of a range, besides its ends: each is built without storage, in milliseconds
@@ -87,8 +87,8 @@ def load_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.dev
 def _example(plan: RunPlan, store: Store) -> Tensor:
     """A training image as the network sees it, [1, C, H, W]."""
     images, normalize = open_images(store.train, torch.device("cpu")), plan.data.dataset.views.normalize
-    where = {"seed": 0, "purpose": Purpose.AUGMENT, "epoch": 0}
-    [[view]] = images.augmented([torch.arange(1)], plan.trained_views[:1], normalize, **where)
+    key = RandomKey(0, Purpose.AUGMENT, 0)
+    [[view]] = images.augmented([torch.arange(1)], plan.trained_views[:1], normalize, key)
     return view
 
 
