@@ -10,7 +10,8 @@ from us3l.data.store import FILES
 from us3l.utils.errors import UserError
 from us3l.utils.gpus import visible_gpus
 from us3l.pipeline.plan.jobs import jobs
-from us3l.pipeline.dvc import PLAN_FILE, hand_over
+from us3l.pipeline.dvc import hand_over
+from us3l.pipeline.dvc_file import PLAN_FILE
 from us3l.pipeline.plan.table import TABLE_FORMATS
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.code import code

@@ -192,6 +192,15 @@ def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], par
 
 
 @app.command()
+def dvc(params: ParamsFile = PARAMS) -> None:
+    """Write dvc.yaml: the stages of the studies that the params file builds."""
+    from us3l.pipeline.dvc_file import DVC_FILE, write_dvc_file
+
+    changed = write_dvc_file(_plan(params))
+    print(f"{DVC_FILE}: {'written' if changed else 'has all stages already'}")
+
+
+@app.command()
 def commit(params: ParamsFile = PARAMS) -> None:
     """Record results in DVC: what Snakemake calls at its end, with the files it made on standard input."""
     from us3l.pipeline.dvc import commit

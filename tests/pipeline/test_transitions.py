@@ -117,6 +117,7 @@ def checkout(tmp_path: Path) -> Checkout:
     made.run("git", "init", "--quiet")
     made.run("git", "config", "user.name", "Tester")
     made.run("git", "config", "user.email", "tester@example.org")
+    made.run("us3l", "dvc")
     made.run("dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
     return made
 
@@ -299,15 +300,28 @@ def test_a_study_that_dvc_yaml_lacks_is_named_and_the_others_are_recorded(checko
     checkout.edit(lambda params: params["studies"].update(extra=params["studies"]["digits"]))
     checkout.edit(lambda params: params.update(build=["digits", "extra"]))
     output = checkout.run(*SNAKEMAKE)
-    assert "us3l: dvc.yaml has no extra-pretrain@us-simsiam, extra-pretrain@us3l" in output
+    assert "us3l: dvc.yaml lacks extra-pretrain@us-simsiam, extra-pretrain@us3l" in output
     assert checkout.clean()
+    remedy = "to record them run `us3l dvc` with the study under build, then `us3l commit`"
+    assert f"dvc.lock lacks 7 stages; {remedy}\n" in checkout.run("us3l", "verify", "extra/main")
+    checkout.run("us3l", "dvc")
+    checkout.run("us3l", "commit")
+    assert checkout.run("us3l", "verify", "extra/main").count("holds") == 3
+    assert checkout.ran(*REPRO) == []
+    assert checkout.clean()
+
+    checkout.edit(lambda params: params.update(build=["digits"]))
+    assert "dvc.yaml has, beside the studies to build, extra-pretrain@us-simsiam, " in checkout.run("us3l", "plan")
+    checkout.run("us3l", "dvc")
+    assert "dvc.yaml" not in checkout.run("us3l", "plan")
 
 
 def test_runs_that_take_weights_are_made_after_the_others_and_again_with_them(checkout: Checkout) -> None:
-    """A study of its own, with every kind of protocol, in an own part of dvc.yaml."""
-    with (checkout.folder / "dvc.yaml").open("a") as file:
-        file.write(TAKING_STAGES)
+    """A study of its own, with every kind of protocol."""
     checkout.edit(add_takers)
+    assert "dvc.yaml lacks taking-pretrain_with_teacher@pupil, " in checkout.run("us3l", "plan")
+    checkout.run("us3l", "dvc")
+    assert "dvc.yaml" not in checkout.run("us3l", "plan")
     trained = [f"{job} us-simsiam" for job in ("calibrate", "linear", "pretrain")] + OF_US3L
     of_pupil = [f"{job} pupil" for job in ("calibrate", "features-linear", "pretrain")]
     of_takers = ["calibrate cut", "features-linear cut", "finetune tuned", "knn cut-near", "knn near", *of_pupil]
@@ -350,76 +364,6 @@ def add_takers(params: Any) -> None:
     }
     params["build"].append("taking")
     params["studies"]["taking"] = digits | {"protocol": "kept", "runs": runs, "tables": tables}
-
-
-TAKING_STAGES = """
-  taking-pretrain:
-    foreach: [pupil]
-    do:
-      cmd: us3l make taking-pretrain@${item}
-      deps: [data/digits, results/digits/checkpoints/us3l]
-      params:
-        - results/plan.json: ["taking-pretrain@${item}"]
-      outs:
-        - results/taking/checkpoints/${item}: {persist: true}
-        - results/taking/pretrain/${item}: {cache: false, persist: true}
-
-  taking-calibrate:
-    foreach: {pupil: results/taking/checkpoints/pupil, cut: results/digits/checkpoints/us3l}
-    do:
-      cmd: us3l make taking-calibrate@${key}
-      deps: [data/digits, "${item}"]
-      params:
-        - results/plan.json: ["taking-calibrate@${key}"]
-      outs:
-        - results/taking/networks/${key}: {persist: true}
-        - results/taking/calibrate/${key}: {cache: false, persist: true}
-
-  taking-features_linear:
-    foreach: [pupil, cut]
-    do:
-      cmd: us3l make taking-features_linear@${item}
-      deps: [data/digits, "results/taking/networks/${item}"]
-      params:
-        - results/plan.json: ["taking-features_linear@${item}"]
-      outs:
-        - results/taking/features-linear/${item}: {cache: false, persist: true}
-
-  taking-knn:
-    foreach: {near: results/digits/networks/us3l, cut-near: results/taking/networks/cut}
-    do:
-      cmd: us3l make taking-knn@${key}
-      deps: [data/digits, "${item}"]
-      params:
-        - results/plan.json: ["taking-knn@${key}"]
-      outs:
-        - results/taking/knn/${key}: {cache: false, persist: true}
-
-  taking-finetune:
-    foreach: [tuned]
-    do:
-      cmd: us3l make taking-finetune@${item}
-      deps: [data/digits, results/digits/networks/us3l]
-      params:
-        - results/plan.json: ["taking-finetune@${item}"]
-      outs:
-        - results/taking/finetune/${item}: {cache: false, persist: true}
-
-  taking-table:
-    foreach:
-      near: [results/taking/knn, results/taking/calibrate/cut]
-      kept: [results/taking/features-linear, results/taking/calibrate, results/taking/pretrain]
-    do:
-      cmd: us3l make taking-table@${key}
-      deps: [results/digits/pretrain/us3l, results/digits/calibrate/us3l, "${item[0]}", "${item[1]}"]
-      params:
-        - results/plan.json: ["taking-table@${key}"]
-      outs:
-        - results/taking/tables/${key}.md: {cache: false, persist: true}
-        - results/taking/tables/${key}.csv: {cache: false, persist: true}
-        - results/taking/tables/${key}.tex: {cache: false, persist: true}
-        - results/taking/tables/${key}.json: {cache: false, persist: true}
-"""
 
 
 def test_what_no_table_shows_is_verified_too(checkout: Checkout) -> None:

@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,9 +16,12 @@ from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 from project import ROOT, RUN, Project, keep_studies, params
 
+from us3l.params.params import Params
 from us3l.params.reading import load
+from us3l.pipeline.dvc_file import DVC_FILE, missing_stages, superfluous_stages, write_dvc_file
 from us3l.pipeline.plan.jobs import Job, jobs
 from us3l.pipeline.plan.plan import Plan
+from us3l.utils.errors import UserError
 
 SNAKEMAKE = ("snakemake", "--cores", "2", "--quiet")
 PLAN = Plan(load(ROOT / "params.yaml"))
@@ -133,10 +138,27 @@ def test_snakemake_makes_the_files_of_the_plan_by_the_rules_of_its_jobs() -> Non
 
 
 def test_dvc_has_the_jobs_of_the_plan() -> None:
-    """By DVC's own reading of dvc.yaml: the same stages, over the same files, each with its entry of the plan."""
-    stages = {stage.addressing: stage for stage in Repo(str(ROOT)).index.stages}
+    """By DVC's own reading of the project's dvc.yaml."""
+    require_same_stages(ROOT, PLAN)
+
+
+@pytest.mark.parametrize("study", load(ROOT / "params.yaml").studies)
+def test_dvc_has_the_jobs_of_any_study_once_us3l_dvc_wrote_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Repo.init(str(tmp_path), no_scm=True)
+    plan = Plan(load(ROOT / "params.yaml").model_copy(update={"build": [study]}))
+    assert write_dvc_file(plan) and not write_dvc_file(plan)
+    assert missing_stages(plan) == superfluous_stages(plan) == []
+    require_same_stages(tmp_path, plan)
+
+
+def require_same_stages(folder: Path, plan: Plan) -> None:
+    """The same stages, over the same files, each with its entry of the plan."""
+    stages = {stage.addressing: stage for stage in Repo(str(folder)).index.stages}
     members: dict[str, list[Job]] = {}
-    for job in jobs(PLAN, PLAN.build):
+    for job in jobs(plan, plan.build):
         members.setdefault(job.dvc_stage, []).append(job)
     assert stages.keys() == {"plan", *members}
     for name, mine in members.items():
@@ -151,8 +173,44 @@ def test_dvc_has_the_jobs_of_the_plan() -> None:
         assert all(out.persist for out in stage.outs)
 
 
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A small plan, in a folder without a dvc.yaml."""
+    monkeypatch.chdir(tmp_path)
+    return Plan(Params.model_validate(params()))
+
+
+def test_stages_and_keys_of_the_user_stay_in_dvc_yaml(alone: Plan) -> None:
+    theirs = {"stages": {"mine": {"cmd": "echo mine"}, "gone-linear": {"foreach": ["a"], "do": {"cmd": "us3l make x"}}}}
+    DVC_FILE.write_text(yaml.safe_dump(theirs | {"plots": [{"curve.csv": {"x": "step"}}]}))
+    assert superfluous_stages(alone) == ["gone-linear@a"]
+    write_dvc_file(alone)
+    content = yaml.safe_load(DVC_FILE.read_text())
+    assert content["plots"] == [{"curve.csv": {"x": "step"}}]
+    assert content["stages"]["mine"] == {"cmd": "echo mine"}
+    assert "gone-linear" not in content["stages"] and superfluous_stages(alone) == missing_stages(alone) == []
+
+
+@pytest.mark.parametrize(
+    "change", [lambda stage: stage["do"].update(deps=[]), lambda stage: stage.update(foreach=["other"]), dict.clear]
+)
+def test_a_stage_that_was_changed_by_hand_is_missing(alone: Plan, change: Callable[[Any], None]) -> None:
+    write_dvc_file(alone)
+    content = yaml.safe_load(DVC_FILE.read_text())
+    change(content["stages"]["tiny-calibrate"])
+    DVC_FILE.write_text(yaml.safe_dump(content))
+    assert missing_stages(alone) == ["tiny-calibrate@us3l"]
+
+
+@pytest.mark.parametrize("text", ["stages: [", "- plan", "stages: {a: {cmd: x}}\nstages"])
+def test_a_dvc_yaml_that_is_none_is_named(alone: Plan, text: str) -> None:
+    DVC_FILE.write_text(text)
+    with pytest.raises(UserError, match=r"^dvc.yaml: not [^\n]*; mend or delete it$"):
+        write_dvc_file(alone)
+
+
 def test_dvc_repro_makes_the_table_and_agrees_with_snakemake(tmp_path: Path) -> None:
-    """The project's own dvc.yaml and params.yaml, cut down to one short run and one that is not trained."""
+    """The project's own params.yaml, cut down to one short run and one that is not trained."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     keep_studies(content, "digits")
     digits = content["studies"]["digits"]
@@ -162,7 +220,8 @@ def test_dvc_repro_makes_the_table_and_agrees_with_snakemake(tmp_path: Path) -> 
     digits["seeds"] = [0]
     project = Project(tmp_path, content)
     project.must("dvc", "init", "--no-scm", "--quiet")
-    project.with_workflow("dvc.yaml", ".dvcignore", "us3l")
+    project.with_workflow(".dvcignore", "us3l")
+    project.must("us3l", "dvc")
     output = project.must("dvc", "repro")
     assert "Running stage 'digits-table@main'" in output
     assert "us3l" in (tmp_path / "results/digits/tables/main.md").read_text()

@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 import yaml
 
 from us3l.pipeline.code import code
+from us3l.pipeline.dvc_file import DVC_FILE, PLAN_FILE, dvc_stages, missing_stages
 from us3l.pipeline.integrity import damage, wrong_texts
 from us3l.pipeline.lineage import work
-from us3l.pipeline.plan.jobs import Job, jobs
+from us3l.pipeline.plan.jobs import Job
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.table import TablePlan
 from us3l.pipeline.provenance import fingerprint
@@ -26,12 +27,10 @@ from us3l.pipeline.tables.cells import read_rows
 from us3l.utils.atomic import replacing
 from us3l.utils.errors import UserError
 
-PLAN_FILE = Path("results", "plan.json")
-
 
 def write_plan(plan: Plan) -> None:
     """Write params, seeds and code hash of each stage of dvc.yaml; a file that says the same stays untouched."""
-    text = json.dumps(_entries(_stages(plan)), indent=2) + "\n"
+    text = json.dumps(_entries(dvc_stages(plan)), indent=2) + "\n"
     if not PLAN_FILE.is_file() or PLAN_FILE.read_text() != text:
         with replacing(PLAN_FILE) as temporary:
             temporary.write_text(text)
@@ -57,7 +56,7 @@ def make(plan: Plan, dvc_stage: str) -> NoReturn:
     if dvc_stage == "plan":
         PLAN_FILE.unlink(missing_ok=True)
         _snakemake(["plan"], [PLAN_FILE])
-    members = _stages(plan)
+    members = dvc_stages(plan)
     if dvc_stage not in members:
         names = ", ".join(["plan", *members])
         raise UserError(f"the studies that params.yaml builds have no stage {dvc_stage!r}; they have: {names}")
@@ -87,7 +86,7 @@ def hand_over(made: Iterable[str]) -> None:
 
 
 def _has_dvc() -> bool:
-    return Path(".dvc").is_dir() and Path("dvc.yaml").is_file()
+    return Path(".dvc").is_dir() and DVC_FILE.is_file()
 
 
 def commit(plan: Plan, made: Iterable[str]) -> None:
@@ -98,7 +97,7 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
     if not _has_dvc():
         raise UserError("no .dvc and dvc.yaml here; run the command at the top of a project that DVC tracks")
     write_plan(plan)
-    members, locked, groups = _stages(plan), locked_entries(), _read_yaml("dvc.yaml")
+    members, locked, missing = dvc_stages(plan), locked_entries(), missing_stages(plan)
     entries = _entries(members)
     to_do, new = work([job for mine in members.values() for job in mine]), {Path(path) for path in made}
     changed = [
@@ -107,53 +106,27 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
         if locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in mine)
     ]
     current = [name for name in changed if not any(job in to_do or damage(job) for job in members[name])]
-    listed = [name for name in current if _is_listed(name, groups)]
-    if len(listed) < len(current):
-        missing = ", ".join(name for name in current if name not in listed)
-        print(f"us3l: dvc.yaml has no {missing}; its first lines say how to add a study", file=sys.stderr)
-    command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", "plan", *_targets(listed, plan, groups)]
+    if unlisted := [name for name in current if name in missing]:
+        print(f"us3l: dvc.yaml lacks {', '.join(unlisted)}; `us3l dvc` writes them into it", file=sys.stderr)
+    targets = _targets([name for name in current if name not in missing], members)
+    command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", "plan", *targets]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         said = "".join(done.stdout.splitlines()[-1:])
         raise UserError(f"DVC has not recorded what was made; mend this and run `us3l commit`: {said}")
 
 
-def _targets(stages: list[str], plan: Plan, groups: dict[str, Any]) -> list[str]:
-    """The stages, or a whole group of dvc.yaml at once: for each target DVC reads dvc.yaml and params.yaml again."""
-    sizes = Counter(f"${{studies.{study}.runs}}" for study, _ in plan.runs)
-    sizes += Counter(f"${{studies.{study}.tables}}" for study, _ in plan.tables)
-    members: dict[str, list[str]] = {}
+def _targets(stages: list[str], members: dict[str, list[Job]]) -> list[str]:
+    """Name the stages, or a whole group of dvc.yaml at once: for each target DVC reads dvc.yaml again."""
+    sizes = Counter(name.partition("@")[0] for name in members)
+    groups: dict[str, list[str]] = {}
     for name in stages:
-        members.setdefault(name.partition("@")[0], []).append(name)
-    targets = []
-    for group, mine in members.items():
-        items = groups[group]["foreach"]
-        size = sizes[items] if isinstance(items, str) else len(items)
-        targets += [group] if len(mine) == size else mine
-    return targets
-
-
-def _stages(plan: Plan) -> dict[str, list[Job]]:
-    """The jobs of the studies to build, by stage of dvc.yaml."""
-    stages: dict[str, list[Job]] = {}
-    for job in jobs(plan, plan.build):
-        stages.setdefault(job.dvc_stage, []).append(job)
-    return stages
+        groups.setdefault(name.partition("@")[0], []).append(name)
+    return [each for group, mine in groups.items() for each in ([group] if len(mine) == sizes[group] else mine)]
 
 
 def locked_entries() -> dict[str, Any]:
     """For each stage that DVC knows, its entry of the plan at that time."""
-    stages = _read_yaml("dvc.lock") if Path("dvc.lock").is_file() else {}
+    lock = Path("dvc.lock")
+    stages = yaml.load(lock.read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"] if lock.is_file() else {}
     return {name: stage.get("params", {}).get(str(PLAN_FILE), {}).get(name) for name, stage in stages.items()}
-
-
-def _read_yaml(name: str) -> dict[str, Any]:
-    """The stages of one of DVC's files."""
-    return yaml.load(Path(name).read_text(), yaml.CSafeLoader)["stages"]
-
-
-def _is_listed(name: str, groups: dict[str, Any]) -> bool:
-    """Whether dvc.yaml has a stage, by its groups: the stage of a mapping's key, or of an item of a list."""
-    group, _, item = name.partition("@")
-    stage = groups.get(group)
-    return stage is not None and (not isinstance(stage["foreach"], list) or item in stage["foreach"])

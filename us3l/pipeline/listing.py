@@ -4,8 +4,10 @@ from rich.console import Console
 from rich.table import Table
 
 from us3l.params.runs import Official, Pretrained, Pruned, Reused, Untrained
+from us3l.params.schema import LISTED
 from us3l.pipeline.code import STAGES_OF_RUNS
 from us3l.pipeline.costs import FREE, Benchmarks, Cost
+from us3l.pipeline.dvc_file import DVC_FILE, missing_stages, superfluous_stages
 from us3l.pipeline.lineage import Changes, work
 from us3l.pipeline.plan.jobs import Job, jobs
 from us3l.pipeline.plan.plan import Plan
@@ -30,6 +32,8 @@ def show(plan: Plan, study: str | None) -> None:
         if not isinstance(job.of, RunPlan):
             console.print(f"{job.command}: {'to do' if job in to_do else 'up to date'}")
     console.print(f"{len(to_do)} of {len(everything)} jobs to do")
+    for sentence in _about_dvc(plan):
+        console.print(sentence)
 
 
 def show_costs(plan: Plan, study: str | None) -> None:
@@ -53,6 +57,18 @@ def show_costs(plan: Plan, study: str | None) -> None:
     total = " hours, ".join(_hours(sum(known.values(), FREE)))
     more = f"; runs that no record tells of: {len(unknown)}" if unknown else ""
     console.print(f"{len(to_do)} of {len(everything)} jobs to do: {total} GPU-hours{more}")
+
+
+def _about_dvc(plan: Plan) -> list[str]:
+    """What dvc.yaml lacks of the studies to build, or has besides them; nothing where the project has no DVC."""
+    if not DVC_FILE.is_file():
+        return []
+    lists = {"lacks": missing_stages(plan), "has, beside the studies to build,": superfluous_stages(plan)}
+    return [f"{DVC_FILE} {what} {_some(names)}: `us3l dvc` writes it" for what, names in lists.items() if names]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def studies(plan: Plan, study: str | None) -> list[str]:

@@ -73,9 +73,12 @@ class Job:
     def dvc_stage(self) -> str:
         """The stage of dvc.yaml: `prepare@digits`, `digits-pretrain@us3l`; it has all of a run's seeds.
 
-        `digits-features_linear@us3l` is no stage of a study digits-features.
+        `digits-features_linear@us3l` is no stage of a study digits-features. A training with a teacher depends on more
+        than others, so that it is of another group: `digits-pretrain_with_teacher@student`.
         """
-        return "@".join(["-".join([*self.names[:-1], self.stage.replace("-", "_")]), self.names[-1]])
+        taught = self.stage == "pretrain" and isinstance(self.of, RunPlan) and self.of.source
+        stage = "pretrain_with_teacher" if taught else self.stage.replace("-", "_")
+        return "@".join(["-".join([*self.names[:-1], stage]), self.names[-1]])
 
 
 def jobs(plan: Plan, studies: list[str]) -> list[Job]:

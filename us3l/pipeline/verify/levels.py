@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from us3l.pipeline.dvc import locked_entries
+from us3l.pipeline.dvc_file import listed_stages
 from us3l.pipeline.integrity import damage, wrong_texts
 from us3l.pipeline.lineage import Change, changes
 from us3l.pipeline.plan.jobs import Job
@@ -94,7 +95,9 @@ def files_as_recorded(selection: Selection) -> Iterator[Verdict]:
     if locked:
         yield Verdict(f"stages against dvc.lock ({len(locked)})", "bitwise", _wrong_for_dvc(locked))
     if locked < mine:
-        print(f"level 1  not checked: dvc.lock lacks {len(mine - locked)} stages; `us3l commit` records them")
+        before = "`us3l dvc` with the study under build, then " if mine - locked - listed_stages() else ""
+        lacks = f"dvc.lock lacks {len(mine - locked)} stages; to record them run {before}`us3l commit`"
+        print(f"level 1  not checked: {lacks}")
 
 
 def _wrong_in_job(job: Job) -> list[str]:

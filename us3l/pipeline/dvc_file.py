@@ -1,0 +1,186 @@
+"""dvc.yaml: the stages of the studies that params.yaml builds, written from the plan.
+
+A stage has all seeds of a run. Stages of one kind form a group: `foreach` names each run, and where they do not follow
+from its name, the folders that it depends on.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from us3l.pipeline.plan.jobs import Job, jobs
+from us3l.pipeline.plan.plan import Plan
+from us3l.utils.atomic import replacing
+from us3l.utils.errors import UserError
+
+DVC_FILE = Path("dvc.yaml")
+PLAN_FILE = Path("results", "plan.json")
+COMMAND = "us3l make"
+HEADER = """\
+# Written by `us3l dvc` from params.yaml: the jobs of the Snakefile for the studies under build, a run's seeds together.
+# Snakemake does the work: `us3l make STAGE` asks it for the files of one stage. What a stage depends on besides its
+# input files stands in results/plan.json.
+# Every output persists: DVC does not delete it before a stage, so Snakemake keeps what is up to date.
+"""
+
+
+def write_dvc_file(plan: Plan) -> bool:
+    """Write dvc.yaml, and return whether it changed; stages and keys that are not of this project stay in it.
+
+    Raises UserError where the present file is not readable.
+    """
+    present = read_dvc_file() if DVC_FILE.is_file() else {}
+    others = {name: stage for name, stage in present.pop("stages", {}).items() if not _is_of_plan(stage)}
+    stages = "\n".join(map(_indented, (expected_groups(plan) | others).items()))
+    text = f"{HEADER}stages:\n{stages}" + (f"\n{_dump(present)}" if present else "")
+    if DVC_FILE.is_file() and DVC_FILE.read_text(encoding="utf-8") == text:
+        return False
+    with replacing(DVC_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return True
+
+
+def read_dvc_file() -> dict[str, Any]:
+    """Read dvc.yaml. Raises UserError where it is not a YAML mapping."""
+    try:
+        content = yaml.load(DVC_FILE.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{DVC_FILE}: not readable: {' '.join(str(error).split())}; mend or delete it") from None
+    stages = content.get("stages", {}) if isinstance(content, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise UserError(f"{DVC_FILE}: not a mapping with stages by their names; mend or delete it")
+    return content
+
+
+def listed_stages() -> set[str]:
+    """Name the stages of dvc.yaml; none where the file is missing."""
+    return set(_resolved(read_dvc_file().get("stages", {}))) if DVC_FILE.is_file() else set()
+
+
+def missing_stages(plan: Plan) -> list[str]:
+    """Name the stages of the plan that dvc.yaml lacks, or has with other dependencies or outputs."""
+    expected, present = _resolved(expected_groups(plan)), _resolved(read_dvc_file().get("stages", {}))
+    return [name for name, stage in expected.items() if present.get(name) != stage]
+
+
+def superfluous_stages(plan: Plan) -> list[str]:
+    """Name the stages of this project in dvc.yaml that belong to no study under build."""
+    expected, present = _resolved(expected_groups(plan)), _resolved(read_dvc_file().get("stages", {}))
+    return [name for name, stage in present.items() if name not in expected and _is_of_plan(stage)]
+
+
+def dvc_stages(plan: Plan) -> dict[str, list[Job]]:
+    """Return the jobs of the studies to build, by their stage of dvc.yaml."""
+    stages: dict[str, list[Job]] = {}
+    for job in jobs(plan, plan.build):
+        stages.setdefault(job.dvc_stage, []).append(job)
+    return stages
+
+
+def expected_groups(plan: Plan) -> dict[str, Any]:
+    """Return the stages that dvc.yaml should have, those of one kind as a group, as YAML reads them."""
+    members: dict[str, dict[str, list[Job]]] = {}
+    for name, mine in dvc_stages(plan).items():
+        group, _, item = name.partition("@")
+        members.setdefault(group, {})[item] = mine
+    return {"plan": _plan_stage(plan)} | {group: _group(group, items) for group, items in members.items()}
+
+
+def _plan_stage(plan: Plan) -> dict[str, Any]:
+    networks = sorted({path.parts[0] for run in plan.runs.values() for path in run.network_files})
+    output = {str(PLAN_FILE): {"cache": False, "persist": True}}
+    return {"cmd": f"{COMMAND} plan", "deps": ["params.yaml", "us3l", *networks], "outs": [output]}
+
+
+def _group(name: str, members: dict[str, list[Job]]) -> dict[str, Any]:
+    """One definition for all items: what they depend on stands in it where it follows from their names alone.
+
+    Each table of a study depends on what any of them reads.
+    """
+    dependencies = {item: _dependencies(mine) for item, mine in members.items()}
+    if len({len(paths) for paths in dependencies.values()}) > 1:
+        everything = list(dict.fromkeys(path for paths in dependencies.values() for path in paths))
+        dependencies = dict.fromkeys(dependencies, everything)
+    by_name = {item: [_named(path, item, "${item}") for path in paths] for item, paths in dependencies.items()}
+    first = next(iter(by_name.values()))
+    if all(paths == first for paths in by_name.values()):
+        return {"foreach": list(members), "do": _definition(f"{name}@${{item}}", first, _outputs(members, "${item}"))}
+    numbered = [f"${{item[{number}]}}" for number in range(len(first))]
+    return {"foreach": dependencies, "do": _definition(f"{name}@${{key}}", numbered, _outputs(members, "${key}"))}
+
+
+def _definition(stage: str, dependencies: list[str], outputs: list[Any]) -> dict[str, Any]:
+    definition = {
+        "cmd": f"{COMMAND} {stage}",
+        "deps": dependencies,
+        "params": [{str(PLAN_FILE): [stage]}],
+        "outs": outputs,
+    }
+    return {key: value for key, value in definition.items() if value}
+
+
+def _dependencies(mine: list[Job]) -> list[str]:
+    """The folders that the jobs read; a table reads those of its study's stages whole."""
+    folders = [path.parent for job in mine for path in job.inputs]
+    if mine[0].stage == "table":
+        study = mine[0].names[0]
+        folders = [folder.parent if folder.parts[1] == study else folder for folder in folders]
+    return list(dict.fromkeys(map(str, folders)))
+
+
+def _outputs(members: dict[str, list[Job]], name: str) -> list[dict[str, dict[str, bool]]]:
+    """The folders that a stage writes, or the files of a table; DVC keeps data and weights, git the texts."""
+    item, mine = next(iter(members.items()))
+    paths = [path if mine[0].stage == "table" else path.parent for path in mine[0].outputs]
+    return [{_named(str(path), item, name): _settings(path)} for path in dict.fromkeys(paths)]
+
+
+def _settings(path: Path) -> dict[str, bool]:
+    is_for_dvc = path.parts[0] == "data" or path.parts[2] in ("checkpoints", "networks")
+    return {"persist": True} if is_for_dvc else {"cache": False, "persist": True}
+
+
+def _named(path: str, item: str, name: str) -> str:
+    """A path with `name` in the place of the item's name, where that is its last part."""
+    folder, slash, last = path.rpartition("/")
+    return f"{folder}{slash}{name}{last.removeprefix(item)}" if last.partition(".")[0] == item else path
+
+
+def _resolved(groups: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each stage by the name that DVC gives it, with the item in the place of its templates."""
+    stages: dict[str, dict[str, Any]] = {}
+    for group, stage in groups.items():
+        items = stage.get("foreach")
+        if items is None:
+            stages[group] = stage
+        elif isinstance(items, dict | list):
+            named = items if isinstance(items, dict) else dict.fromkeys(items)
+            stages |= {f"{group}@{key}": _filled(stage.get("do", {}), key, item) for key, item in named.items()}
+    return stages
+
+
+def _filled(value: Any, key: str, item: Any) -> Any:
+    if isinstance(value, dict):
+        return {_filled(name, key, item): _filled(each, key, item) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, key, item) for each in value]
+    if not isinstance(value, str):
+        return value
+    for number, each in enumerate(item if isinstance(item, list) else []):
+        value = value.replace(f"${{item[{number}]}}", str(each))
+    return value.replace("${key}", key).replace("${item}", key)
+
+
+def _is_of_plan(stage: dict[str, Any]) -> bool:
+    command = stage.get("do", stage).get("cmd", "")
+    return isinstance(command, str) and command.startswith(f"{COMMAND} ")
+
+
+def _indented(item: tuple[str, Any]) -> str:
+    name, stage = item
+    return "".join(f"  {line}" for line in _dump({name: stage}).splitlines(keepends=True))
+
+
+def _dump(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=116)
