@@ -10,8 +10,8 @@ from benchmarks.setting import CLASSES, Setting
 from benchmarks.straightforward.linear import train_each
 from benchmarks.straightforward.views import Transform, loader, random_view, test_view
 from us3l.data.store import Store
-from us3l.evaluation.classifier import train_on_kept
-from us3l.evaluation.features import Seen, features
+from us3l.evaluation.classifier import train_on_features
+from us3l.evaluation.features import EvaluationImages, features
 from us3l.evaluation.linear import train
 from us3l.models.backbones.registry import backbone
 from us3l.models.folding import folded
@@ -27,7 +27,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 def _augmented(setting: Setting) -> Case:
     store, views = setting.store(setting.images), setting.views
     networks, protocol = _networks(setting), setting.protocol.model_copy(update={"epochs": 1})
-    seen = Seen(store, views, setting.seed, setting.device)
+    seen = EvaluationImages(store, views, setting.seed, setting.device)
     transform = random_view(views.linear, views.normalize)
     return Case(
         name=f"an epoch of {_said(setting)}",
@@ -45,11 +45,11 @@ def _augmented(setting: Setting) -> Case:
 def _kept(setting: Setting) -> Case:
     store, views = setting.store(setting.images), setting.views
     networks, protocol = _networks(setting), setting.protocol.model_copy(update={"epochs": EPOCHS})
-    seen = Seen(store, views, setting.seed, setting.device)
+    seen = EvaluationImages(store, views, setting.seed, setting.device)
 
     def ours() -> None:
         frozen = [folded(network) for network in networks]
-        train_on_kept(features(frozen, seen.training()), seen.labels, seen.classes, protocol, setting.seed)
+        train_on_features(features(frozen, seen.training()), seen.labels, seen.classes, protocol, setting.seed)
 
     return Case(
         name=f"{EPOCHS} epochs of {_said(setting)}, without augmentation",

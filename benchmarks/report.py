@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.compare import OURS, WHOLE
 from benchmarks.parts import PARTS, result
-from us3l.utils.atomic import replacing
+from us3l.utils.atomic import atomic_write
 from us3l.utils.records import read_record
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
@@ -40,7 +40,7 @@ GPU_MISSING = "GPU figures are still to be measured, by `python -m benchmarks --
 
 def write_report(results: Path) -> None:
     """Write README.md beside the folder of results. Raises UserError where a record is damaged."""
-    with replacing(results.parent / "README.md") as temporary:
+    with atomic_write(results.parent / "README.md") as temporary:
         temporary.write_text(report(results))
 
 

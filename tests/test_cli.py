@@ -79,7 +79,7 @@ def files() -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         ("prepare nosuch", "params.yaml has no dataset 'nosuch'; there is digits"),
         (
@@ -107,13 +107,15 @@ def files() -> dict[Path, bytes]:
         ),
     ],
 )
-def test_what_params_yaml_does_not_name_is_refused(project: Project, refusal: Refusal, command: str, said: str) -> None:
+def test_what_params_yaml_does_not_name_is_refused(
+    project: Project, refusal: Refusal, command: str, message: str
+) -> None:
     here = project.folder.name
-    assert refusal(*command.format(here).split()) == said.format(here)
+    assert refusal(*command.format(here).split()) == message.format(here)
 
 
 @pytest.mark.parametrize(
-    ("stage", "absent", "said"),
+    ("stage", "absent", "message"),
     [
         ("pretrain", Path("data/digits"), ": there is no prepared data set; run `us3l prepare digits`"),
         ("calibrate", CHECKPOINT, ": no such file"),
@@ -121,10 +123,10 @@ def test_what_params_yaml_does_not_name_is_refused(project: Project, refusal: Re
     ],
 )
 def test_a_stage_before_its_turn_is_refused(
-    project: Project, refusal: Refusal, stage: str, absent: Path, said: str
+    project: Project, refusal: Refusal, stage: str, absent: Path, message: str
 ) -> None:
     shutil.rmtree(absent) if absent.is_dir() else absent.unlink()
-    assert refusal(*STAGES[stage]).startswith(f"{absent}{said}")
+    assert refusal(*STAGES[stage]).startswith(f"{absent}{message}")
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(project: Project, refusal: Refusal) -> None:
@@ -135,8 +137,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(project: Project, refus
     tensors, about = load(CHECKPOINT)
     del about["seal"]
     save(CHECKPOINT, tensors | {"backbone.conv1.weight": torch.zeros(8, 1, 3, 3)}, about)
-    said = refusal(*STAGES["calibrate"])
-    assert said.startswith(f"{CHECKPOINT}: conv1.weight is (8, 1, 3, 3) here and (32, 1, 3, 3) in a small-resnet")
+    message = refusal(*STAGES["calibrate"])
+    assert message.startswith(f"{CHECKPOINT}: conv1.weight is (8, 1, 3, 3) here and (32, 1, 3, 3) in a small-resnet")
 
 
 def write_about(path: Path, **changes: Any) -> None:
@@ -154,12 +156,12 @@ def test_a_checkpoint_of_another_seed_is_refused_also_as_a_teacher(project: Proj
     from us3l.pipeline.stages.pretrain import load_teacher
 
     write_about(CHECKPOINT, seed=1)
-    said = f"{CHECKPOINT}: holds seed 1, and by its name seed 0: pretrain again"
-    assert refusal(*STAGES["calibrate"]) == said
+    message = f"{CHECKPOINT}: holds seed 1, and by its name seed 0: pretrain again"
+    assert refusal(*STAGES["calibrate"]) == message
     source = Plan(Params.model_validate(params(epochs=1))).run("tiny", "us3l")
     with pytest.raises(UserError) as refused:
         load_teacher(source, 0, 1, torch.device("cpu"))
-    assert str(refused.value) == said
+    assert str(refused.value) == message
 
 
 def test_a_network_of_another_seed_or_width_is_refused(project: Project, refusal: Refusal) -> None:
@@ -173,40 +175,40 @@ def test_a_network_of_another_seed_or_width_is_refused(project: Project, refusal
 
 def test_a_record_of_another_stage_in_an_evaluations_place_stops_the_table(project: Project, refusal: Refusal) -> None:
     shutil.copy(CALIBRATION, EVALUATION)
-    said = "holds stage calibrate, and by its name stage linear: run `us3l linear tiny us3l 0` again"
-    assert refusal(*STAGES["table"]) == f"{EVALUATION}: {said}"
+    message = "holds stage calibrate, and by its name stage linear: run `us3l linear tiny us3l 0` again"
+    assert refusal(*STAGES["table"]) == f"{EVALUATION}: {message}"
 
 
 def test_a_batch_of_more_images_than_there_are_is_refused(project: Project, refusal: Refusal) -> None:
     project.write(params(batch={"size": 2048}))
-    said = "studies.tiny.runs.us3l.batch.size is 2048, but digits has only 1347 training images: take a smaller one"
-    assert refusal(*STAGES["pretrain"]) == said
+    message = "studies.tiny.runs.us3l.batch.size is 2048, but digits has only 1347 training images: take a smaller one"
+    assert refusal(*STAGES["pretrain"]) == message
     assert not Path("runs").exists() or not any(Path("runs").iterdir())
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(project: Project, refusal: Refusal) -> None:
     project.write(params(epochs=1, optimizer={"lr": 0.04}))
-    said = refusal(*STAGES["calibrate"])
-    assert said.startswith(
+    message = refusal(*STAGES["calibrate"])
+    assert message.startswith(
         f"{CHECKPOINT}: made with run.optimizer.lr = 0.05, but params.yaml says 0.04: pretrain again"
     )
 
 
 def test_a_network_of_another_recipe_is_refused(project: Project, refusal: Refusal) -> None:
     project.write(edited_protocol("calibration", {"passes": 1}))
-    said = refusal(*STAGES["linear"])
-    assert said.startswith(
+    message = refusal(*STAGES["linear"])
+    assert message.startswith(
         f"{NETWORK.with_stem('seed0-w100')}: made with calibration.passes = 3, but params.yaml says 1"
     )
-    assert "calibrate again" in said
+    assert "calibrate again" in message
 
 
 def test_an_evaluation_of_another_recipe_is_refused(project: Project, refusal: Refusal) -> None:
     project.write(edited_protocol("epochs", 3))
-    said = (
+    message = (
         "made with protocol.epochs = 2, but params.yaml says 3: run `us3l linear tiny us3l 0` again, or undo the edit"
     )
-    assert refusal(*STAGES["table"]) == f"{EVALUATION.with_stem('seed0-w100')}: {said}"
+    assert refusal(*STAGES["table"]) == f"{EVALUATION.with_stem('seed0-w100')}: {message}"
 
 
 def edited_protocol(key: str, value: Any) -> dict[str, Any]:
@@ -222,9 +224,9 @@ OF_WEIGHTS = pytest.mark.parametrize(("stage", "path"), [("calibrate", CHECKPOIN
 @OF_WEIGHTS
 def test_a_truncated_file_is_refused(project: Project, refusal: Refusal, stage: str, path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
-    said = refusal(*STAGES[stage])
-    assert said.startswith(f"{path}: ") and DAMAGED in said
-    assert said.startswith(f"{path}: not a whole safetensors file") == (kept >= 0)
+    message = refusal(*STAGES[stage])
+    assert message.startswith(f"{path}: ") and DAMAGED in message
+    assert message.startswith(f"{path}: not a whole safetensors file") == (kept >= 0)
 
 
 @OF_WEIGHTS
@@ -236,8 +238,8 @@ def test_weights_with_a_flipped_bit_are_refused(project: Project, refusal: Refus
 @pytest.mark.parametrize("stage", ["pretrain", "calibrate", "linear"])
 def test_a_data_set_with_a_flipped_bit_is_refused(project: Project, refusal: Refusal, stage: str) -> None:
     flip_a_bit(Path("data/digits/test_images.npy"), 1000)
-    said = "the prepared data set is damaged (the arrays are not those that meta.json tells of)"
-    assert refusal(*STAGES[stage]) == f"data/digits: {said}; run `us3l prepare digits` again"
+    message = "the prepared data set is damaged (the arrays are not those that meta.json tells of)"
+    assert refusal(*STAGES[stage]) == f"data/digits: {message}; run `us3l prepare digits` again"
 
 
 def flip_a_bit(path: Path, place: int) -> None:
@@ -290,16 +292,16 @@ def test_a_full_disk_leaves_no_part_of_a_file_and_keeps_an_older_one(
 
 
 @pytest.mark.parametrize(
-    ("stage", "folder", "said"),
+    ("stage", "folder", "message"),
     [("pretrain", Path("results"), "Not a directory"), ("table", TABLE.parent, "File exists")],
 )
 def test_a_file_in_the_place_of_a_folder_is_told_with_what_to_do(
-    project: Project, refusal: Refusal, stage: str, folder: Path, said: str
+    project: Project, refusal: Refusal, stage: str, folder: Path, message: str
 ) -> None:
     shutil.rmtree(folder)
     folder.touch()
     made = MADE[stage]
-    what = f"{made}: not writable: {said}; make {made.parent} a folder that you may write to"
+    what = f"{made}: not writable: {message}; make {made.parent} a folder that you may write to"
     assert refusal(*STAGES[stage]) == what
 
 
@@ -308,8 +310,8 @@ def test_a_gpu_that_is_not_there_is_refused(project: Project, refusal: Refusal) 
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    said = "--device cuda: PyTorch sees no GPU on this machine; use --device cpu, or auto"
-    assert refusal(*STAGES["linear"], "--device", "cuda") == said
+    message = "--device cuda: PyTorch sees no GPU on this machine; use --device cpu, or auto"
+    assert refusal(*STAGES["linear"], "--device", "cuda") == message
 
 
 def test_a_gpu_whose_memory_is_full_is_told_with_the_ways_out(
@@ -321,12 +323,12 @@ def test_a_gpu_whose_memory_is_full_is_told_with_the_ways_out(
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr("us3l.pipeline.stages.evaluate.evaluate", full)
-    said = "out of GPU memory: take fewer shards_at_once, a smaller batch.size, more gpus or precision bfloat16"
-    assert refusal(*STAGES["linear"]) == said
+    message = "out of GPU memory: take fewer shards_at_once, a smaller batch.size, more gpus or precision bfloat16"
+    assert refusal(*STAGES["linear"]) == message
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         ("nosuch", "No such command 'nosuch'"),
         ("plan --nosuch", "No such option: --nosuch"),
@@ -336,10 +338,10 @@ def test_a_gpu_whose_memory_is_full_is_told_with_the_ways_out(
         ("plan --params", "Option '--params' requires an arg"),
     ],
 )
-def test_a_command_that_is_mistyped_exits_with_2(us3l: Command, command: str, said: str) -> None:
+def test_a_command_that_is_mistyped_exits_with_2(us3l: Command, command: str, message: str) -> None:
     code, _, errors = us3l(*command.split())
     assert code == 2
-    assert said in errors
+    assert message in errors
 
 
 def test_the_plan_names_runs_widths_and_how_many_jobs_are_up_to_date(project: Project, us3l: Command) -> None:

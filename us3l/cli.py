@@ -102,10 +102,10 @@ def calibrate(
         calibrate(plan, seed, where)
 
 
-def _evaluation(kind: str, said: str) -> None:
+def _evaluation(kind: str, help: str) -> None:
     """Add the command of one kind of evaluation, which is what its module makes of the networks."""
 
-    @app.command(kind, help=said)
+    @app.command(kind, help=help)
     def evaluate(
         study: StudyName,
         run: RunName,
@@ -121,7 +121,7 @@ def _evaluation(kind: str, said: str) -> None:
         from us3l.utils.devices import computing
 
         with computing(device, gpus, threads) as where:
-            evaluate(plan, seed, where, import_module(EVALUATIONS[kind]).answers)
+            evaluate(plan, seed, where, import_module(EVALUATIONS[kind]).predict_logits)
 
 
 _evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")

@@ -159,19 +159,19 @@ def test_the_report_has_what_was_measured_and_says_what_was_not(
     shutil.copytree(results, tmp_path / "results")
     (tmp_path / "results" / "prepare-cpu.json").unlink()
     assert benchmarks("--report", "--out", str(tmp_path / "results"))[0] == 0
-    said = (tmp_path / "README.md").read_text()
-    assert "GPU figures are still to be measured, by `python -m benchmarks --device cuda`." in said
-    assert "## prepare\n\nNot measured.\n" in said
+    text = (tmp_path / "README.md").read_text()
+    assert "GPU figures are still to be measured, by `python -m benchmarks --device cuda`." in text
+    assert "## prepare\n\nNot measured.\n" in text
     [case] = read_record(result(results, "augment", "cpu"))["cases"]
     ratio, rate = case["times_as_fast"]["straightforward"]["whole"], case["sides"]["ours"]["images_per_second"]
-    [row] = [line for line in said.splitlines() if line.startswith("| two views of an image | image | straightforward")]
+    [row] = [line for line in text.splitlines() if line.startswith("| two views of an image | image | straightforward")]
     assert f"| **{ratio['median']:.2f}** [{ratio['min']:.2f}, {ratio['max']:.2f}] |" in row
-    assert f"| two views of an image | ours | {rate:,.0f} |" in said
+    assert f"| two views of an image | ours | {rate:,.0f} |" in text
 
 
 def test_a_report_of_nothing_has_no_figures(tmp_path: Path) -> None:
-    said = report(tmp_path)
-    assert said.count("Not measured.") == len(PARTS) and "|" not in said
+    text = report(tmp_path)
+    assert text.count("Not measured.") == len(PARTS) and "|" not in text
 
 
 def test_a_device_has_columns_where_it_has_records(results: Path, tmp_path: Path) -> None:
@@ -179,13 +179,13 @@ def test_a_device_has_columns_where_it_has_records(results: Path, tmp_path: Path
     del record["seal"]
     record["cases"][0]["absent"] = ["peer"]
     write_record(result(tmp_path, "augment", "cuda"), record)
-    said = report(tmp_path)
-    [row] = [line for line in said.splitlines() if line.startswith("| two views of an image | image | straightforward")]
+    text = report(tmp_path)
+    [row] = [line for line in text.splitlines() if line.startswith("| two views of an image | image | straightforward")]
     cells = row.split(" | ")
-    assert len(cells) == 6 and all(cells) and "| GPU: times as fast |" in said and "CPU: times as fast" not in said
-    assert "still to be measured" not in said
+    assert len(cells) == 6 and all(cells) and "| GPU: times as fast |" in text and "CPU: times as fast" not in text
+    assert "still to be measured" not in text
     [absent] = [
-        line.split(" | ") for line in said.splitlines() if line.startswith("| two views of an image | image | peer")
+        line.split(" | ") for line in text.splitlines() if line.startswith("| two views of an image | image | peer")
     ]
     assert absent[3:] == ["", cells[4], " |"]
 
@@ -196,7 +196,7 @@ def test_no_stage_depends_on_the_benchmark() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nosuch"], "bench has no part 'nosuch'; there is augment, regularizer, optimizer, step, evaluate, prepare, "),
         (["--run", "tiny/nosuch"], "params.yaml: the study 'tiny' has no run 'nosuch'; there is us3l"),
@@ -204,12 +204,12 @@ def test_no_stage_depends_on_the_benchmark() -> None:
     ],
 )
 def test_what_cannot_be_measured_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmarks: Bench, arguments: list[str], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmarks: Bench, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(content(regularizer=None)))
     code, _, error = benchmarks("--device", "cpu", *arguments)
-    assert code == 2 and error.startswith(f"benchmarks: {said}") and error.count("\n") == 1
+    assert code == 2 and error.startswith(f"benchmarks: {message}") and error.count("\n") == 1
 
 
 def test_both_ways_read_the_same_pixels(tmp_path: Path) -> None:
@@ -231,17 +231,17 @@ def test_the_row_is_trained_in_pieces_that_go_on_from_each_other(tmp_path: Path)
     names = {"DATASET": "digits", "STUDY": "tiny", "RUNS": "us3l", "DEVICE": "cpu", "THREADS": "1"}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | names | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path}
-    codes, said = [], ""
+    codes, output = [], ""
     for piece in range(4, 80, 2):  # seconds: longer ones for a machine that needs them to start at all
         command = [ROOT / "benchmarks" / "cifar100_row.sh"]
         made = subprocess.run(
             command, cwd=tmp_path, env=environment | {"PIECE": str(piece)}, capture_output=True, text=True
         )
         codes.append(made.returncode)
-        said += made.stdout + made.stderr
+        output += made.stdout + made.stderr
         if made.returncode != 75:
             break
-    assert codes == [75] * (len(codes) - 1) + [0] and len(codes) > 1, said
-    assert "stopped by SIGTERM; the same command continues from here" in said
-    assert re.findall(rf"epoch (\d+)/{epochs} ", said) == [str(number + 1) for number in range(epochs)], said
+    assert codes == [75] * (len(codes) - 1) + [0] and len(codes) > 1, output
+    assert "stopped by SIGTERM; the same command continues from here" in output
+    assert re.findall(rf"epoch (\d+)/{epochs} ", output) == [str(number + 1) for number in range(epochs)], output
     assert made.stdout.endswith((tmp_path / "results/tiny/tables/main.md").read_text())

@@ -155,7 +155,7 @@ def test_color_jitter_applies_the_operations_in_each_images_order() -> None:
     assert len(jitter.order.unique(dim=0)) == 24
     turns = color.turns(jitter)
     line = turns.before.argsort()
-    ours = color.color_jitter_(x[line], color.Turns(*(each[line] for each in turns)))
+    ours = color.color_jitter_(x[line], color.JitterPasses(*(each[line] for each in turns)))
     close(ours, each(x, jittered, jitter.order, jitter.factors)[line])
 
 

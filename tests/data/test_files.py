@@ -157,7 +157,7 @@ def test_a_meta_json_that_does_not_fit_the_table_is_refused(change: dict[str, ob
 
 def test_an_absent_folder_is_named_with_the_page_of_the_images(pets: Path) -> None:
     source = Folder(kind="folder", train="gone", test="gone", page="https://images.example/get")
-    said = rf"^{pets}/gone: there is no such folder; .*, or get the images from https://images\.example/get$"
-    with pytest.raises(UserError, match=said):
+    message = rf"^{pets}/gone: there is no such folder; .*, or get the images from https://images\.example/get$"
+    with pytest.raises(UserError, match=message):
         convert(source, Path("data/pets"), Path("downloads"))
     assert "page" not in source.model_dump()

@@ -294,8 +294,8 @@ STAGES = (("prepare", "digits"), *((stage, "tiny", "us3l", "0") for stage in ("p
 @pytest.mark.usefixtures("project")
 def test_files_are_pretrained_on_calibrated_and_evaluated(us3l: Callable[..., tuple[int, str, str]]) -> None:
     for stage in STAGES:
-        code, _, said = us3l(*stage)
-        assert code == 0, said
+        code, _, message = us3l(*stage)
+        assert code == 0, message
     for width in ("w100", "w025"):
         result = read_record(Path(f"results/tiny/linear/us3l/seed0-{width}.json"))
         assert (result["top1"], result["n"]) == (100, 8)

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from full_disk import files_limited_to
 
-from us3l.data.store import FILES, Contents, Unwritten, open_store, write_store
+from us3l.data.store import FILES, DatasetSource, SplitSource, open_store, write_store
 from us3l.utils.errors import UserError
 
 
-def contents(seed: int = 0, classes: tuple[str, ...] = ("cat", "dog"), blocks: int = 2) -> Contents:
+def contents(seed: int = 0, classes: tuple[str, ...] = ("cat", "dog"), blocks: int = 2) -> DatasetSource:
     """12 training and 4 test images of 5x6x3 noise, handed over in some blocks."""
     images = np.random.default_rng(seed).integers(0, 256, (16, 5, 6, 3), np.uint8)
     labels = np.arange(16) % 2
-    train = Unwritten(labels[:12], iter(np.split(images[:12], blocks)))
-    return Contents(classes, (5, 6, 3), train, Unwritten(labels[12:], [images[12:]]))
+    train = SplitSource(labels[:12], iter(np.split(images[:12], blocks)))
+    return DatasetSource(classes, (5, 6, 3), train, SplitSource(labels[12:], [images[12:]]))
 
 
 def test_what_is_written_is_what_is_opened(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def failing_blocks() -> Iterator[np.ndarray]:
 
 
 def test_a_failure_between_images_leaves_nothing_behind(tmp_path: Path) -> None:
-    broken = Contents(("a", "b"), (5, 6, 3), Unwritten(np.zeros(12), failing_blocks()), contents().test)
+    broken = DatasetSource(("a", "b"), (5, 6, 3), SplitSource(np.zeros(12), failing_blocks()), contents().test)
     with pytest.raises(UserError, match="seventh"):
         write_store(tmp_path, broken)
     assert list(tmp_path.iterdir()) == []
@@ -191,7 +191,7 @@ def test_a_failure_between_images_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_failure_keeps_the_store_that_was_there(tmp_path: Path) -> None:
     write_store(tmp_path, contents())
     old = open_store(tmp_path).sha256
-    broken = Contents(("a", "b"), (5, 6, 3), Unwritten(np.zeros(12), failing_blocks()), contents().test)
+    broken = DatasetSource(("a", "b"), (5, 6, 3), SplitSource(np.zeros(12), failing_blocks()), contents().test)
     with pytest.raises(UserError, match="seventh"):
         write_store(tmp_path, broken)
     assert open_store(tmp_path).sha256 == old
@@ -226,7 +226,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing_behind(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("images", [np.zeros((11, 5, 6, 3), np.uint8), np.zeros((12, 5, 6, 1), np.uint8), np.zeros(12)])
 def test_blocks_that_do_not_make_up_the_split_are_refused(tmp_path: Path, images: np.ndarray) -> None:
-    wrong = Contents(("a", "b"), (5, 6, 3), Unwritten(np.zeros(12), [images]), contents().test)
+    wrong = DatasetSource(("a", "b"), (5, 6, 3), SplitSource(np.zeros(12), [images]), contents().test)
     with pytest.raises(ValueError, match="in an array of"):
         write_store(tmp_path, wrong)
     assert list(tmp_path.iterdir()) == []

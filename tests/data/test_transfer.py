@@ -174,9 +174,9 @@ def test_an_absent_folder_is_named_with_what_brings_it(tmp_path: Path, kind: str
     shutil.rmtree(tmp_path / FOLDERS[kind])
     with pytest.raises(UserError) as caught:
         prepared(tmp_path, kind)
-    said = str(caught.value)
-    assert said.startswith(f"{tmp_path / FOLDERS[kind]}: there is no such folder; set download: true")
-    assert "https://" in said and "kind: folder" in said and "\n" not in said
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / FOLDERS[kind]}: there is no such folder; set download: true")
+    assert "https://" in message and "kind: folder" in message and "\n" not in message
 
 
 def test_nothing_is_made_where_caltech_is_absent(tmp_path: Path) -> None:

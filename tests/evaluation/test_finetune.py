@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from us3l.data.store import Split, Store
-from us3l.evaluation.classifier import linear_layer, train_on_kept
-from us3l.evaluation.features_linear import answers as features_linear_answers
-from us3l.evaluation.finetune import Tuned, answers
+from us3l.evaluation.classifier import linear_layer, train_on_features
+from us3l.evaluation.features_linear import predict_logits as features_linear_logits
+from us3l.evaluation.finetune import Tuned, predict_logits
 from us3l.evaluation.metrics import score
 from us3l.models.backbones.registry import backbone
 from us3l.models.complexity import cost
@@ -54,7 +54,7 @@ def test_weights_are_those_of_torchs_sgd() -> None:
     (features, labels), seed = blobs(90, 0), 3
     layer = linear_layer(5, 3, seed, CPU)
     theirs = torch.optim.SGD(layer.parameters(), 0.05, momentum=0.9, weight_decay=0.01)
-    ours = train_on_kept([features], labels, 3, features_linear(3, **STEPS), seed)
+    ours = train_on_features([features], labels, 3, features_linear(3, **STEPS), seed)
     for epoch in range(3):
         theirs.param_groups[0]["lr"] = 0.05 if epoch == 0 else 0.005
         for batch in permutation(RandomKey(seed, Purpose.LINEAR_ORDER, epoch), 90, CPU).split(16):
@@ -66,24 +66,24 @@ def test_weights_are_those_of_torchs_sgd() -> None:
 
 
 def test_its_accuracy_is_that_of_logistic_regression() -> None:
-    (features, labels), (asked, answers) = blobs(600, 0), blobs(2000, 1)
-    ours = train_on_kept([features], labels, 3, features_linear(60, weight_decay=0.0), 0)
+    (features, labels), (queries, test_labels) = blobs(600, 0), blobs(2000, 1)
+    ours = train_on_features([features], labels, 3, features_linear(60, weight_decay=0.0), 0)
     theirs = LogisticRegression(C=1e6).fit(features.numpy(), labels.numpy())
-    expected = 100 * theirs.score(asked.numpy(), answers.numpy())
+    expected = 100 * theirs.score(queries.numpy(), test_labels.numpy())
     assert expected > 90
-    assert score(ours([asked])[0], answers)["top1"] == pytest.approx(expected, abs=1)
+    assert score(ours([queries])[0], test_labels)["top1"] == pytest.approx(expected, abs=1)
 
 
 def test_the_features_are_those_of_the_test_view_whatever_the_augmentation() -> None:
     plain, rotated = (evaluated(*pictures(), **view) for view in ({}, {"affine": {"degrees": 90.0}}))
     frozen = network(0.5).eval()
-    logits, others = (features_linear_answers([frozen], images, features_linear(2))[0] for images in (plain, rotated))
+    logits, others = (features_linear_logits([frozen], images, features_linear(2))[0] for images in (plain, rotated))
     assert torch.equal(logits, others)
 
 
 def test_bright_rows_are_told_apart_without_a_mistake() -> None:
     images = evaluated(*pictures())
-    (logits,) = features_linear_answers([backbone("pixels", 1.0, 1)], images, features_linear(10))
+    (logits,) = features_linear_logits([backbone("pixels", 1.0, 1)], images, features_linear(10))
     assert score(logits, pictures()[1][60:])["top1"] == 100
 
 
@@ -110,7 +110,7 @@ def train_beside_torchs_sgd(ours: Tuned, classifier_lr: float) -> Iterator[nn.Mo
         sgd.zero_grad()
         F.cross_entropy(theirs(x), labels).backward()
         sgd.step()
-        ours.learn(x, labels, 0.05)
+        ours.step(x, labels, 0.05)
         yield theirs
 
 
@@ -130,21 +130,21 @@ def test_the_classifiers_rate_follows_the_networks_schedule() -> None:
     ours = Tuned(network(0.5), linear_layer(64, 3, 0, CPU), finetune(classifier_lr=0.5))
     before, (x, labels) = ours.model[1].bias.detach().clone(), batch()
     gradient = torch.autograd.grad(F.cross_entropy(ours.model(x), labels), ours.model[1].bias)[0]
-    ours.learn(x, labels, 0.005)
+    ours.step(x, labels, 0.005)
     torch.testing.assert_close(ours.model[1].bias, before - 0.05 * (gradient + 0.01 * before))
 
 
 def test_all_widths_see_the_same_augmented_images_and_do_not_disturb_one_another() -> None:
     images = evaluated(*pictures(), affine={"degrees": 20.0})
-    together = answers([network(1.0).eval(), network(0.25).eval()], images, finetune(2))
-    alone = answers([network(0.25).eval()], images, finetune(2))
+    together = predict_logits([network(1.0).eval(), network(0.25).eval()], images, finetune(2))
+    alone = predict_logits([network(0.25).eval()], images, finetune(2))
     assert torch.equal(together[1], alone[0])
 
 
 def test_the_network_sees_the_linear_view_of_every_image_anew_in_every_epoch() -> None:
     images, tuned, seen = evaluated(*pictures(), affine={"degrees": 90.0}), network(0.25).eval(), []
     tuned.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]) if module.training else None)
-    answers([tuned], images, finetune(2))
+    predict_logits([tuned], images, finetune(2))
     for epoch, each in enumerate(torch.cat(seen).split(60)):
         order = permutation(RandomKey(0, Purpose.LINEAR_ORDER, epoch), 60, CPU)
         (expected,) = images.augmented(epoch, [order])
@@ -154,7 +154,7 @@ def test_the_network_sees_the_linear_view_of_every_image_anew_in_every_epoch() -
 def test_the_result_is_the_evaluation_modes_after_the_last_epoch() -> None:
     images, tuned = evaluated(*pictures()), network(0.5).eval()
     before = deepcopy(tuned.state_dict())
-    (logits,) = answers([tuned], images, finetune(8))
+    (logits,) = predict_logits([tuned], images, finetune(8))
     assert score(logits, pictures()[1][60:])["top1"] > 90
     assert not tuned.training
     for name, value in tuned.state_dict().items():
@@ -175,7 +175,7 @@ class OnePixel(nn.Module):
 def test_a_last_batch_of_one_image_is_left_out() -> None:
     images, ours = evaluated(*pictures(51)), OnePixel().eval()  # 34 for training
     protocol = Finetune.model_validate(finetune().model_dump() | {"batch_size": 33})
-    (logits,) = answers([ours], images, protocol)
+    (logits,) = predict_logits([ours], images, protocol)
     assert logits.isfinite().all()
     assert ours.norm.num_batches_tracked == 1
 
@@ -233,7 +233,7 @@ def test_views_of_which_a_network_makes_features_of_different_lengths_are_refuse
     with pytest.raises(
         UserError, match=r"16 features of views.linear's 4x4 pixels and 64 features of views.test's 8x8"
     ):
-        answers([backbone("pixels", 1.0, 1)], images, finetune())
+        predict_logits([backbone("pixels", 1.0, 1)], images, finetune())
 
 
 # --- pruned networks ------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def evaluation_of(run: str, tuned: nn.Module, folder: Path, patch: pytest.Monkey
     patch.setattr(evaluate, "open_store", lambda folder: store)
     patch.setattr(evaluate, "networks_to_evaluate", lambda *arguments: [(tuned, {"data": "0", **origin})])
     plan = Plan(Params.model_validate(made)).run("tiny", run)
-    evaluate.evaluate(plan, 0, CPU, answers)
+    evaluate.evaluate(plan, 0, CPU, predict_logits)
     return read_record(plan.evaluation(0, 0.5))
 
 

@@ -12,11 +12,12 @@ from scipy.stats import binomtest
 from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor, nn
 
+from us3l.data.images import open_images
 from us3l.data.store import Split, Store
-from us3l.evaluation.calibration import batches, settle_statistics
+from us3l.evaluation.calibration import calibrate_batch_norms, full_batches
 from us3l.evaluation.classifier import Classifiers, linear_layer
 from us3l.evaluation.features import features
-from us3l.evaluation.linear import answers, train
+from us3l.evaluation.linear import predict_logits, train
 from us3l.evaluation.metrics import score
 from us3l.models.backbones.registry import backbone
 from us3l.params.params import Params
@@ -37,8 +38,8 @@ def plan(**calibration: Any) -> RunPlan:
 
 
 def settle(networks: list[nn.Module], **calibration: Any) -> None:
-    planned = plan(**calibration)
-    settle_statistics(networks, planned.protocol.calibration, planned.data.dataset.views, store(), 0, CPU)
+    planned, images = plan(**calibration), open_images(store().train, CPU)
+    calibrate_batch_norms(networks, planned.protocol.calibration, images, planned.data.dataset.views, 0)
 
 
 def store(count: int = 20) -> Store:
@@ -109,9 +110,9 @@ def test_widths_that_are_calibrated_together_do_not_disturb_one_another() -> Non
 
 
 def test_fewer_images_than_a_batch_are_one_batch() -> None:
-    assert [len(batch) for batch in batches(torch.arange(5), 8)] == [5]
-    assert [len(batch) for batch in batches(torch.arange(8), 8)] == [8]
-    assert [len(batch) for batch in batches(torch.arange(23), 8)] == [8, 8]
+    assert [len(batch) for batch in full_batches(torch.arange(5), 8)] == [5]
+    assert [len(batch) for batch in full_batches(torch.arange(8), 8)] == [8]
+    assert [len(batch) for batch in full_batches(torch.arange(23), 8)] == [8, 8]
 
 
 # --- features -------------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ def test_classifiers_together_learn_what_each_learns_alone_by_torchs_sgd(
     batches = [[torch.randn(12, size, generator=generator) for size in sizes] for _ in range(4)]
     ours = Classifiers(sizes, 3, protocol(trust=trust).optimizer, 5, CPU)
     for batch in batches:
-        ours.learn(batch, labels, lr)
+        ours.step(batch, labels, lr)
     asked = [torch.randn(7, size, generator=generator) for size in sizes]
     logits = ours(asked)
     for index, size in enumerate(sizes):
@@ -220,7 +221,7 @@ def test_lars_leaves_the_gradient_of_weights_that_are_zero() -> None:
 
 def test_classes_that_a_plane_separates_are_told_apart_without_a_mistake() -> None:
     images, labels = pictures()
-    (logits,) = answers([pixels_network()], evaluated(images, labels), protocol(epochs=10))
+    (logits,) = predict_logits([pixels_network()], evaluated(images, labels), protocol(epochs=10))
     assert score(logits, labels[60:])["top1"] == 100
 
 
@@ -267,17 +268,19 @@ def test_views_of_which_a_network_makes_features_of_different_lengths_are_refuse
     cropped = images.views.test.model_copy(update={"center_crop": test})
     images.views = images.views.model_copy(update={"test": cropped})
     with pytest.raises(UserError) as caught:
-        answers([pixels_network()], images, protocol())
-    said = "the network makes {} features of views.linear's {} pixels and {} features of views.test's {} pixels"
-    assert str(caught.value) == f"{said.format(*made)}; both views must be of one size"
-    assert answers([network(0.25).eval()], images, protocol())[0].shape == (30, 3), "one that averages over positions"
+        predict_logits([pixels_network()], images, protocol())
+    message = "the network makes {} features of views.linear's {} pixels and {} features of views.test's {} pixels"
+    assert str(caught.value) == f"{message.format(*made)}; both views must be of one size"
+    assert predict_logits([network(0.25).eval()], images, protocol())[0].shape == (30, 3), (
+        "one that averages over positions"
+    )
 
 
 def test_a_network_that_does_not_take_the_view_of_the_training_is_named_with_the_view() -> None:
     images = evaluated(*pictures(), resized_crop={"size": 4})
     fixed = nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval()
     with pytest.raises(UserError, match=r"^views.linear: the network does not take an image of 1 x 4 x 4"):
-        answers([fixed], images, protocol())
+        predict_logits([fixed], images, protocol())
 
 
 # --- the score ------------------------------------------------------------------------------------------------------

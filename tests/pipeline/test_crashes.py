@@ -15,7 +15,7 @@ import psutil
 import pytest
 from project import Project, params
 
-from us3l.utils.atomic import replacing
+from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
 CHECKPOINT = Path("results/tiny/checkpoints/us3l/seed0.safetensors")
@@ -236,7 +236,7 @@ def test_a_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: p
     sync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda file: (done.append(Path(f"/proc/self/fd/{file}").readlink()), sync(file)))
     monkeypatch.setattr(Path, "replace", lambda file, target: (done.append("rename"), replace(file, target)))
-    with replacing(tmp_path / "file") as temporary:
+    with atomic_write(tmp_path / "file") as temporary:
         temporary.write_text("whole")
     assert done == [temporary, "rename", tmp_path]
 
@@ -245,7 +245,7 @@ def test_a_folder_that_may_not_be_written_to_is_named_and_the_old_file_stays(tmp
     path = tmp_path / "file"
     path.write_text("old")
     said = f"{path}: not writable: Permission denied; make {tmp_path} a folder that you may write to"
-    with pytest.raises(UserError, match=re.escape(said)), replacing(path) as temporary:
+    with pytest.raises(UserError, match=re.escape(said)), atomic_write(path) as temporary:
         temporary.write_text("ne")
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     assert [(each, each.read_text()) for each in tmp_path.iterdir()] == [(path, "old")]

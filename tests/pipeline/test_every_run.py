@@ -100,7 +100,7 @@ def pass_stage(run: RunPlan, stage: str) -> None:
         case "calibrate":
             calibrate(run, 0, CPU)
         case _:
-            evaluate(run, 0, CPU, import_module(EVALUATIONS[stage]).answers)
+            evaluate(run, 0, CPU, import_module(EVALUATIONS[stage]).predict_logits)
 
 
 def check_training(run: RunPlan) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from us3l.data.store import Split, Store
-from us3l.evaluation.features import Seen
+from us3l.evaluation.features import EvaluationImages
 from us3l.models.backbones.registry import backbone
 from us3l.params.dataset import Views
 
@@ -28,12 +28,12 @@ def pixels(images: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2) / 255 - MEAN) / STD
 
 
-def evaluated(images: Tensor, labels: Tensor, seed: int = 0, **linear: Any) -> Seen:
+def evaluated(images: Tensor, labels: Tensor, seed: int = 0, **linear: Any) -> EvaluationImages:
     """The first two thirds of them are for training, in this linear view."""
     record = {"normalize": {"mean": [MEAN], "std": [STD]}, "pretrain": [{}, {}], "linear": linear}
     count = len(images) * 2 // 3
     splits = [Split(images[part].numpy(), labels[part].numpy()) for part in (slice(count), slice(count, None))]
-    return Seen(Store(*splits, ("top", "middle", "bottom"), "0"), Views.model_validate(record), seed, CPU)
+    return EvaluationImages(Store(*splits, ("top", "middle", "bottom"), "0"), Views.model_validate(record), seed, CPU)
 
 
 def network(width: float) -> nn.Module:

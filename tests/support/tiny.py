@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from us3l.data.store import Contents, Unwritten, write_store
+from us3l.data.store import DatasetSource, SplitSource, write_store
 from us3l.params.params import Params
 from us3l.params.runs import Pretrained, Pruned, Reused
 from us3l.params.sampling import Sampling
@@ -144,8 +144,8 @@ def draw_images() -> None:
 
 def write_digits(data: DatasetPlan) -> None:
     """A store of noise instead of the digits, which are many."""
-    splits = [Unwritten(np.arange(count) % CLASSES, [_noise(count, 8, 1)]) for count in (TRAIN, TEST)]
-    write_store(data.folder, Contents(tuple("abcdef"), (8, 8, 1), *splits))
+    splits = [SplitSource(np.arange(count) % CLASSES, [_noise(count, 8, 1)]) for count in (TRAIN, TEST)]
+    write_store(data.folder, DatasetSource(tuple("abcdef"), (8, 8, 1), *splits))
 
 
 def _noise(count: int, side: int, channels: int) -> np.ndarray:

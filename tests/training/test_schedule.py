@@ -76,8 +76,8 @@ def test_a_training_changes_its_rate_as_it_says_and_tells_the_learner_how_far_it
     optimizer = {"lr": 0.5, "rate": rate, "warmup_epochs": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params(epochs=3, optimizer=optimizer)))
     for command in (("prepare", "digits"), ("pretrain", "tiny", "us3l", "0")):
-        code, _, said = us3l(*command)
-        assert code == 0, said
+        code, _, message = us3l(*command)
+        assert code == 0, message
     steps = len(seen) // 3
     recorded = read_record(Path("results/tiny/pretrain/us3l/seed0.json"))["epochs"]
     assert [each["lr"] for each in recorded] == [lr for _, lr in seen[::steps]]

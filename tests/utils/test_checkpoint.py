@@ -71,8 +71,8 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_an_absent_checkpoint_is_named(tmp_path: Path) -> None:
-    said = "no such file; the stage before this one makes it, as `us3l plan` shows"
-    assert refusal(load, tmp_path / "seed0.safetensors") == f"{tmp_path}/seed0.safetensors: {said}"
+    message = "no such file; the stage before this one makes it, as `us3l plan` shows"
+    assert refusal(load, tmp_path / "seed0.safetensors") == f"{tmp_path}/seed0.safetensors: {message}"
 
 
 def test_a_folder_in_the_place_of_a_checkpoint_is_named(tmp_path: Path) -> None:
@@ -80,18 +80,18 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "said"),
+    ("kept", "message"),
     [
         *((kept, "not a whole safetensors file; damaged: ") for kept in (0, 4, 8, 100)),
         (-100, "damaged"),
         (-1, "damaged"),
     ],
 )
-def test_a_truncated_checkpoint_is_refused(tmp_path: Path, kept: int, said: str) -> None:
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, kept: int, message: str) -> None:
     path = tmp_path / "seed0.safetensors"
     save(path, tensors(), ABOUT)
     path.write_bytes(path.read_bytes()[:kept])
-    assert refusal(load, path).startswith(f"{path}: {said}")
+    assert refusal(load, path).startswith(f"{path}: {message}")
 
 
 @pytest.mark.parametrize("content", [b"a line of text\n", bytes(1000), b"\x80\x04" * 500, b"\xff" * 64])
@@ -162,8 +162,8 @@ def test_another_recipe_is_refused_with_the_key_and_both_values(
 
 
 def test_a_checkpoint_of_other_images_is_refused_and_one_of_the_same_run_is_not() -> None:
-    said = "x: made from other images than those prepared now: train again"
-    assert refusal(require_recipe, Path("x"), ABOUT, ABOUT["recipe"], "0ther", "train") == said
+    message = "x: made from other images than those prepared now: train again"
+    assert refusal(require_recipe, Path("x"), ABOUT, ABOUT["recipe"], "0ther", "train") == message
     require_recipe(Path("x"), ABOUT, ABOUT["recipe"], "5eed", "train")
 
 
@@ -225,8 +225,8 @@ def test_a_checkpoint_of_the_widest_weights_is_not_a_narrow_network(tmp_path: Pa
 def test_a_narrow_network_of_no_known_architecture_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     architecture = {"backbone": "small-resnet", "width": 0.5, "in_channels": 1} | changes if changes else "odd"
     save(tmp_path / "x", backbone("small-resnet", 0.5, 1).state_dict(), ABOUT | {"architecture": architecture})
-    said = refusal(load_network, tmp_path / "x")
-    assert said.startswith(f"{tmp_path}/x: there is no such architecture here: {architecture}; take the version")
+    message = refusal(load_network, tmp_path / "x")
+    assert message.startswith(f"{tmp_path}/x: there is no such architecture here: {architecture}; take the version")
 
 
 def test_a_narrow_network_whose_tensors_do_not_fit_its_record_is_refused(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def tensors() -> dict[str, torch.Tensor]:
 def refusal(read: Callable[[Path], Any], path: Path) -> str:
     with pytest.raises(UserError) as refused:
         read(path)
-    said = str(refused.value)
-    assert said.startswith(f"{path}: ") and "\n" not in said
-    return said
+    message = str(refused.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    return message
 
 
 def flips(content: bytes) -> Iterator[bytes]:

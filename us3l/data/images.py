@@ -1,4 +1,4 @@
-"""How stages see the images of a split, whether these lie on the device whole or are decoded from files."""
+"""Images of a split as stages see them, resident on the device or decoded from their files."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -10,36 +10,48 @@ from us3l.data.files import Files
 from us3l.data.resident import Resident, resident
 from us3l.data.store import Split
 from us3l.params.dataset import Augmentation, Normalize, TestView
-from us3l.utils.philox import RandomKey
+from us3l.utils.philox import Purpose, RandomKey
 
 
 class Images(Protocol):
-    """The images of a split. Batches are the numbers of images: each [B] int64."""
+    """Images of a split. A batch is the numbers of its images, [B] int64."""
+
+    device: torch.device
 
     def __len__(self) -> int: ...
 
     def augmented(
         self,
         batches: Sequence[Tensor],
-        recipes: Sequence[Augmentation],
+        augmentations: Sequence[Augmentation],
         normalize: Normalize,
         key: RandomKey,
     ) -> Iterator[list[Tensor]]:
-        """For each batch, a random view [B, C, h, w] float32 by each recipe, as `us3l.data.augment.augment` has it.
+        """Yield for each batch a random view [B, C, h, w] float32 by each augmentation.
 
-        Raises UserError when the blur is too wide for the images, and what reading files may raise.
+        See `us3l.data.augment.views.augment`. Raises UserError when the blur is too wide for the images, and whatever
+        reading files may raise.
         """
         ...
 
-    def plain(self, batches: Sequence[Tensor], recipe: TestView, normalize: Normalize) -> Iterator[Tensor]:
-        """For each batch its test view [B, C, h, w] float32."""
+    def plain(self, batches: Sequence[Tensor], view: TestView, normalize: Normalize) -> Iterator[Tensor]:
+        """Yield the test view [B, C, h, w] float32 of each batch."""
         ...
 
 
 def open_images(split: Split, device: torch.device) -> Images:
-    """The images of a split, to be seen on a device."""
+    """Open the images of a split, to be seen on a device."""
     if isinstance(split.images, Files):
         from us3l.data.decoded import Decoded
 
         return Decoded(split.images, device)
     return Resident(resident(split.images, device))
+
+
+def first_view(images: Images, view: Augmentation | TestView, normalize: Normalize) -> Tensor:
+    """Return one image as a network sees it, [1, C, H, W]; its shape is that of all images in this view."""
+    batches = [torch.arange(1)]
+    if isinstance(view, TestView):
+        return next(images.plain(batches, view, normalize))
+    [[x]] = images.augmented(batches, [view], normalize, RandomKey(0, Purpose.AUGMENT, 0))
+    return x

@@ -22,6 +22,7 @@ class Resident:
 
     def __init__(self, pixels: Tensor) -> None:
         """pixels: [N, H, W, C] uint8, kept by channels, as views are made."""
+        self.device = pixels.device
         self.planes = pixels.permute(0, 3, 1, 2).contiguous()
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from us3l.data.files import Files, table_type
-from us3l.utils.atomic import replacing
+from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "meta.json")
@@ -42,7 +42,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Unwritten:
+class SplitSource:
     """A split that need not fit into memory. labels: [N]; images: blocks [n, H, W, C] uint8 in order, or files."""
 
     labels: np.ndarray
@@ -50,16 +50,16 @@ class Unwritten:
 
 
 @dataclass(frozen=True)
-class Contents:
+class DatasetSource:
     """What a store is made of; shape: (H, W, C) of every image, None where they stay in their files."""
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int] | None
-    train: Unwritten
-    test: Unwritten
+    train: SplitSource
+    test: SplitSource
 
 
-def write_store(folder: Path, contents: Contents) -> str:
+def write_store(folder: Path, contents: DatasetSource) -> str:
     """Write the five files of a store; they appear together once all are whole, meta.json last. Its SHA-256.
 
     Raises UserError where they cannot be written, and whatever the blocks raise; nothing new then stays in `folder`.
@@ -73,7 +73,7 @@ def write_store(folder: Path, contents: Contents) -> str:
     digest = _digest(meta)
     with ExitStack() as stack:
         # The stack unwinds backwards: files in the reverse of FILES, renamed in the order of FILES.
-        temporary = {name: stack.enter_context(replacing(folder / name)) for name in reversed(FILES)}
+        temporary = {name: stack.enter_context(atomic_write(folder / name)) for name in reversed(FILES)}
         for name, split in splits.items():
             with temporary[f"{name}_images.npy"].open("wb") as file:
                 _write_images(file, split, contents.shape, digest)
@@ -86,7 +86,7 @@ def write_store(folder: Path, contents: Contents) -> str:
     return digest.hexdigest()
 
 
-def _places(splits: dict[str, Unwritten], store: Path) -> dict[str, dict[str, str]]:
+def _places(splits: dict[str, SplitSource], store: Path) -> dict[str, dict[str, str]]:
     """Where image files are, which no hash depends on."""
     there = {name: split.images.folder for name, split in splits.items() if isinstance(split.images, Files)}
     return {"folders": {name: _seen_from(store, folder) for name, folder in there.items()}} if there else {}
@@ -98,7 +98,7 @@ def _seen_from(store: Path, folder: Path) -> str:
 
 
 def _write_images(
-    file: BinaryIO, split: Unwritten, shape: tuple[int, int, int] | None, digest: "hashlib._Hash"
+    file: BinaryIO, split: SplitSource, shape: tuple[int, int, int] | None, digest: "hashlib._Hash"
 ) -> None:
     if isinstance(split.images, Files):
         table = split.images.table

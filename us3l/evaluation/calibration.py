@@ -4,37 +4,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from us3l.data.images import open_images
-from us3l.data.store import Store
+from us3l.data.images import Images
 from us3l.params.calibration import Calibration
 from us3l.params.dataset import Views
 from us3l.utils.philox import Purpose, RandomKey, permutation
 
 
 @torch.no_grad()
-def settle_statistics(
-    networks: list[nn.Module], settings: Calibration, views: Views, store: Store, seed: int, device: torch.device
+def calibrate_batch_norms(
+    networks: list[nn.Module], calibration: Calibration, images: Images, views: Views, seed: int
 ) -> None:
     """Give each network the running statistics of its own activations; all of them see the same batches."""
     norms = [each for network in networks for each in network.modules() if isinstance(each, _BatchNorm)]
     if not norms:
         return
     for norm in norms:
-        norm.momentum = settings.momentum
+        norm.momentum = calibration.momentum
     for network in networks:
-        network.train().to(memory_format=torch.channels_last)
-    images = open_images(store.train, device)
-    for epoch in range(settings.passes):
+        network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    for epoch in range(calibration.passes):
         key = RandomKey(seed, Purpose.CALIBRATE, epoch)
-        order = permutation(key, len(images), device)
-        shown = images.augmented(batches(order, settings.batch_size), [views.linear], views.normalize, key)
-        for (x,) in shown:
+        batches = full_batches(permutation(key, len(images), images.device), calibration.batch_size)
+        for (x,) in images.augmented(batches, [views.linear], views.normalize, key):
             x = x.contiguous(memory_format=torch.channels_last)
             for network in networks:
                 network(x)
 
 
-def batches(order: Tensor, size: int) -> list[Tensor]:
-    """Whole batches only, since one of few images would weigh as much as the others; all images where none is whole."""
-    whole = len(order) // size * size
-    return list(order[: whole or len(order)].split(size))
+def full_batches(order: Tensor, size: int) -> list[Tensor]:
+    """Split into full batches only, one batch of all images where there are fewer than `size`.
+
+    A batch of few images would weigh as much in the running statistics as the others.
+    """
+    full = len(order) // size * size
+    return list(order[: full or len(order)].split(size))

@@ -16,37 +16,37 @@ Batch = TypeVar("Batch")  # images [B, C, H, W], or the features [B, F] that eac
 
 
 def fit(
-    learn: Callable[[Batch, Tensor, float], None],
-    see: Callable[[int, Sequence[Tensor]], Iterable[Batch]],
+    step: Callable[[Batch, Tensor, float], None],
+    batches: Callable[[int, Sequence[Tensor]], Iterable[Batch]],
     labels: Tensor,
     protocol: Trained,
     seed: int,
 ) -> None:
-    """Train on every image once an epoch, in an order of its own; labels: [N].
+    """Train on every image once an epoch, in the epoch's own order; labels: [N].
 
-    `see` makes of an epoch and its batches, the numbers of images [B], what there is to learn from each; `learn` takes
-    a step on that, its labels [B], and a learning rate.
+    `batches` yields, for an epoch and the numbers of its images [B] in each step, what `step` learns from; `step` takes
+    that, its labels [B], and a learning rate.
     """
     for epoch in range(protocol.epochs):
         lr = learning_rate(protocol.optimizer, epoch, protocol.epochs)
         order = permutation(RandomKey(seed, Purpose.LINEAR_ORDER, epoch), len(labels), labels.device)
-        batches = order.split(protocol.batch_size)
-        for samples, batch in zip(batches, see(epoch, batches), strict=True):
-            learn(batch, labels[samples], lr)
+        numbers = order.split(protocol.batch_size)
+        for samples, batch in zip(numbers, batches(epoch, numbers), strict=True):
+            step(batch, labels[samples], lr)
 
 
 def linear_layer(features: int, classes: int, seed: int, device: torch.device) -> nn.Linear:
-    """A fresh classifier; no random number outside it depends on it."""
+    """Build a fresh classifier; no random number outside it depends on it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Linear(features, classes).to(device)
 
 
 class Classifiers:
-    """Linear layers that are trained together, one for each network, and their velocities.
+    """Linear layers that are trained together, one for each network, and their momentum buffers.
 
-    The weights of all lie one after the other, [all their features, classes], so that all move in one step; the biases
-    are [networks, classes].
+    The weights of all lie one after the other, [all their features, classes], so that one SGD step moves all; the
+    biases are [networks, classes].
     """
 
     def __init__(
@@ -56,42 +56,42 @@ class Classifiers:
         self.sizes, self.optimizer = sizes, optimizer
         self.weights = torch.cat([layer.weight.detach().T for layer in layers])
         self.biases = torch.stack([layer.bias.detach() for layer in layers])
-        self._velocities = torch.zeros_like(self.weights), torch.zeros_like(self.biases)
+        self._momentum_buffers = torch.zeros_like(self.weights), torch.zeros_like(self.biases)
 
     def __call__(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """The logits [B, classes] of the features of each network, [B, F]."""
+        """Return the logits [B, classes] of the features of each network, [B, F]."""
         layers = zip(self.biases, features, self.weights.split(self.sizes), strict=True)
         return [torch.addmm(*layer) for layer in layers]
 
-    def learn(self, features: Sequence[Tensor], labels: Tensor, lr: float) -> None:
-        """A step on the features of each network [B, F] with the labels [B]."""
-        # What the cross-entropy's gradient is to the logits: [networks, B, classes].
+    def step(self, features: Sequence[Tensor], labels: Tensor, lr: float) -> None:
+        """Take a step on the features of each network [B, F] with the labels [B]."""
+        # The gradient of the cross-entropy with respect to the logits: [networks, B, classes].
         errors = torch.stack(self(features)).softmax(2).sub_(F.one_hot(labels, self.biases.shape[1])).div_(len(labels))
-        of_weights = torch.cat([x.T @ error for x, error in zip(features, errors, strict=True)])
-        self._move(self.weights, of_weights, self.sizes, self._velocities[0], lr)
-        self._move(self.biases, errors.sum(1), [1] * len(self.biases), self._velocities[1], lr)
+        weight_gradient = torch.cat([x.T @ error for x, error in zip(features, errors, strict=True)])
+        self._update(self.weights, weight_gradient, self.sizes, self._momentum_buffers[0], lr)
+        self._update(self.biases, errors.sum(1), [1] * len(self.biases), self._momentum_buffers[1], lr)
 
-    def _move(self, parameter: Tensor, gradient: Tensor, sizes: list[int], velocity: Tensor, lr: float) -> None:
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, sizes: list[int], momentum_buffer: Tensor, lr: float
+    ) -> None:
         decay, trust = self.optimizer.weight_decay, self.optimizer.trust
         if trust is None:
             gradient = gradient.add_(parameter, alpha=decay)
         else:
             parts = zip(parameter.split(sizes), gradient.split(sizes), strict=True)
             gradient = torch.cat([trusted(*part, decay, trust) for part in parts])
-        sgd_step(parameter, gradient, velocity, lr, self.optimizer.momentum)
+        sgd_step(parameter, gradient, momentum_buffer, lr, self.optimizer.momentum)
 
 
-def train_on_kept(
-    known: list[Tensor], labels: Tensor, classes: int, protocol: Linear | FeaturesLinear, seed: int
+def train_on_features(
+    features: list[Tensor], labels: Tensor, classes: int, protocol: Linear | FeaturesLinear, seed: int
 ) -> Classifiers:
-    """A classifier for each network, on features [N, F] that are the same in every epoch; labels: [N]."""
-    sizes, kept = [each.shape[1] for each in known], torch.cat(known, dim=1)
+    """Train a classifier for each network, on features [N, F] that are the same in every epoch; labels: [N]."""
+    sizes, kept = [each.shape[1] for each in features], torch.cat(features, dim=1)
     classifiers = Classifiers(sizes, classes, protocol.optimizer, seed, kept.device)
-    fit(
-        classifiers.learn,
-        lambda epoch, batches: (kept[each].split(sizes, 1) for each in batches),
-        labels,
-        protocol,
-        seed,
-    )
+
+    def batches(epoch: int, numbers: Sequence[Tensor]) -> Iterable[Sequence[Tensor]]:
+        return (kept[samples].split(sizes, 1) for samples in numbers)
+
+    fit(classifiers.step, batches, labels, protocol, seed)
     return classifiers

@@ -1,11 +1,11 @@
-"""What evaluation protocols share: the images as networks see them, and the networks' features."""
+"""Images as evaluation protocols see them, and the features that networks make of them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from us3l.data.images import Images, open_images
+from us3l.data.images import Images, first_view, open_images
 from us3l.data.resident import resident
 from us3l.data.store import Store
 from us3l.models.backbones.custom import require_features
@@ -14,12 +14,12 @@ from us3l.utils.errors import UserError
 from us3l.utils.philox import Purpose, RandomKey
 
 CHUNK = 1024  # images that are decoded at once and, on a GPU, in a forward pass without gradients
-CACHE = 2**15  # pixels of the images whose activations a CPU's cache holds, in a network that is as wide as they come
-FEWEST = 16  # images at once that make reading the weights worth it
+CPU_PIXELS = 2**15  # of images whose activations fit into a CPU's cache, in the widest of the networks
+CPU_IMAGES = 16  # at least, so that reading the weights pays
 
 
-class Seen:
-    """A data set as the networks see it. Views are [B, C, H, W], normalized; labels: [N] of the training images."""
+class EvaluationImages:
+    """Data set as the networks see it. Views are [B, C, H, W], normalized; labels: [N] of the training images."""
 
     def __init__(self, store: Store, views: Views, seed: int, device: torch.device) -> None:
         self.views, self.seed, self.classes = views, seed, len(store.classes)
@@ -28,20 +28,20 @@ class Seen:
 
     @property
     def example(self) -> Tensor:
-        """One test image, [1, C, H, W]."""
-        return next(self._test.plain([torch.arange(1)], self.views.test, self.views.normalize))
+        """Test image, [1, C, H, W]."""
+        return first_view(self._test, self.views.test, self.views.normalize)
 
     def augmented(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """For each batch the linear view of training images, whose numbers it holds [B], as they look in this epoch."""
+        """Yield the linear view of each batch of training images, numbers [B], as it looks in this epoch."""
         key = RandomKey(self.seed, Purpose.LINEAR_AUGMENT, epoch)
         return (x for (x,) in self._train.augmented(batches, [self.views.linear], self.views.normalize, key))
 
     def training(self) -> Iterator[Tensor]:
-        """All training images in the test view, in chunks."""
+        """Yield all training images in the test view, in chunks."""
         return self._plain(self._train)
 
     def test(self) -> Iterator[Tensor]:
-        """All test images, in chunks."""
+        """Yield all test images, in chunks."""
         return self._plain(self._test)
 
     def _plain(self, images: Images) -> Iterator[Tensor]:
@@ -50,21 +50,21 @@ class Seen:
 
 @torch.no_grad()
 def features(networks: list[nn.Module], views: Iterable[Tensor]) -> list[Tensor]:
-    """What each network makes of the chunks of images: [N, F]."""
-    chunks = [[network(x) for network in networks] for view in views for x in _pieces(view)]
+    """Compute the features of each network, [N, F], of images that come in chunks [B, C, H, W]."""
+    chunks = [[network(x) for network in networks] for view in views for x in _sub_batches(view)]
     return [torch.cat(of_one) for of_one in zip(*chunks, strict=True)]
 
 
-def _pieces(x: Tensor) -> Sequence[Tensor]:
-    """Images as networks take them fastest: channels last, and on a CPU no more at a time than its cache holds."""
+def _sub_batches(x: Tensor) -> Sequence[Tensor]:
+    """Split images as networks take them fastest: channels last, and on a CPU as many as its cache holds."""
     x = x.contiguous(memory_format=torch.channels_last)
-    return [x] if x.is_cuda else x.split(max(FEWEST, CACHE // x.shape[2:].numel()))
+    return [x] if x.is_cuda else x.split(max(CPU_IMAGES, CPU_PIXELS // x.shape[2:].numel()))
 
 
-def feature_sizes(networks: list[nn.Module], images: Seen) -> list[int]:
-    """How many features each network makes of an image.
+def feature_sizes(networks: list[nn.Module], images: EvaluationImages) -> list[int]:
+    """Count the features that each network makes of an image.
 
-    Raises UserError where that is not the same in the view of the training and in that of the test.
+    Raises UserError where the views of training and test give different numbers.
     """
     first = torch.arange(1, device=images.labels.device)
     views = {"linear": next(images.augmented(0, [first])), "test": images.example}

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l.evaluation.features import Seen, features
+from us3l.evaluation.features import EvaluationImages, features
 from us3l.models.folding import folded
 from us3l.params.protocol import Knn
 from us3l.utils.errors import UserError
@@ -12,28 +12,28 @@ from us3l.utils.errors import UserError
 CHUNK = 256  # test images that are compared at once
 
 
-def answers(networks: list[nn.Module], images: Seen, protocol: Knn) -> list[Tensor]:
-    """The votes for the classes of the test images [N, classes] for each network.
+def predict_logits(networks: list[nn.Module], images: EvaluationImages, protocol: Knn) -> list[Tensor]:
+    """Return each network's votes for the classes of the test images [N, classes].
 
-    Raises UserError where there are fewer training images than neighbours.
+    Raises UserError where the training images are fewer than the neighbours.
     """
     count = len(images.labels)
     if protocol.neighbours > count:
         what = f"must be at most {count}, the number of training images, not {protocol.neighbours}"
         raise UserError(f"the knn protocol's neighbours {what}")
     frozen = [folded(network) for network in networks]
-    known, asked = features(frozen, images.training()), features(frozen, images.test())
-    return [votes(*each, images.labels, images.classes, protocol) for each in zip(known, asked, strict=True)]
+    banks, queries = features(frozen, images.training()), features(frozen, images.test())
+    return [votes(*each, images.labels, images.classes, protocol) for each in zip(banks, queries, strict=True)]
 
 
-def votes(known: Tensor, asked: Tensor, labels: Tensor, classes: int, protocol: Knn) -> Tensor:
-    """The share of the votes that each class gets [M, classes]; known: [N, F] with labels [N]; asked: [M, F].
+def votes(bank: Tensor, queries: Tensor, labels: Tensor, classes: int, protocol: Knn) -> Tensor:
+    """Compute the share of the votes that each class gets [M, classes]; bank: [N, F], labels: [N]; queries: [M, F].
 
     The nearest neighbours by cosine vote for their own label with exp(cosine / temperature).
     """
-    known, shares = F.normalize(known), []
-    for chunk in F.normalize(asked).split(CHUNK):
-        cosines, neighbours = (chunk @ known.T).topk(protocol.neighbours)
+    bank, shares = F.normalize(bank), []
+    for chunk in F.normalize(queries).split(CHUNK):
+        cosines, neighbours = (chunk @ bank.T).topk(protocol.neighbours)
         # A softmax divides by the sum over the neighbours, which changes no ranking, and does not overflow.
         weights = (cosines / protocol.temperature).softmax(1)
         ballots = F.one_hot(labels[neighbours], classes).to(weights.dtype)

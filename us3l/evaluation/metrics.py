@@ -1,4 +1,4 @@
-"""How well logits answer a test."""
+"""Accuracies of logits."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ from torch import Tensor
 
 
 def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Top-1 and top-5 accuracy in percent of logits [N, classes]; `interval` is Wilson's 95% interval of top-1.
+    """Compute the top-1 and top-5 accuracy in percent of logits [N, classes]; labels: [N].
 
-    Of classes with equal logits the first is the answer; logits that are not numbers are a wrong one.
+    `interval` is Wilson's 95% interval of top-1. Of classes with equal logits the first is predicted; logits that are
+    not numbers predict a wrong one.
     """
     ranks = (logits.argsort(dim=1, descending=True, stable=True) == labels[:, None]).int().argmax(1)
     ranks[logits.isnan().any(1)] = logits.shape[1]
@@ -18,7 +19,7 @@ def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
 
 
 def wilson(correct: int, n: int) -> list[float]:
-    """Wilson's 95% interval of a proportion, in percent. (scipy.stats has it, and takes a second to import.)"""
+    """Compute Wilson's 95% interval of a proportion, in percent. (scipy.stats has it, and takes a second to import.)"""
     z, share = 1.959963984540054, correct / n
     centre = share + z**2 / (2 * n)
     half = z * (share * (1 - share) / n + (z / (2 * n)) ** 2) ** 0.5

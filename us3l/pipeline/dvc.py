@@ -24,7 +24,7 @@ from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.table import TablePlan
 from us3l.pipeline.provenance import fingerprint
 from us3l.pipeline.tables.cells import read_rows
-from us3l.utils.atomic import replacing
+from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
 
@@ -32,7 +32,7 @@ def write_plan(plan: Plan) -> None:
     """Write params, seeds and code hash of each stage of dvc.yaml; a file that says the same stays untouched."""
     text = json.dumps(_entries(dvc_stages(plan)), indent=2) + "\n"
     if not PLAN_FILE.is_file() or PLAN_FILE.read_text() != text:
-        with replacing(PLAN_FILE) as temporary:
+        with atomic_write(PLAN_FILE) as temporary:
             temporary.write_text(text)
 
 

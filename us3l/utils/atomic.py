@@ -10,7 +10,7 @@ from us3l.utils.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well and the bytes are on disk.
 
     Raises UserError where it cannot be written. Whatever goes wrong, `path` keeps its old content and no temporary

@@ -4,6 +4,7 @@ The same tensors and the same record give the same bytes.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from us3l.utils.atomic import replacing
+from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 from us3l.utils.records import CHANGED, read_weights, seal_of_weights
 
@@ -25,7 +26,7 @@ def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     plain = json.loads(json.dumps(about))  # tuples are lists, as they will be when it is read
     seal = seal_of_weights(serialize(contiguous), plain)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(serialize(contiguous, {"us3l": json.dumps({**plain, "seal": seal})}))
     return seal
 
@@ -43,7 +44,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def require_shapes(
-    path: Path, found: dict[str, Tensor], expected: dict[str, Tensor], backbone: str, width: float
+    path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], backbone: str, width: float
 ) -> None:
     """Raise UserError where the tensors are not those of the architecture, naming the first that differs."""
     for name in sorted(expected.keys() | found.keys()):

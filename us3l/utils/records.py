@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from us3l.utils.atomic import replacing
+from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
 CHANGED = "damaged: it was changed after it was written; take it back with `dvc checkout` or git, or delete it"
@@ -68,7 +68,7 @@ def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write the record with its seal as indented JSON, atomically. Raises UserError where that cannot be."""
     plain = json.loads(json.dumps(record))  # tuples are lists, as they will be when it is read
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps({**plain, "seal": seal_of_record(plain)}, indent=2) + "\n")
 
 

@@ -14,7 +14,7 @@ from us3l.data.augment.draw import Jitter
 CONTRAST, SATURATION, HUE = 1, 2, 3
 
 
-class Turns(NamedTuple):
+class JitterPasses(NamedTuple):
     """Color jitter of B images as three turns of blends, one of hue, and the same three of blends again.
 
     settings: [B, 7, 3, 1, 1, 1] float32, a `mixture` for each blend, and `distances` for the hue between them. Of the
@@ -26,7 +26,7 @@ class Turns(NamedTuple):
     before: Tensor
 
 
-def turns(jitter: Jitter) -> Turns:
+def turns(jitter: Jitter) -> JitterPasses:
     slot = jitter.order.argsort(1)
     blends, before = slot[:, :HUE].argsort(1), slot[:, HUE:]
     factors, hue = jitter.factors.gather(1, blends), jitter.factors[:, HUE]
@@ -34,10 +34,10 @@ def turns(jitter: Jitter) -> Turns:
     first, last = (mixture(blends, factors.where(now, 1)) for now in (early, ~early))
     idle = (factors == 1).all(1) & (hue == 0)
     settings = torch.cat([first, distances(hue)[:, None], last], dim=1)
-    return Turns(settings[..., None, None, None], before[:, 0].where(~idle, -1))
+    return JitterPasses(settings[..., None, None, None], before[:, 0].where(~idle, -1))
 
 
-def color_jitter_(x: Tensor, todo: Turns) -> Tensor:
+def color_jitter_(x: Tensor, todo: JitterPasses) -> Tensor:
     """Brightness, contrast, saturation and hue in each image's own order.
 
     On a CPU the images come in ascending order of `before`, so that a turn touches only a slice, of those it changes.

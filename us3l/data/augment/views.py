@@ -92,7 +92,7 @@ def _alike(parameters: Parameters, count: int) -> Tensor:
     """The images in the order that `color_jitter_` wants."""
     if "color_jitter" not in parameters:
         return torch.arange(count)
-    return color.Turns(*parameters["color_jitter"]).before.argsort()
+    return color.JitterPasses(*parameters["color_jitter"]).before.argsort()
 
 
 def finish(x: Tensor, recipe: Augmentation, normalize: Normalize, parameters: Parameters) -> Tensor:
@@ -130,12 +130,12 @@ def _affine(x: Tensor, recipe: Affine, *motion: Tensor) -> Tensor:
     return resample.affine(x, Motion(*motion))
 
 
-def _draw_color_jitter(u: Tensor, recipe: ColorJitter, height: int, width: int) -> color.Turns:
+def _draw_color_jitter(u: Tensor, recipe: ColorJitter, height: int, width: int) -> color.JitterPasses:
     return color.turns(draw.jitter(u, recipe))
 
 
 def _color_jitter(x: Tensor, recipe: ColorJitter, *turns: Tensor) -> Tensor:
-    return color.color_jitter_(x, color.Turns(*turns))
+    return color.color_jitter_(x, color.JitterPasses(*turns))
 
 
 def _chosen(u: Tensor, probability: float, height: int, width: int) -> tuple[Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from us3l.data.sources.cifar_subset import choose
 from us3l.data.sources.plain_pickle import PlainArray, PlainBytes, load_plain
-from us3l.data.store import Contents, Split, Unwritten
+from us3l.data.store import DatasetSource, Split, SplitSource
 from us3l.params.dataset import CifarSubset
 from us3l.utils.errors import UserError
 
@@ -49,7 +49,7 @@ _LAYOUTS = {
 }
 
 
-def read_cifar(archive: Path, kind: str, subset: CifarSubset | None) -> Contents:
+def read_cifar(archive: Path, kind: str, subset: CifarSubset | None) -> DatasetSource:
     """The images of a `kind` "cifar10" or "cifar100": all in the archive's order, or a subset.
 
     Raises UserError where the archive is not one of them, or has less than the subset asks for.
@@ -66,16 +66,16 @@ def read_cifar(archive: Path, kind: str, subset: CifarSubset | None) -> Contents
         raise UserError(f"{archive}: {error}; ask for less in params.yaml") from None
 
 
-def _contents(archive: Path, layout: _Layout) -> Contents:
+def _contents(archive: Path, layout: _Layout) -> DatasetSource:
     members = _read_members(archive, {*layout.train, layout.test, layout.meta})
     classes = _classes(members[layout.meta], layout)
     train = [_split(name, members[name], layout, len(classes)) for name in layout.train]
     test = _split(layout.test, members[layout.test], layout, len(classes))
-    return Contents(
+    return DatasetSource(
         classes=classes,
         shape=(32, 32, 3),
-        train=Unwritten(np.concatenate([part.labels for part in train]), [part.images for part in train]),
-        test=Unwritten(test.labels, [test.images]),
+        train=SplitSource(np.concatenate([part.labels for part in train]), [part.images for part in train]),
+        test=SplitSource(test.labels, [test.images]),
     )
 
 

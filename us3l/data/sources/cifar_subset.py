@@ -4,11 +4,11 @@ from hashlib import sha256
 
 import numpy as np
 
-from us3l.data.store import Contents, Unwritten
+from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import CifarSubset
 
 
-def choose(contents: Contents, subset: CifarSubset) -> Contents:
+def choose(contents: DatasetSource, subset: CifarSubset) -> DatasetSource:
     """The first classes by name, and of each the images whose pixels have the smallest SHA-256, in order of that.
 
     Raises ValueError, with both numbers, where there are fewer classes or images than asked for.
@@ -16,7 +16,7 @@ def choose(contents: Contents, subset: CifarSubset) -> Contents:
     if len(contents.classes) < subset.classes:
         raise ValueError(f"subset.classes is {subset.classes}, but there are only {len(contents.classes)} classes")
     numbers = sorted(range(len(contents.classes)), key=contents.classes.__getitem__)[: subset.classes]
-    return Contents(
+    return DatasetSource(
         classes=tuple(contents.classes[number] for number in numbers),
         shape=contents.shape,
         train=_smallest(contents.train, numbers, subset.train, "train"),
@@ -24,7 +24,7 @@ def choose(contents: Contents, subset: CifarSubset) -> Contents:
     )
 
 
-def _smallest(part: Unwritten, numbers: list[int], count: int, key: str) -> Unwritten:
+def _smallest(part: SplitSource, numbers: list[int], count: int, key: str) -> SplitSource:
     """Of the classes with these numbers, which become 0, 1, ..., so many images each."""
     images = np.concatenate(list(part.images))
     chosen = []
@@ -34,4 +34,4 @@ def _smallest(part: Unwritten, numbers: list[int], count: int, key: str) -> Unwr
             raise ValueError(f"subset.{key} is {count}, but there is a class of only {len(where)} images")
         chosen += sorted((sha256(images[index].tobytes()).digest(), label, index) for index in where)[:count]
     chosen.sort()
-    return Unwritten(np.array([label for _, label, _ in chosen]), [images[[index for _, _, index in chosen]]])
+    return SplitSource(np.array([label for _, label, _ in chosen]), [images[[index for _, _, index in chosen]]])

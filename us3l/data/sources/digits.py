@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from us3l.data.store import Contents, Unwritten
+from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import Digits
 from us3l.utils.errors import UserError
 
 
-def read_digits(source: Digits) -> Contents:
+def read_digits(source: Digits) -> DatasetSource:
     """8x8 images whose values 0..16 become 0..255."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -21,9 +21,9 @@ def read_digits(source: Digits) -> Contents:
         )
     except ValueError as error:
         raise UserError(f"test_fraction {source.test_fraction} of {len(images)} digits: {error}") from None
-    return Contents(
+    return DatasetSource(
         classes=tuple(str(name) for name in digits.target_names),
         shape=(8, 8, 1),
-        train=Unwritten(digits.target[train], [images[train]]),
-        test=Unwritten(digits.target[test], [images[test]]),
+        train=SplitSource(digits.target[train], [images[train]]),
+        test=SplitSource(digits.target[test], [images[test]]),
     )

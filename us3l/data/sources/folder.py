@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from us3l.data.files import Files, table_type
 from us3l.data.sources.subset import read_subset
-from us3l.data.store import Contents, Unwritten
+from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import Folder
 from us3l.utils.errors import UserError
 
@@ -34,7 +34,7 @@ class Listing:
     classes: dict[str, list[Path]]
 
 
-def read_folder(source: Folder) -> Contents:
+def read_folder(source: Folder) -> DatasetSource:
     """The squares of `source.image_size` that the images of the folders are cut to, or their files where it is None.
 
     Raises UserError, also while the blocks are read, which is when an image may turn out to be unreadable.
@@ -47,7 +47,7 @@ def read_folder(source: Folder) -> Contents:
         _check_same_classes(train, test)
     if source.subset is not None:
         train = _keep(train, Path(source.subset).absolute())
-    return Contents(
+    return DatasetSource(
         classes=tuple(train.classes),
         shape=shape(source.image_size),
         train=unwritten(train, source.image_size),
@@ -110,11 +110,11 @@ def shape(size: int | None) -> tuple[int, int, int] | None:
     return None if size is None else (size, size, 3)
 
 
-def unwritten(listing: Listing, size: int | None) -> Unwritten:
+def unwritten(listing: Listing, size: int | None) -> SplitSource:
     """All images of a listing, class by class."""
     counts = [len(images) for images in listing.classes.values()]
     paths = [path for images in listing.classes.values() for path in images]
-    return Unwritten(np.repeat(np.arange(len(counts)), counts), squares_or_files(listing.folder, paths, size))
+    return SplitSource(np.repeat(np.arange(len(counts)), counts), squares_or_files(listing.folder, paths, size))
 
 
 def squares_or_files(folder: Path, paths: list[Path], size: int | None) -> Iterator[np.ndarray] | Files:

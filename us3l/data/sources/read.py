@@ -5,7 +5,7 @@ from pathlib import Path
 from us3l.data.sources.cifar import read_cifar
 from us3l.data.sources.digits import read_digits
 from us3l.data.sources.download import fetch
-from us3l.data.store import Contents, write_store
+from us3l.data.store import DatasetSource, write_store
 from us3l.params.dataset import Cifar, Digits, Folder, Transfer
 
 Source = Digits | Cifar | Folder | Transfer
@@ -16,7 +16,7 @@ def convert(source: Source, folder: Path, downloads: Path) -> str:
     return write_store(folder, _read(source, downloads))
 
 
-def _read(source: Source, downloads: Path) -> Contents:
+def _read(source: Source, downloads: Path) -> DatasetSource:
     match source:
         case Digits():
             return read_digits(source)

@@ -13,7 +13,7 @@ import numpy as np
 from torchvision import datasets
 
 from us3l.data.sources.folder import Listing, hold_out, shape, split, squares_or_files, unwritten
-from us3l.data.store import Contents, Unwritten
+from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import Transfer
 from us3l.utils.errors import UserError
 
@@ -45,7 +45,7 @@ _SETS = {
 }
 
 
-def read_transfer(source: Transfer) -> Contents:
+def read_transfer(source: Transfer) -> DatasetSource:
     """The squares of `source.image_size` that the images are cut to, or their files; as torchvision has them.
 
     Raises UserError where the files are absent or torchvision cannot read them, and for an unreadable image, also while
@@ -59,7 +59,7 @@ def read_transfer(source: Transfer) -> Contents:
     classes = tuple(test.classes)
     if any(tuple(each.classes) != classes for each in train):
         raise UserError(f"{_place(source)}: training and test have different classes; get the data set again")
-    return Contents(
+    return DatasetSource(
         classes=classes,
         shape=shape(source.image_size),
         train=_unwritten(train, source),
@@ -86,13 +86,13 @@ def _open(source: Transfer, **arguments: str) -> Any:
         raise UserError(f"{place}: torchvision cannot read the data set ({what}); get it from {known.page}") from None
 
 
-def _unwritten(parts: list[Any], source: Transfer) -> Unwritten:
+def _unwritten(parts: list[Any], source: Transfer) -> SplitSource:
     paths = [Path(path) for part in parts for path in (part._images if hasattr(part, "_images") else part._image_files)]
     labels = np.array([label for part in parts for label in part._labels], np.int64)
-    return Unwritten(labels, squares_or_files(_place(source), paths, source.image_size))
+    return SplitSource(labels, squares_or_files(_place(source), paths, source.image_size))
 
 
-def _caltech(source: Transfer, images: datasets.Caltech101) -> Contents:
+def _caltech(source: Transfer, images: datasets.Caltech101) -> DatasetSource:
     folder = _place(source)
     classes: dict[str, list[Path]] = {name: [] for name in images.categories}
     for label, number in zip(images.y, images.index, strict=True):
@@ -100,7 +100,7 @@ def _caltech(source: Transfer, images: datasets.Caltech101) -> Contents:
         classes[name].append(folder / name / f"image_{number:04d}.jpg")
     listing = Listing(folder, classes)
     train, test = _split(listing) if source.test_fraction is None else hold_out(listing, source.test_fraction)
-    return Contents(
+    return DatasetSource(
         classes=tuple(classes),
         shape=shape(source.image_size),
         train=unwritten(train, source.image_size),

@@ -9,9 +9,9 @@ import time
 import torch
 from torch import Tensor, nn
 
-from us3l.data.images import open_images
+from us3l.data.images import first_view, open_images
 from us3l.data.store import Store, open_store
-from us3l.evaluation.calibration import settle_statistics
+from us3l.evaluation.calibration import calibrate_batch_norms
 from us3l.models.backbones.registry import backbone
 from us3l.models.pruning import pruned
 from us3l.models.saved_network import save_network
@@ -45,8 +45,8 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
     identity = identify("calibrate", plan.recipe("calibrate"), **origin)
     start = time.monotonic()
     networks = {width: network.to(device) for width, network in _cut(plan, weights, build, store).items()}
-    settings, views = plan.protocol.calibration, plan.data.dataset.views
-    settle_statistics(list(networks.values()), settings, views, store, seed, device)
+    images, views = open_images(store.train, device), plan.data.dataset.views
+    calibrate_batch_norms(list(networks.values()), plan.protocol.calibration, images, views, seed)
     seals = {}
     for width, network in networks.items():
         shape = widest if isinstance(plan.run, Pruned) else width  # a pruned network keeps its shape
@@ -59,12 +59,8 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
 def _cut(plan: RunPlan, weights: dict[str, Tensor], build: Builder, store: Store) -> dict[float, nn.Module]:
     """The narrow networks: of a slimmable one the leading channels, of a pruned one those that weigh most."""
     if isinstance(plan.run, Pruned):
-        whole, settings = of_width(weights, 1.0), (plan.run.criterion, _example(plan, store))
-        return {width: pruned(whole, build, width, *settings) for width in plan.widths}
+        images, views = open_images(store.test, torch.device("cpu")), plan.data.dataset.views
+        example = first_view(images, views.test, views.normalize)
+        widest = of_width(weights, 1.0)
+        return {width: pruned(widest, build, width, plan.run.criterion, example) for width in plan.widths}
     return {width: narrow(of_width(weights, width), build(width)) for width in plan.widths}
-
-
-def _example(plan: RunPlan, store: Store) -> Tensor:
-    """A test image as the networks see it, [1, C, H, W]."""
-    images, views = open_images(store.test, torch.device("cpu")), plan.data.dataset.views
-    return next(images.plain([torch.arange(1)], views.test, views.normalize))

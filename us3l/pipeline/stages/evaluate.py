@@ -1,15 +1,14 @@
 """The evaluation stages: from a run's narrow networks to one record (JSON) for each width."""
 
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from us3l.data.resident import resident
 from us3l.data.store import Store, open_store
-from us3l.evaluation.features import Seen
+from us3l.evaluation.features import EvaluationImages
 from us3l.evaluation.metrics import score
 from us3l.models.backbones.custom import require_features
 from us3l.models.complexity import cost
@@ -21,27 +20,32 @@ from us3l.pipeline.provenance import identify, record, require_params, require_p
 from us3l.utils.errors import UserError
 from us3l.utils.records import write_record
 
-Answer = Callable[[list[nn.Module], Seen, Any], list[Tensor]]
+
+class PredictLogits(Protocol):
+    """Evaluation protocol: from networks in evaluation mode on the device to the logits of each."""
+
+    def __call__(self, networks: list[nn.Module], images: EvaluationImages, protocol: Any) -> list[Tensor]:
+        """Return the logits of each network [test images, classes]."""
+        ...
 
 
-def evaluate(plan: RunPlan, seed: int, device: torch.device, answer: Answer) -> None:
+def evaluate(plan: RunPlan, seed: int, device: torch.device, predict_logits: PredictLogits) -> None:
     """Write one JSON for each width of the run.
 
-    `answer` makes of the networks, in evaluation mode on the device, the images and the protocol the logits of each
-    network [test images, classes]. Raises UserError where a network or the data set is not as expected.
+    Raises UserError where a network or the data set is not as expected.
     """
     store, kind, start = open_store(plan.data.folder), plan.protocol.kind, time.monotonic()
     opened = networks_to_evaluate(plan, seed, store)
     networks = [network.to(device) for network, _ in opened]
     if isinstance(plan.maker("calibrate").run, Pruned):
         keep_pruned(networks)
-    images = Seen(store, plan.data.dataset.views, seed, device)
+    images = EvaluationImages(store, plan.data.dataset.views, seed, device)
     example = images.example
     for width, network in zip(plan.widths, networks, strict=True):
         require_features(f"{plan.backbone} at width {width}", network, example)
-    answers = answer(networks, images, plan.protocol)
+    logits = predict_logits(networks, images, plan.protocol)
     labels = resident(store.test.labels, torch.device("cpu"))
-    scores = [score(each.cpu(), labels) for each in answers]
+    scores = [score(each.cpu(), labels) for each in logits]
     seconds = (time.monotonic() - start) / len(networks)
     where = {"study": plan.study, "run": plan.name, "protocol": kind, "dataset": plan.data.name}
     for width, network, (_, origin), result in zip(plan.widths, networks, opened, scores, strict=True):

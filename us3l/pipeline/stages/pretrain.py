@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from us3l.data.images import open_images
+from us3l.data.images import first_view, open_images
 from us3l.data.store import Store, open_store
 from us3l.models.backbones.custom import require_features
 from us3l.models.backbones.registry import backbone
@@ -27,7 +27,6 @@ from us3l.training.width_sampling import to_try
 from us3l.utils import checkpoint
 from us3l.utils.distributed import World
 from us3l.utils.errors import UserError
-from us3l.utils.philox import Purpose, RandomKey
 from us3l.utils.records import read_record, write_record
 
 WIDTHS_TRIED = 16  # of a range, besides its ends: each is built without storage, in milliseconds
@@ -59,7 +58,7 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
         write(of_backbone(mapped.weights), [], 0.0, official=mapped.facts)
         return
     _require_a_batch(plan, store)
-    folder, record_there = runs / fingerprint(identity), _stamp(plan.training(seed))
+    folder, record_there = runs / fingerprint(identity), _mtime_ns(plan.training(seed))
     with run_directory(folder) if world.leads else nullcontext():
         if world.any(world.leads and _is_done_meanwhile(plan.training(seed), record_there, folder.name)):
             return
@@ -84,14 +83,6 @@ def load_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.dev
     return frozen_teacher(source.run, path, tensors, in_channels, device), about["seal"]
 
 
-def _example(plan: RunPlan, store: Store) -> Tensor:
-    """A training image as the network sees it, [1, C, H, W]."""
-    images, normalize = open_images(store.train, torch.device("cpu")), plan.data.dataset.views.normalize
-    key = RandomKey(0, Purpose.AUGMENT, 0)
-    [[view]] = images.augmented([torch.arange(1)], plan.trained_views[:1], normalize, key)
-    return view
-
-
 def _require_a_batch(plan: RunPlan, store: Store) -> None:
     size, images = plan.run.batch.size, len(store.train.labels)
     if size > images:
@@ -104,7 +95,8 @@ def _require_network(plan: RunPlan, store: Store) -> Sequence[int]:
 
     Raises UserError where it does not take them at a run's width, or cannot be built at one that is trained.
     """
-    image = _example(plan, store)
+    images = open_images(store.train, torch.device("cpu"))
+    image = first_view(images, plan.trained_views[0], plan.data.dataset.views.normalize)
     for width in dict.fromkeys([plan.run.sampling.widest, *plan.widths]):
         network = backbone(plan.backbone, width, image.shape[1])
         require_features(f"{plan.backbone} at width {width}", network, image)
@@ -122,13 +114,13 @@ def _require_every_width(plan: RunPlan, channels: int) -> None:
             raise UserError(f"{error}; every width of {key}, {plan.run.sampling}, must work") from None
 
 
-def _stamp(path: Path) -> int | None:
+def _mtime_ns(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _is_done_meanwhile(record: Path, before: int | None, fingerprint: str) -> bool:
     """Whether another training of the same recipe wrote its results while this one waited for the run directory."""
-    return _stamp(record) not in (None, before) and read_record(record)["fingerprint"] == fingerprint
+    return _mtime_ns(record) not in (None, before) and read_record(record)["fingerprint"] == fingerprint
 
 
 def _initial_weights(run: Untrained, store: Store, seed: int) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from us3l.pipeline.provenance import require_params
 from us3l.pipeline.tables.cells import Rows, read_rows
 from us3l.pipeline.tables.formats import texts
 from us3l.pipeline.tables.record import with_sources
-from us3l.utils.atomic import replacing
+from us3l.utils.atomic import atomic_write
 from us3l.utils.records import write_record
 
 
@@ -17,7 +17,7 @@ def write_table(plan: TablePlan) -> None:
     rows = read_rows(plan)
     _require_todays_params(plan, rows)
     for suffix, text in texts(plan, rows).items():
-        with replacing(plan.file(suffix)) as temporary:
+        with atomic_write(plan.file(suffix)) as temporary:
             temporary.write_text(text)
     write_record(plan.file("json"), with_sources(plan, rows))
 

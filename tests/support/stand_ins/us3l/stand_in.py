@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from us3l.utils.atomic import replacing
+from us3l.utils.atomic import atomic_write
 from us3l.utils.records import read_weights, seal_of_weights
 
 
@@ -16,7 +16,7 @@ def save(path, content, about):
     """A safetensors file of one tensor of bytes."""
     header = {"x": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}
     seal = seal_of_weights(_pack(header, content), about)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         sealed = {"__metadata__": {"us3l": json.dumps({**about, "seal": seal})}} | header
         temporary.write_bytes(_pack(sealed, content))
     return seal

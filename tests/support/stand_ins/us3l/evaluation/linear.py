@@ -3,6 +3,6 @@ from us3l.stand_in import log
 SCALE = 100
 
 
-def answers(plan):
+def predict_logits(plan):
     log("linear", plan.name)
     return SCALE

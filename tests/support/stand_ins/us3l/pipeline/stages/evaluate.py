@@ -3,9 +3,9 @@ from us3l.stand_in import data
 from us3l.utils.records import read_weights, write_record
 
 
-def evaluate(plan, seed, device, answers):
-    """Accuracies below what `answers` returns, that follow from the networks and the recipe."""
-    kind, scale = plan.protocol.kind, answers(plan)
+def evaluate(plan, seed, device, predict_logits):
+    """Accuracies below what `predict_logits` returns, that follow from the networks and the recipe."""
+    kind, scale = plan.protocol.kind, predict_logits(plan)
     for width in plan.widths:
         about = read_weights(plan.network(seed, width))[1]
         origin = {"data": data(plan), "checkpoint": about["checkpoint"], "network": about["seal"]}
