@@ -11,7 +11,7 @@ import yaml
 
 from us3l.pipeline.plan.jobs import Job, jobs
 from us3l.pipeline.plan.plan import Plan
-from us3l.utils.atomic import replacing
+from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
 DVC_FILE = Path("dvc.yaml")
@@ -36,7 +36,7 @@ def write_dvc_file(plan: Plan) -> bool:
     text = f"{HEADER}stages:\n{stages}" + (f"\n{_dump(present)}" if present else "")
     if DVC_FILE.is_file() and DVC_FILE.read_text(encoding="utf-8") == text:
         return False
-    with replacing(DVC_FILE) as temporary:
+    with atomic_write(DVC_FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return True
 
