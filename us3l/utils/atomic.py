@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Files that are either complete or absent."""
 
 import errno
 import os
@@ -13,8 +13,8 @@ from us3l.utils.errors import UserError
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well and the bytes are on disk.
 
-    Raises UserError where it cannot be written. Whatever goes wrong, `path` keeps its old content and no temporary
-    stays.
+    Raises UserError where it cannot be written. Whatever goes wrong, `path` keeps its old content and the temporary
+    file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -29,8 +29,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UserError(f"{path}: the disk is full; free some space and run the same command again") from error
-        what = f"not writable: {error.strerror}"
-        raise UserError(f"{path}: {what}; make {path.parent} a folder that you may write to") from error
+        reason = f"not writable: {error.strerror}"
+        raise UserError(f"{path}: {reason}; make {path.parent} a folder that you may write to") from error
 
 
 def _sync(path: Path) -> None:
