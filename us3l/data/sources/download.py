@@ -67,8 +67,8 @@ def _download(url: str, file: Path) -> None:
 
     Raises UserError where the server refuses or the connection breaks every time, OSError where the disk does.
     """
-    from pooch import HTTPDownloader  # here, since it takes 0.2 seconds that other sources do without
-    from requests import HTTPError, RequestException
+    from pooch import HTTPDownloader  # here, since other sources do without them
+    from requests import RequestException
 
     download = HTTPDownloader(
         progressbar=sys.stderr.isatty(),
@@ -79,12 +79,12 @@ def _download(url: str, file: Path) -> None:
     for pause in (*PAUSES, None):
         try:
             return download(url, str(file), None)
-        except HTTPError as error:
-            status, reason = error.response.status_code, f"{error.response.status_code} {error.response.reason}"
-            if status < http.HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise UserError(f"{url}: the server answers {reason}; correct url in params.yaml") from None
         except RequestException as error:
-            reason = str(error)
+            response, reason = error.response, str(error)
+            if response is not None:
+                reason = f"{response.status_code} {response.reason}"
+                if response.status_code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise UserError(f"{url}: the server answers {reason}; correct url in params.yaml") from None
         if pause is not None:
             time.sleep(pause)
     raise UserError(f"{url}: the download broke off ({reason}); run the same command again")
