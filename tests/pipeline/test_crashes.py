@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from forks import Process
 from project import Project, params
 
 from us3l.utils.atomic import atomic_write
@@ -28,7 +28,7 @@ PRETRAIN = ("us3l", "pretrain", "tiny", "us3l", "0", "--save-every", "0")
 TWO = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *PRETRAIN)
 SECONDS = 60  # that anything may take
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Process]
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +41,19 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def project(tmp_path: Path, undisturbed: Project) -> Project:
     """The undisturbed one without what it made of its data."""
-    made = shutil.ignore_patterns("results", "logs", "runs")
-    shutil.copytree(undisturbed.folder, tmp_path / "project", ignore=made)
-    return Project(tmp_path / "project", params(epochs=2))
+    results = shutil.ignore_patterns("results", "logs", "runs")
+    shutil.copytree(undisturbed.folder, tmp_path / "project", ignore=results)
+    made = Project(tmp_path / "project", params(epochs=2))
+    made.environment["PATH"] = os.environ["PATH"]  # Snakemake's trainings are real processes, in its process group
+    return made
 
 
 @pytest.fixture
 def start(project: Project) -> Iterator[Start]:
     """Starts a module in the project; when the test is done, it and all that it left in the project are killed."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Process] = []
 
-    def start(*command: str) -> subprocess.Popen[str]:
+    def start(*command: str) -> Process:
         started.append(project.start(*command))
         return started[-1]
 
@@ -95,7 +97,7 @@ def saved(project: Project, since: float = 0) -> bool:
     return any(path.stat().st_mtime > since for path in project.folder.glob(f"runs/*/{STATE}"))
 
 
-def start_two(project: Project, start: Start) -> tuple[subprocess.Popen[str], dict[int, psutil.Process]]:
+def start_two(project: Project, start: Start) -> tuple[Process, dict[int, psutil.Process]]:
     """Two processes in the midst of a training: their launcher, and each by its rank."""
     started = time.time()
     launcher = start(*TWO)

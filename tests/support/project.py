@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from forks import Process, fork_server
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -65,24 +66,32 @@ class Project:
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
         return self
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    def start(self, *command: str) -> Process:
         """Start a Python module with arguments; one CPU thread, in a process group of its own."""
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | self.environment
-        return subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        server = fork_server()
+        path = os.pathsep.join([str(server.programs), os.environ["PATH"]])
+        environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path} | self.environment
+        return server.start(command, self.folder, os.environ | environment)
 
     def run(self, *command: str) -> tuple[int, str]:
         """Run a Python module to its end; exit code and all that it printed."""
         process = self.start(*command)
         output, _ = process.communicate()
         return process.returncode, output
+
+    def in_new_interpreter(self, *command: str) -> str:
+        """Run a Python module that must not fail, with nothing imported; all that it printed."""
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | self.environment
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
     def must(self, *command: str) -> str:
         code, output = self.run(*command)

@@ -1,0 +1,52 @@
+"""Ask the fork server for a process; as a script, the programs that forked processes find first on their PATH.
+
+SOCKET PROGRAM ARGUMENT...: run as `us3l`, `snakemake`, `dvc` or `python` would. It imports little, for it starts often.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+PROGRAMS = ("us3l", "snakemake", "dvc")
+
+
+def request(
+    path: str, command: Sequence[str], folder: str, environment: Mapping[str, str], files: Sequence[int]
+) -> tuple[socket.socket, int]:
+    """Have a command forked, a program of PROGRAMS or `-m` and a module; the connection to it, and its process id.
+
+    The connection yields its exit code at its end; to close it is to kill it. `files` are its three standard files.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    socket.send_fds(connection, [b"\n"], files)
+    connection.sendall(json.dumps([list(command), folder, dict(environment)]).encode() + b"\n")
+    return connection, read_number(connection)
+
+
+def read_number(connection: socket.socket) -> int:
+    """Read a process id or an exit code, minus the number of a signal."""
+    return int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "little", signed=True)
+
+
+def main() -> None:
+    """Fork what the server can fork, and execute everything else."""
+    _, path, program, *arguments = sys.argv
+    command = arguments if program == "python" else [program, *arguments]
+    module = command[1] if command[:1] == ["-m"] else program
+    # Ranks of torch.distributed are told apart by their command lines, which forked processes have not.
+    if module not in PROGRAMS or "RANK" in os.environ:
+        os.execv(sys.executable, [sys.executable, *arguments])
+    connection, _ = request(path, command, os.getcwd(), os.environ, (0, 1, 2))
+    code = read_number(connection)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""A process that has imported what starts slowly, and never us3l: others are forked from it. FOLDER is its argument."""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+PRELOADED = (
+    *("dvc.cli", "dvc.repo", "pandas", "pydantic", "rich.console", "safetensors.torch", "sklearn.datasets"),
+    *("snakemake.api", "snakemake.cli", "snakemake.profiles", "snakemake.report.html_reporter"),
+    *("torch", "torchvision", "typer", "yaml"),
+)
+READ = selectors.EVENT_READ
+
+
+def serve(folder: Path) -> list[str]:
+    """Fork until standard input ends, and exit; return in each forked process, with its command."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(folder / "socket"))
+    listening.listen(100)
+    selector = selectors.DefaultSelector()
+    selector.register(0, READ)
+    selector.register(listening, READ)
+    print("ready", flush=True)
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj == 0:
+                shutil.rmtree(folder)
+                os._exit(0)
+            if key.fileobj is not listening:
+                attend(selector, key)
+                continue
+            connection, _ = listening.accept()
+            _, files, _, _ = socket.recv_fds(connection, 1, 3)
+            with connection.makefile() as lines:
+                command, cwd, environment = json.loads(lines.readline())
+            pid = os.fork()
+            if pid == 0:
+                close_all(selector)
+                become(folder, command, cwd, environment, files)
+                return command
+            for file in files:
+                os.close(file)
+            send(connection, pid)
+            end = os.pidfd_open(pid)
+            selector.register(end, READ, connection)
+            selector.register(connection, READ, end)
+
+
+def attend(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    """Tell of the end of a process, or kill the one whose connection has closed."""
+    if key.fd not in selector.get_map():
+        return
+    if isinstance(key.fileobj, socket.socket):
+        signal.pidfd_send_signal(key.data, signal.SIGKILL)
+        selector.unregister(key.fileobj)
+        return
+    ended = os.waitid(os.P_PIDFD, key.fd, os.WEXITED)
+    assert ended
+    send(key.data, ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status)
+    for each in (key.fileobj, key.data):
+        with suppress(KeyError):
+            selector.unregister(each)
+    os.close(key.fd)
+    key.data.close()
+
+
+def send(connection: socket.socket, number: int) -> None:
+    with suppress(BrokenPipeError):
+        connection.sendall(number.to_bytes(8, "little", signed=True))
+
+
+def close_all(selector: selectors.BaseSelector) -> None:
+    """Close the server's files in a forked process."""
+    for key in list(selector.get_map().values()):
+        if isinstance(key.fileobj, socket.socket):
+            key.fileobj.close()
+        elif key.fd:
+            os.close(key.fd)
+    selector.close()
+
+
+def become(folder: Path, command: list[str], cwd: str, environment: dict[str, str], files: list[int]) -> None:
+    """Make this process what a new interpreter would be that runs a command."""
+    os.setsid()
+    for target, file in enumerate(files):
+        os.dup2(file, target)
+        os.close(file)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    programs = folder / "bin"
+    if str(programs) in environment.get("PATH", "").split(os.pathsep):
+        sys.executable = str(programs / "python")
+    first = cwd if command[0] == "-m" else str(programs)
+    sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    importlib.invalidate_caches()
+
+
+def run(command: list[str]) -> None:
+    """Run a module, or a program as pip installs it."""
+    if command[0] == "-m":
+        sys.argv = command[1:]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+        sys.exit(importlib.import_module(f"{command[0]}.cli").main())
+
+
+def leave(code: object) -> NoReturn:
+    """Exit as the interpreter does, but leave it to the kernel to take hundreds of modules apart: 0.3 s."""
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit((code or 0) & 255 if isinstance(code, int | None) else 1)
+
+
+if __name__ == "__main__":
+    for name in PRELOADED:
+        importlib.import_module(name)
+    assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1
+    gc.collect()
+    gc.freeze()
+    command = serve(Path(sys.argv[1]))
+    try:
+        run(command)
+    except SystemExit as end:
+        leave(end.code)
+    leave(None)
