@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.setting import SIDE, Setting
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.complexity import cost
 from us3l.models.heads import Head, network
 
@@ -19,7 +19,7 @@ VIEWS = 2
 def features(setting: Setting, width: float) -> float:
     """Of one image through the backbone."""
     channels = setting.plan.data.dataset.channels
-    plain = backbone(setting.run.backbone, width, channels).eval()
+    plain = Backbone(setting.run.backbone, channels).build(width).eval()
     return 2 * cost(plain, torch.zeros(1, channels, SIDE, SIDE), classes=0)["macs"]
 
 
@@ -32,7 +32,7 @@ def step(setting: Setting, widths: Sequence[float], teacher: bool = True) -> flo
 
 def _encoded(setting: Setting, width: float, head: Head | None) -> float:
     """Of one view through backbone, projector and head."""
-    plain = backbone(setting.run.backbone, width, setting.plan.data.dataset.channels)
+    plain = Backbone(setting.run.backbone, setting.plan.data.dataset.channels).build(width)
     whole = network(setting.run.method, plain, plain, classes=0)
     layers = [*whole.projector, *(whole.get_submodule(head).modules() if head else [])]
     return features(setting, width) + 2 * sum(each.weight.numel() for each in layers if isinstance(each, nn.Linear))

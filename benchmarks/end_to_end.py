@@ -38,12 +38,12 @@ Schedule = list[tuple[int, list[float], float]]  # epoch, widths and learning ra
 def _ours(setting: Setting, split: Split, schedule: Schedule) -> Side:
     views, world = setting.views, World(0, 1, setting.device)
     stream = Stream(split, setting.run.batch, views.pretrain, views.normalize, setting.seed, world)
-    learner = making.learner(setting)
+    train_step = making.train_step(setting)
 
     def turn() -> None:
         for epoch, widths, lr in schedule:
             for shards in stream.shards(epoch):
-                learner.step(shards, widths, epoch, lr)
+                train_step(shards, widths, epoch, lr)
 
     return Side(turn)
 

@@ -13,7 +13,7 @@ from us3l.data.store import Store
 from us3l.evaluation.classifier import train_on_features
 from us3l.evaluation.features import EvaluationImages, features
 from us3l.evaluation.linear import train
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.folding import folded
 
 EPOCHS = 100
@@ -74,7 +74,7 @@ def _straightforward(setting: Setting, store: Store, view: Transform, units: flo
 def _networks(setting: Setting) -> list[nn.Module]:
     """As calibration leaves them: plain ones, in evaluation mode."""
     channels = setting.plan.data.dataset.channels
-    plain = [backbone(setting.run.backbone, width, channels) for width in setting.plan.widths]
+    plain = [Backbone(setting.run.backbone, channels).build(width) for width in setting.plan.widths]
     return [network.eval().to(setting.device) for network in plain]
 
 

@@ -1,4 +1,4 @@
-"""Both ways of training, with the same network and the same images. All that knows what a learner is given is here."""
+"""Both ways of training, with the same network and the same images. Only this file knows how to build them."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,18 +8,26 @@ from torch import Tensor
 from benchmarks.setting import CLASSES, SIDE, Setting
 from benchmarks.straightforward.training import Trainer, Views
 from us3l.data.stream import Shard
+from us3l.models.backbones.backbone import Backbone
 from us3l.params.runs import Pretrained
-from us3l.training.step import Learner
+from us3l.training.build import build_train_step
+from us3l.training.step import TrainStep
+from us3l.utils.distributed import World
 
 
-def learner(setting: Setting, reduce: Callable[[Tensor], None] = lambda gradients: None) -> Learner:
-    """`reduce` is called with the gradients of each width, before they are used."""
-    return learner_of(setting, setting.run, reduce)
+def train_step(setting: Setting, listen: Callable[[Tensor], None] = lambda gradients: None) -> TrainStep:
+    """Build ours; `listen` is called with the gradients of each width, before they are used."""
+    return train_step_of(setting, setting.run, listen)
 
 
-def learner_of(setting: Setting, run: Pretrained, reduce: Callable[[Tensor], None] = lambda gradients: None) -> Learner:
-    channels = setting.plan.data.dataset.channels
-    return Learner(run, channels, CLASSES, setting.seed, setting.device, reduce)
+def train_step_of(
+    setting: Setting, run: Pretrained, listen: Callable[[Tensor], None] = lambda gradients: None
+) -> TrainStep:
+    """Build ours for another run."""
+    backbone, world = Backbone(run.backbone, setting.plan.data.dataset.channels), World(0, 1, setting.device)
+    train_step = build_train_step(run, backbone, CLASSES, setting.seed, world)
+    train_step.all_reduce_ = listen
+    return train_step
 
 
 def trainer(setting: Setting) -> Trainer:
@@ -35,7 +43,7 @@ def two_views(setting: Setting) -> Views:
 
 
 def shards(views: Views, count: int) -> list[Shard]:
-    """Views of a batch as a learner takes them."""
+    """Views of a batch as a training step takes them."""
     laid_out = [view.to(memory_format=torch.channels_last).chunk(count) for view in views]
     labels = torch.zeros(len(views[0]), dtype=torch.long, device=views[0].device).chunk(count)
     return [Shard(both, number, labels[number]) for number, both in enumerate(zip(*laid_out, strict=True))]

@@ -14,28 +14,28 @@ MANY = 10  # steps in a turn
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    learner, trainer = making.learner(setting), making.trainer(setting)
-    values, momentum = learner.flat.values, setting.run.method.momentum
+    train_step, trainer = making.train_step(setting), making.trainer(setting)
+    values, momentum = train_step.student.weights.values, setting.run.method.momentum
     gradients = torch.full_like(values, 1e-3)
-    everything = range(len(learner.flat.shapes))
+    everything = range(len(train_step.student.weights.shapes))
     for parameter in trainer.network.parameters():
         parameter.grad = torch.full_like(parameter, 1e-3)
     yield Case(
         name="SGD with momentum",
         unit="step at one width",
         sides={
-            OURS: _many(lambda: learner.optimizer.step(values, gradients, None, 1e-3, everything)),
+            OURS: _many(lambda: train_step.optimizer.step(values, gradients, None, 1e-3, everything)),
             STRAIGHTFORWARD: _many(trainer.optimizer.step),
         },
         traffic=5 * values.nbytes,
         note=f"{len(values):,} parameters; bytes are those of weights, velocity (both read and written) and gradient",
     )
-    moved = learner.teacher.momentum_encoder
+    moved = train_step.teacher.momentum_encoder
     yield Case(
         name="momentum encoder",
         unit="step",
         sides={
-            OURS: _many(lambda: learner.teacher.move(0)),
+            OURS: _many(lambda: train_step.teacher.update_momentum_encoder(0)),
             STRAIGHTFORWARD: _many(lambda: move_encoder(trainer.encoder, trainer.online, momentum)),
             "lightly": side("lightly", lambda: _lightly(trainer, momentum)),
         },

@@ -15,16 +15,17 @@ WIDTHS_OF_A_STEP = 3
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    run, learner, trainer = setting.run, making.learner(setting), making.trainer(setting)
+    run, train_step, trainer = setting.run, making.train_step(setting), making.trainer(setting)
     epoch = min(EPOCH, run.epochs - 1)
-    gradients = torch.zeros_like(learner.flat.values)
+    gradients = torch.zeros_like(train_step.student.weights.values)
     steps = OFFICIAL_STEPS * WIDTHS_OF_A_STEP
 
     def ours() -> None:
         """An epoch: the coefficients of full width and of all others, made once, then all steps."""
-        full, narrower = (learner.strengths_of(epoch, full_width)[0] for full_width in (True, False))
+        train_step.decay.forget()
+        full, narrower = (train_step.decay.at(epoch, full, train_step.with_grad)[0] for full in (True, False))
         for strengths in (full, narrower, narrower) * OFFICIAL_STEPS:
-            add_gradient(gradients, strengths, learner.flat.values, run.regularizer)
+            add_gradient(gradients, strengths, train_step.student.weights.values, run.regularizer)
 
     def straightforward() -> None:
         for width in (1.0, 0.75, 0.5):

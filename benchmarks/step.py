@@ -7,11 +7,11 @@ from benchmarks.compare import OURS, STRAIGHTFORWARD, Case, Side
 from benchmarks.laps import Laps
 from benchmarks.peers import LightlyTrainer, side
 from benchmarks.setting import Setting
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.params.runs import Pretrained
 from us3l.params.sampling import Sampling
 from us3l.training.lr_schedule import learning_rate
-from us3l.training.width_sampling import narrowest
+from us3l.training.width_sampling import min_width
 
 QUARTERS = 4
 
@@ -27,12 +27,12 @@ def _of_quarter(setting: Setting, quarter: int) -> Case:
     epoch = quarter * run.epochs // QUARTERS
     widths, lr = widths_of(run, epoch), learning_rate(run.optimizer, epoch, run.epochs)
     views, count, laps = making.two_views(setting), run.batch.shards, Laps(setting)
-    learner, trainer = making.learner(setting, laps), making.trainer(setting)
+    train_step, trainer = making.train_step(setting, laps), making.trainer(setting)
     trainer.optimizer.register_step_pre_hook(laps)
     shards, plain = making.shards(views, count), making.plain_shards(views, count)
 
     def ours() -> dict[str, float]:
-        learner.step(shards, widths, epoch, lr)
+        train_step(shards, widths, epoch, lr)
         return _by_width(widths, laps)
 
     def straightforward() -> dict[str, float]:
@@ -51,7 +51,7 @@ def _of_quarter(setting: Setting, quarter: int) -> Case:
 
 def widths_of(run: Pretrained, epoch: int) -> list[float]:
     """Of a step in an epoch, the drawn ones in the middle of their range."""
-    low, high = narrowest(run.sampling, epoch, run.epochs), run.sampling.widest
+    low, high = min_width(run.sampling, epoch, run.epochs), run.sampling.widest
     drawn = [(low + high) / 2] * (run.sampling.samples - 2)
     return [high] if low == high else [high, *drawn, low]
 
@@ -67,11 +67,11 @@ def _simclr(setting: Setting) -> Case:
     method = run.method.model_copy(update={"name": "simclr", "base": "nt-xent", "momentum": None})
     alone = Sampling(range=(1.0, 1.0), samples=1)
     plain = run.model_copy(update={"method": method, "sampling": alone, "regularizer": None})
-    learner = making.learner_of(setting, plain)
+    train_step = making.train_step_of(setting, plain)
     shards = making.shards(views, run.batch.shards)
 
     def lightly() -> Side:
-        network = backbone(run.backbone, 1.0, setting.plan.data.dataset.channels)
+        network = Backbone(run.backbone, setting.plan.data.dataset.channels).build(1.0)
         trainer = LightlyTrainer(network, setting)
         return Side(lambda: trainer.step(views))
 
@@ -79,7 +79,7 @@ def _simclr(setting: Setting) -> Case:
         name="SimCLR at full width alone",
         unit="step",
         sides={
-            OURS: Side(lambda: learner.step(shards, [1.0], 0, run.optimizer.lr)),
+            OURS: Side(lambda: train_step(shards, [1.0], 0, run.optimizer.lr)),
             "lightly": side("lightly", lightly),
         },
         images=setting.batch,

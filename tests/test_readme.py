@@ -8,7 +8,7 @@ import torch
 import yaml
 from project import ROOT
 
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.saved_network import save_network
 from us3l.params.params import Params
 from us3l.params.reading import load
@@ -25,7 +25,7 @@ def snippet(language: str, holding: str) -> str:
 
 def test_a_narrow_network_is_loaded_by_the_name_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    small = backbone("small-resnet", 0.25, 1).eval()
+    small = Backbone("small-resnet", 1).build(0.25).eval()
     save_network(Path("results/digits/networks/us3l/seed0-w025.safetensors"), small, "small-resnet", 0.25, 1, {})
     names: dict[str, torch.nn.Module] = {}
     exec(snippet("python", "load_network"), names)

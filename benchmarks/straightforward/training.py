@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from benchmarks.straightforward.penalty import penalty
 from benchmarks.straightforward.sliced import set_width, sliced
 from us3l.losses.registry import in_full
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import network
 from us3l.params.runs import Pretrained
 
@@ -25,7 +25,7 @@ class Trainer:
 
     def __init__(self, run: Pretrained, channels: int, device: torch.device) -> None:
         self.run, self.method = run, run.method
-        plain = backbone(run.backbone, 1.0, channels)
+        plain = Backbone(run.backbone, channels).build(1.0)
         self.network = sliced(network(run.method, plain, plain, classes=0)).to(device)
         self.encoder = copy.deepcopy(nn.Sequential(self.network.backbone, self.network.projector)).requires_grad_(False)
         settings = run.optimizer
@@ -34,7 +34,7 @@ class Trainer:
         )
 
     def step(self, shards: Sequence[Views], widths: Sequence[float], epoch: float, lr: float) -> list[float]:
-        """The loss of each width, without the penalty. epoch: as in `us3l.training.step.Learner.step`."""
+        """The loss of each width, without the penalty. epoch: as in `us3l.training.step.TrainStep`."""
         losses: list[float] = []
         for group in self.optimizer.param_groups:
             group["lr"] = lr

@@ -30,7 +30,7 @@ from us3l.params.dataset import Folder
 from us3l.params.params import Params
 from us3l.pipeline.code import STAGES, code
 from us3l.pipeline.plan.plan import Plan
-from us3l.training.step import Learner
+from us3l.training.step import TrainStep
 from us3l.utils.records import read_record, write_record
 
 CPU = torch.device("cpu")
@@ -72,26 +72,26 @@ METHODS = {
 def test_the_straightforward_step_learns_what_ours_learns(name: str) -> None:
     regularizer = {"kind": "group", "strength": 0.01, "groups": 3, "warmup_epochs": 1}
     small = tiny(method=METHODS[name], epochs=8, regularizer=regularizer)
-    ours, other = making.learner(small), making.trainer(small)
+    ours, other = making.train_step(small), making.trainer(small)
     copy_weights(ours, other)
     views = making.two_views(small)
     for epoch, widths in ((0, [1.0]), (2, [1.0, 0.8, 0.75]), (3, [1.0, 0.6, 0.25]), (5, [1.0])):
-        losses = ours.step(making.shards(views, 2), widths, epoch, 0.1)[:, 0]
+        losses = ours(making.shards(views, 2), widths, epoch, 0.1)[:, 0]
         expected = other.step(making.plain_shards(views, 2), widths, epoch, 0.1)
         assert losses.tolist() == pytest.approx(expected, abs=1e-9)
     for name, value in other.network.named_parameters():
-        assert_close(ours.flat.parameters[name], value)
-    encoder = ours.flat.views(ours.teacher.momentum_encoder)
+        assert_close(ours.student.weights.parameters[name], value)
+    encoder = ours.student.weights.views(ours.teacher.momentum_encoder)
     for value, expected in zip(encoder.values(), other.encoder.parameters(), strict=True):
         assert_close(value, expected)
 
 
-def copy_weights(source: Learner, target: Trainer) -> None:
+def copy_weights(source: TrainStep, target: Trainer) -> None:
     """Online weights and those of the momentum encoder."""
     parameters = dict(target.network.named_parameters())
-    for name, value in source.flat.parameters.items():
+    for name, value in source.student.weights.parameters.items():
         parameters[name].data.copy_(value)
-    encoder = source.flat.views(source.teacher.momentum_encoder)
+    encoder = source.student.weights.views(source.teacher.momentum_encoder)
     for slow, value in zip(target.encoder.parameters(), encoder.values(), strict=True):
         slow.data.copy_(value)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from us3l.evaluation.classifier import linear_layer, train_on_features
 from us3l.evaluation.features_linear import predict_logits as features_linear_logits
 from us3l.evaluation.finetune import Tuned, predict_logits
 from us3l.evaluation.metrics import score
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.complexity import cost
 from us3l.models.pruning import pruned
 from us3l.params.params import Params
@@ -83,7 +82,7 @@ def test_the_features_are_those_of_the_test_view_whatever_the_augmentation() -> 
 
 def test_bright_rows_are_told_apart_without_a_mistake() -> None:
     images = evaluated(*pictures())
-    (logits,) = features_linear_logits([backbone("pixels", 1.0, 1)], images, features_linear(10))
+    (logits,) = features_linear_logits([Backbone("pixels", 1).build(1.0)], images, features_linear(10))
     assert score(logits, pictures()[1][60:])["top1"] == 100
 
 
@@ -233,7 +232,7 @@ def test_views_of_which_a_network_makes_features_of_different_lengths_are_refuse
     with pytest.raises(
         UserError, match=r"16 features of views.linear's 4x4 pixels and 64 features of views.test's 8x8"
     ):
-        predict_logits([backbone("pixels", 1.0, 1)], images, finetune())
+        predict_logits([Backbone("pixels", 1).build(1.0)], images, finetune())
 
 
 # --- pruned networks ------------------------------------------------------------------------------------------------
@@ -242,7 +241,7 @@ def test_views_of_which_a_network_makes_features_of_different_lengths_are_refuse
 def half_silent() -> nn.Module:
     """A network that has lost half of its filters."""
     weights = dict(network(1.0).named_parameters())
-    build, image = partial(backbone, "small-resnet", in_channels=1), torch.zeros(1, 1, 8, 8)
+    build, image = Backbone("small-resnet", 1).build, torch.zeros(1, 1, 8, 8)
     return pruned(weights, build, 0.5, "filters", image).eval()
 
 

@@ -19,7 +19,7 @@ from us3l.evaluation.classifier import Classifiers, linear_layer
 from us3l.evaluation.features import features
 from us3l.evaluation.linear import predict_logits, train
 from us3l.evaluation.metrics import score
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.params.params import Params
 from us3l.params.protocol import Linear
 from us3l.pipeline.plan.plan import Plan
@@ -140,7 +140,7 @@ def protocol(epochs: int = 2, lr: float = 0.5, trust: float | None = None) -> Li
 
 
 def pixels_network() -> nn.Module:
-    return backbone("pixels", 1.0, 1)
+    return Backbone("pixels", 1).build(1.0)
 
 
 def weights(of: Classifiers) -> list[Tensor]:

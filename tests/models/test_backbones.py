@@ -3,8 +3,9 @@ import torch
 import torchvision
 from torch import nn
 
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.layers import scaled
-from us3l.models.backbones.registry import BACKBONES, backbone
+from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.complexity import cost
 from us3l.models.heads import Network
 from us3l.models.slimmable import narrow
@@ -28,7 +29,7 @@ def test_imagenet_networks_compute_what_torchvisions_compute_with_the_same_weigh
         for name, value in theirs.state_dict().items()
         if "num_batches" not in name
     }
-    ours = backbone(name, 1.0, 3)
+    ours = Backbone(name, 3).build(1.0)
     renamed = dict(zip(state, ours_of_torchvisions(ours), strict=True)) if name == "mobilenetv2" else {}
     for network, names in ((theirs, {}), (ours, renamed)):
         content = {names.get(key, key): value for key, value in state.items()}
@@ -71,25 +72,25 @@ def test_parameters_and_macs_are_those_of_the_official_networks(
     features: tuple[int, ...],
 ) -> None:
     """In millions; the MACs with a classifier of so many classes."""
-    costs = [cost(backbone(name, width, 3).eval(), torch.zeros(1, 3, size, size), classes) for width in WIDTHS]
+    costs = [cost(Backbone(name, 3).build(width).eval(), torch.zeros(1, 3, size, size), classes) for width in WIDTHS]
     decimals = 1 if isinstance(macs[0], float) else 0
     assert tuple(round(each["parameters"] / 1e6, 3) for each in costs) == parameters
     assert tuple(round(each["macs"] / 1e6, decimals) for each in costs) == macs
-    assert tuple(backbone(name, width, 3).num_features for width in WIDTHS) == features
+    assert tuple(Backbone(name, 3).build(width).num_features for width in WIDTHS) == features
 
 
 def test_linear_layers_of_a_vision_transformer_cost_what_the_official_ones_do() -> None:
     """In millions, without the patch embedding (768 inputs), LayerNorms, class token and head, all of them whole."""
     linears, macs = [], []
     for width in WIDTHS:
-        layers = [each for each in backbone("vit-tiny", width, 3).modules() if isinstance(each, nn.Linear)]
+        layers = [each for each in Backbone("vit-tiny", 3).build(width).modules() if isinstance(each, nn.Linear)]
         linears.append(sum(p.numel() for layer in layers for p in layer.parameters()))
         macs.append(197 * sum(layer.weight.numel() for layer in layers))
         whole, attention = 192 * (768 + 1 + 2 * 25 + 1), 12 * 2 * 197 * 197 * 192
-        total = cost(backbone("vit-tiny", width, 3).eval(), torch.zeros(1, 3, 224, 224), 1000)
+        total = cost(Backbone("vit-tiny", 3).build(width).eval(), torch.zeros(1, 3, 224, 224), 1000)
         assert total["parameters"] == linears[-1] + whole
         assert total["macs"] == macs[-1] + 196 * 768 * 192 + attention + 192 * 1000
-        assert backbone("vit-tiny", width, 3).num_features == 192
+        assert Backbone("vit-tiny", 3).build(width).num_features == 192
     assert [round(each / 1e6, 3) for each in linears] == [5.329, 4.002, 2.675, 1.348]
     assert [round(each / 1e6) for each in macs] == [1046, 784, 523, 261]
 
@@ -110,7 +111,7 @@ TORCHVISIONS = {
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("name", "heads"), [("vit-tiny", 6), ("vit-small", 12), ("vit-base", 12)])
 def test_vision_transformers_compute_what_torchvisions_compute_with_the_same_weights(name: str, heads: int) -> None:
-    generator, state, ours = torch.Generator().manual_seed(3), {}, backbone(name, 1.0, 3)
+    generator, state, ours = torch.Generator().manual_seed(3), {}, Backbone(name, 3).build(1.0)
     size = ours.num_features
     theirs = torchvision.models.VisionTransformer(64, 16, 12, heads, size, 4 * size)
     theirs.heads = nn.Identity()
@@ -132,8 +133,8 @@ def test_vision_transformers_compute_what_torchvisions_compute_with_the_same_wei
 
 @pytest.mark.usefixtures("float64")
 def test_a_narrow_vision_transformer_is_a_whole_one_blind_to_the_inputs_that_are_cut_off() -> None:
-    whole, width = backbone("vit-tiny", 1.0, 3), 0.4
-    slim = narrow(dict(whole.named_parameters()), backbone("vit-tiny", width, 3))
+    whole, width = Backbone("vit-tiny", 3).build(1.0), 0.4
+    slim = narrow(dict(whole.named_parameters()), Backbone("vit-tiny", 3).build(width))
     with torch.no_grad():
         for module in whole.modules():
             if isinstance(module, nn.Linear):
@@ -149,12 +150,12 @@ def test_vision_transformers_refuse_images_that_patches_do_not_cover() -> None:
     with pytest.raises(
         UserError, match=r"images of 32x28: .* multiples of 16; set the data set's resized_crop.size in"
     ):
-        backbone("vit-tiny", 0.25, 1)(torch.zeros(2, 1, 32, 28))
+        Backbone("vit-tiny", 1).build(0.25)(torch.zeros(2, 1, 32, 28))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_every_backbone_takes_grey_images_and_gives_the_features_it_announces(name: str) -> None:
-    network = backbone(name, 0.25, 1).eval()
+    network = Backbone(name, 1).build(0.25).eval()
     features = network(torch.zeros(2, 1, 32, 32))
     assert features.shape == (2, getattr(network, "num_features", 32 * 32))
 
@@ -182,8 +183,8 @@ def test_wider_networks_never_have_fewer_channels(channels: int) -> None:
 
 def network(width: float = 1.0, **method: object) -> Network:
     settings = {"hidden": 16, "output": 6, "momentum": 0.99}
-    widest = backbone("small-resnet", 1.0, 1)
-    return Network(backbone("small-resnet", width, 1), Method.model_validate(settings | method), widest)
+    widest = Backbone("small-resnet", 1).build(1.0)
+    return Network(Backbone("small-resnet", 1).build(width), Method.model_validate(settings | method), widest)
 
 
 SIMCLR = {"name": "simclr", "base": "infonce"}

@@ -13,8 +13,8 @@ import torch
 from project import RUN, Project, params
 from safetensors.torch import load_file
 
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.custom import require_features
-from us3l.models.backbones.registry import backbone
 from us3l.models.saved_network import load_network
 from us3l.models.slimmable import Slimmable
 from us3l.params.reading import load
@@ -229,7 +229,7 @@ class Shift(nn.Module):
     def forward(self, x):
         return self.layer(x.flatten(1) + self.shift)
 """)
-    network = Slimmable(lambda width: backbone(f"{name}:Shift", width, 1, (8, 8)))
+    network = Slimmable(lambda width: Backbone(f"{name}:Shift", 1, (8, 8)).build(width))
     assert network.skeleton(0.5).num_features == 4
     weights = {"layer.weight": torch.ones(4, 64), "layer.bias": torch.zeros(4)}
     features = network(weights, 0.5, torch.zeros(2, 1, 8, 8))
@@ -264,8 +264,8 @@ def test_what_is_wrong_with_a_builder_is_said_in_one_sentence(
     name = module(text)
     with pytest.raises(UserError, match=said) as error:
         code_of_network(f"{name}:f")
-        backbone(f"{name}:f", 1.0, 1, (8, 8))
-        backbone(f"{name}:f", 0.3, 1, (8, 8))
+        Backbone(f"{name}:f", 1, (8, 8)).build(1.0)
+        Backbone(f"{name}:f", 1, (8, 8)).build(0.3)
     assert "\n" not in str(error.value)
 
 
@@ -304,13 +304,13 @@ def test_a_mistake_ends_the_training_with_exit_code_2_and_no_traceback(
 
 def test_a_sentence_of_the_network_itself_is_said_as_it_is() -> None:
     with pytest.raises(UserError, match=r"^images of 20x20: a vision transformer takes"):
-        require_features("vit-tiny", backbone("vit-tiny", 0.25, 1), torch.zeros(1, 1, 20, 20))
+        require_features("vit-tiny", Backbone("vit-tiny", 1).build(0.25), torch.zeros(1, 1, 20, 20))
 
 
 def test_a_module_that_python_finds_elsewhere_is_refused(module: Callable[[str], str], tmp_path: Path) -> None:
     Path("json.py").write_text("def f(width): pass\n")
     with pytest.raises(UserError, match=r"Python has another json, .*; rename "):
-        backbone("json:f", 1.0, 1)
+        Backbone("json:f", 1).build(1.0)
     Path("json.py").unlink()
 
 

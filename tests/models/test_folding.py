@@ -6,16 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from us3l.models.backbones.registry import BACKBONES, backbone
+from us3l.models.backbones.backbone import Backbone
+from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.folding import folded
 
-CONVOLUTIONAL = [name for name in BACKBONES if "resnet" in name or "mobilenet" in name]
+CONVOLUTIONAL = [name for name in BUILT_IN if "resnet" in name or "mobilenet" in name]
 
 
 def settled(name: str, width: float) -> nn.Module:
     """A network whose BatchNorms all do something of their own to every channel."""
     torch.manual_seed(0)
-    network = backbone(name, width, 3)
+    network = Backbone(name, 3).build(width)
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             for values in (norm.weight.data, norm.running_var):

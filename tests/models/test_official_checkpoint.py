@@ -14,7 +14,7 @@ import yaml
 from project import Project, params
 from torch import Tensor
 
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.official_checkpoint import expected_shapes, import_backbone, map_names, read
 from us3l.models.saved_network import load_network
 from us3l.utils import checkpoint
@@ -152,7 +152,7 @@ def test_an_imported_checkpoint_is_evaluated_like_our_own(
     record = read_record(Path("results/tiny/pretrain/us3l/seed0.json"))
     assert record["recipe"]["run"]["sha256"] == found and record["official"]["mapped"] == len(weights())
     narrow = load_network(Path("results/tiny/networks/us3l/seed0-w025.safetensors"))
-    plain = backbone(NAME, 0.25, CHANNELS).train()
+    plain = Backbone(NAME, CHANNELS).build(0.25).train()
     with torch.no_grad():
         for key, value in plain.named_parameters():
             value.copy_(weights()[key][tuple(slice(size) for size in value.shape)])

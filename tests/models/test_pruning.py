@@ -1,19 +1,19 @@
 """L1 pruning: which filters go, against numpy's ranking; that they stay silent; what the network then costs."""
 
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.complexity import cost
 from us3l.models.pruning import pruned
 from us3l.utils.errors import UserError
 
-BACKBONES = ("small-resnet", "cifar-mobilenetv2", "resnet18")
+BUILT_IN = ("small-resnet", "cifar-mobilenetv2", "resnet18")
 CRITERIA = ("filters", "batch-norm")
 
 
@@ -21,21 +21,22 @@ CRITERIA = ("filters", "batch-norm")
 def weights_of(name: str) -> dict[str, Tensor]:
     """Such that nothing is zero that need not be."""
     torch.manual_seed(0)
-    return {key: torch.randn(p.shape, dtype=torch.float32) for key, p in backbone(name, 1.0, 3).named_parameters()}
+    network = Backbone(name, 3).build(1.0)
+    return {key: torch.randn(p.shape, dtype=torch.float32) for key, p in network.named_parameters()}
 
 
 def made(name: str, kept: float, criterion: str, weights: dict[str, Tensor] | None = None) -> nn.Module:
-    build = partial(backbone, name, in_channels=3)
-    return pruned(weights or weights_of(name), build, kept, criterion, torch.zeros(1, 3, 64, 64))
+    return pruned(weights or weights_of(name), Backbone(name, 3).build, kept, criterion, torch.zeros(1, 3, 64, 64))
 
 
 def layers(name: str) -> Iterator[tuple[str, str]]:
     """The names of every convolution and of its BatchNorm."""
-    names = [key for key, m in backbone(name, 1.0, 3).named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    modules = Backbone(name, 3).build(1.0).named_modules()
+    names = [key for key, m in modules if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     return zip(names[::2], names[1::2], strict=True)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("kept", [0.75, 0.3])
 def test_in_each_convolution_the_filters_of_the_smallest_l1_norm_go(name: str, kept: float) -> None:
     before, after = weights_of(name), dict(made(name, kept, "filters").named_parameters())
@@ -52,7 +53,7 @@ def test_in_each_convolution_the_filters_of_the_smallest_l1_norm_go(name: str, k
         assert torch.equal(left[left != 0], before[f"{convolution}.weight"][torch.from_numpy(~gone)][left != 0])
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_or_the_channels_whose_batch_norms_weights_are_the_smallest(name: str) -> None:
     before, after = weights_of(name), dict(made(name, 0.6, "batch-norm").named_parameters())
     for convolution, norm in layers(name):
@@ -69,7 +70,7 @@ def without(inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_what_is_gone_stays_silent_after_calibration(name: str, criterion: str) -> None:
     network = made(name, 0.4, criterion)
     for _ in range(3):
@@ -89,17 +90,17 @@ def test_what_is_gone_stays_silent_after_calibration(name: str, criterion: str) 
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_all_filters_kept_are_the_network_itself(name: str, criterion: str) -> None:
     for key, p in made(name, 1.0, criterion).named_parameters():
         assert torch.equal(p, weights_of(name)[key]), key
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", [*BACKBONES, "resnet50"])
+@pytest.mark.parametrize("name", [*BUILT_IN, "resnet50"])
 def test_the_network_computes_what_one_with_masks_on_its_batch_norms_computes(name: str) -> None:
     """Weights for inputs that are silent anyway are cut too, and nothing tells the difference."""
-    ours, masked = made(name, 0.4, "filters"), backbone(name, 1.0, 3)
+    ours, masked = made(name, 0.4, "filters"), Backbone(name, 3).build(1.0)
     masked.load_state_dict(weights_of(name), strict=False)  # its BatchNorms' statistics are not among them
     for own, other in zip(ours.modules(), masked.modules(), strict=True):
         if isinstance(own, nn.BatchNorm2d):
@@ -119,7 +120,7 @@ def test_a_network_whose_last_filters_go_costs_what_the_narrow_one_does() -> Non
             each[len(each) // 2 :] *= 1e-3
     image = torch.zeros(1, 3, 32, 32)
     ours = cost(made("cifar-resnet18", 0.5, "filters", weights).eval(), image, 100)
-    narrow = cost(backbone("cifar-resnet18", 0.5, 3).eval(), image, 100)
+    narrow = cost(Backbone("cifar-resnet18", 3).build(0.5).eval(), image, 100)
     unseen = 256 * 100  # the classifier takes all features, silent or not
     assert (ours["parameters"], ours["macs"]) == (narrow["parameters"], narrow["macs"] + unseen)
 

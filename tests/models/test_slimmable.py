@@ -5,20 +5,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l.models.backbones.registry import BACKBONES, backbone
+from us3l.models.backbones.backbone import Backbone
+from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.slimmable import Slimmable, narrow, of_width
 from us3l.training.flat_parameters import Flat, pack
 
 pytestmark = pytest.mark.usefixtures("float64")
 CPU = torch.device("cpu")
 ODD_WIDTHS = (0.61, 0.37)
-TRAINED = [name for name in BACKBONES if name != "pixels"]
+TRAINED = [name for name in BUILT_IN if name != "pixels"]
 
 
 def widest(name: str, in_channels: int = 3) -> Flat:
     """Noise for the weights of a widest network, BatchNorm's too."""
     with torch.device("meta"):
-        network = backbone(name, 1.0, in_channels)
+        network = Backbone(name, in_channels).build(1.0)
     generator = torch.Generator().manual_seed(0)
     noise = {key: 0.1 * torch.randn(p.shape, generator=generator) for key, p in network.named_parameters()}
     return Flat({key: p.requires_grad_() for key, p in noise.items()}, CPU)
@@ -27,7 +28,7 @@ def widest(name: str, in_channels: int = 3) -> Flat:
 def plain(name: str, width: float, weights: dict[str, Tensor], in_channels: int = 3) -> nn.Module:
     """The ordinary network of a width, filled by hand."""
     with torch.device("meta"):
-        network = backbone(name, width, in_channels)
+        network = Backbone(name, in_channels).build(width)
     network.to_empty(device="cpu")
     for key, p in network.named_parameters():
         leading = weights[key]
@@ -46,7 +47,7 @@ def images(channels: int = 3, size: int = 16) -> Tensor:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_outputs_and_gradients_are_those_of_a_plain_network_of_the_leading_slices(name: str) -> None:
-    flat, slimmable = widest(name), Slimmable(lambda w: backbone(name, w, 3))
+    flat, slimmable = widest(name), Slimmable(lambda w: Backbone(name, 3).build(w))
     x = images(size=16 if name.startswith(("small", "cifar")) else 64)
     for width in ODD_WIDTHS:
         slices = slimmable.slices(width)
@@ -70,7 +71,7 @@ def padded(leading: Tensor, shape: torch.Size) -> Tensor:
 
 
 def test_every_width_sees_the_weights_as_they_are_now() -> None:
-    flat, slimmable = widest("small-resnet", 1), Slimmable(lambda w: backbone("small-resnet", w, 1))
+    flat, slimmable = widest("small-resnet", 1), Slimmable(lambda w: Backbone("small-resnet", 1).build(w))
     for width in (1.0, 0.37, 1.0, 0.61):
         flat.values += 0.01
         features = slimmable(flat.leaves(slimmable.slices(width)), width, images(1))
@@ -127,7 +128,7 @@ def test_a_networks_own_buffers_have_their_values() -> None:
 
 def test_the_slimmable_network_leaves_no_trace_of_a_forward_pass() -> None:
     """Batch statistics only: nothing is tracked, so that widths and teacher cannot disturb one another."""
-    flat, slimmable = widest("small-resnet"), Slimmable(lambda w: backbone("small-resnet", w, 3))
+    flat, slimmable = widest("small-resnet"), Slimmable(lambda w: Backbone("small-resnet", 3).build(w))
     leaves = flat.leaves(slimmable.slices(0.5))
     first = slimmable(leaves, 0.5, images())
     slimmable(leaves, 0.5, images() * 100 + 3)
@@ -142,7 +143,7 @@ def test_a_slimmable_network_runs_in_training_mode() -> None:
 
 def test_a_narrowed_network_keeps_its_weights_when_the_wide_ones_change() -> None:
     flat = widest("small-resnet")
-    network = narrow(flat.parameters, backbone("small-resnet", 0.37, 3))
+    network = narrow(flat.parameters, Backbone("small-resnet", 3).build(0.37))
     expected = plain("small-resnet", 0.37, flat.parameters)(images())
     flat.values.zero_()
     torch.testing.assert_close(network.train()(images()), expected, rtol=0, atol=1e-12)
@@ -151,7 +152,7 @@ def test_a_narrowed_network_keeps_its_weights_when_the_wide_ones_change() -> Non
 def test_narrowing_leaves_the_wide_weights_as_they_are() -> None:
     flat = widest("small-resnet")
     before = flat.values.clone()
-    network = narrow(flat.parameters, backbone("small-resnet", 1.0, 3))
+    network = narrow(flat.parameters, Backbone("small-resnet", 3).build(1.0))
     with torch.no_grad():
         for p in network.parameters():
             p.zero_()
@@ -233,11 +234,11 @@ def test_a_network_that_is_shipped_has_the_batch_norms_of_its_width() -> None:
 
 def test_batch_norms_of_a_width_start_as_new_ones_and_the_rest_does_not_depend_on_them() -> None:
     torch.manual_seed(0)
-    shared = Slimmable(lambda w: backbone("small-resnet", w, 3)).initial(1.0)
+    shared = Slimmable(lambda w: Backbone("small-resnet", 3).build(w)).initial(1.0)
     torch.manual_seed(0)
-    own = Slimmable(lambda w: backbone("small-resnet", w, 3), (0.5,)).initial(1.0)
+    own = Slimmable(lambda w: Backbone("small-resnet", 3).build(w), (0.5,)).initial(1.0)
     assert all(torch.equal(own[name], shared[name]) for name in shared)
     added = {name: p for name, p in own.items() if name not in shared}
-    norms = [m for m in backbone("small-resnet", 0.5, 3).modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in Backbone("small-resnet", 3).build(0.5).modules() if isinstance(m, nn.BatchNorm2d)]
     assert [p.numel() for p in added.values()] == [norm.num_features for norm in norms for _ in range(2)]
     assert all((p == ("weight" in name)).all() for name, p in added.items())

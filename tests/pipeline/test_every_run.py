@@ -108,9 +108,9 @@ def check_training(run: RunPlan) -> None:
     (epoch,) = read_record(run.training(0))["epochs"]
     sampling = run.run.sampling
     widths = len(sampling.widths) if isinstance(sampling, FixedWidths) else sampling.samples
-    for values in (epoch["loss"], epoch["spread"]):
+    for values in (epoch["loss"], epoch["feature_std"]):
         assert len(values) == widths and all(map(math.isfinite, values))
-    assert min(epoch["spread"]) > 0
+    assert min(epoch["feature_std"]) > 0
 
 
 def check_evaluations(run: RunPlan) -> None:

@@ -10,7 +10,7 @@ import re
 import pytest
 from project import ROOT
 
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import network
 from us3l.models.meta import blueprint
 from us3l.params.reading import load
@@ -142,5 +142,5 @@ def test_every_network_of_params_yaml_can_be_built() -> None:
     runs = [run.run for run in PLAN.runs.values() if isinstance(run.run, Pretrained)]
     methods = {(repr(run.method), run.backbone): run for run in runs if run.method.features}
     for run in methods.values():
-        whole = lambda run=run: backbone(run.backbone, 1.0, 3)  # noqa: E731
+        whole = lambda run=run: Backbone(run.backbone, 3).build(1.0)  # noqa: E731
         blueprint(lambda run=run, whole=whole: network(run.method, whole(), blueprint(whole), 10))

@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from us3l.data.stream import Shard
-from us3l.models.backbones.registry import BACKBONES, backbone
+from us3l.models.backbones.backbone import Backbone
+from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.backbones.vit import positions
 from us3l.models.folding import folded
 from us3l.models.slimmable import narrow
@@ -31,9 +32,10 @@ from us3l.params.method import READ_BY, Features, Method
 from us3l.params.optimizer import Regularizer, TrainingOptimizer
 from us3l.params.runs import Batch, Pretrained
 from us3l.params.sampling import FixedWidths, Sampling
+from us3l.training.build import build_train_step
 from us3l.training.optimizers import sgd_step
 from us3l.training.regularizer import coefficients
-from us3l.training.step import Learner
+from us3l.utils.distributed import World
 
 TOLERANCE = 1e-8
 
@@ -41,7 +43,7 @@ TOLERANCE = 1e-8
 # reproduces byol_mbv2's loss of 0.0021 to 1.3e-8 only. Losses below this one are compared to an absolute 1e-10.
 SMALL_LOSS = 0.01
 
-NETWORKS = {f"{prefix}{name.replace('-', '_')}": name for name in BACKBONES for prefix in ("", "us_", "s_")}
+NETWORKS = {f"{prefix}{name.replace('-', '_')}": name for name in BUILT_IN for prefix in ("", "us_", "s_")}
 SWITCHABLE = [1.0, 0.75, 0.5, 0.25]  # the widths that have BatchNorms of their own in networks called s_
 METHODS = {
     "SimCLR": "simclr",
@@ -223,7 +225,7 @@ def our_features(case: Case, name: str) -> Features | None:
     """The file has the layers in the names of their projections, with _ for each dot."""
     if not case["distill_feature"]:
         return None
-    layers = {layer.replace(".", "_"): layer for layer, _ in backbone(name, 1.0, 3).named_modules()}
+    layers = {layer.replace(".", "_"): layer for layer, _ in Backbone(name, 3).build(1.0).named_modules()}
     asked = [key.split(".")[1] for key in case["param_shapes"] if key.startswith("proj_conv.")]
     return Features(
         layers=[ours(layers, layer, "layer") for layer in asked],
@@ -259,13 +261,15 @@ def as_training(case: Case) -> Case:
 
 
 class Replay:
-    """One training case: the learner with the file's weights, and what its steps gave."""
+    """One training case: the training step with the file's weights, and what its steps gave."""
 
     def __init__(self, case: Case) -> None:
         self.case, self.run = case, our_run(case)
         self.unused: dict[str, tuple[Tensor, Tensor]] = {}  # what no width uses, with its velocity
         self.penalties: list[float] = []
-        self.learner = Learner(self.run, 3, 0, seed=0, device=torch.device("cpu"), reduce=self._note_penalty)
+        backbone, world = Backbone(self.run.backbone, 3), World(0, 1, torch.device("cpu"))
+        self.train_step = build_train_step(self.run, backbone, classes=0, seed=0, world=world)
+        self.train_step.all_reduce_ = self.train_step.teacher.all_reduce_ = self._note_penalty
         self.parameters = self._by_official_name()
         for name, values in self.parameters.items():
             if list(values.shape) != case["param_shapes"][name]:
@@ -275,20 +279,20 @@ class Replay:
 
     def _by_official_name(self) -> dict[str, Tensor]:
         """The values of the online network and of the momentum encoder; later steps change them in place."""
-        flat, method = self.learner.flat, self.run.method
-        teacher = flat.views(self.learner.teacher.momentum_encoder) if method.momentum is not None else {}
-        names = {name: official_name(self._switchable(name), self.case["ssl"]) for name in flat.parameters}
+        weights, method = self.train_step.student.weights, self.run.method
+        teacher = weights.views(self.train_step.teacher.momentum_encoder) if method.momentum is not None else {}
+        names = {name: official_name(self._switchable(name), self.case["ssl"]) for name in weights.parameters}
         for index, layer in enumerate(method.features.layers if method.features else []):
             names[f"feature_projections.{index}.weight"] = f"proj_conv.{layer.replace('.', '_')}.weight"
         return {
-            **{names[name]: values for name, values in flat.parameters.items()},
+            **{names[name]: values for name, values in weights.parameters.items()},
             **{momentum_name(names[name]): values for name, values in teacher.items()},
         }
 
     def _switchable(self, name: str) -> str:
         """In a network called s_ the official BatchNorms are numbered by width."""
         name, _, width = name.partition("@")
-        if name.startswith("backbone.") and self.run.sampling.own_norms and name in self.learner.batch_norms:
+        if name.startswith("backbone.") and self.run.sampling.own_norms and name in self.train_step.student.batch_norms:
             path, own = name.rsplit(".", 1)
             return f"{path}.bn.{SWITCHABLE.index(float(width or 1))}.{own}"
         return name
@@ -309,12 +313,12 @@ class Replay:
                 self.unused[name] = self.parameters[name], torch.zeros(shape)
 
     def _note_penalty(self, gradients: Tensor) -> None:
-        """The learner calls this between the backward pass and the update of each width."""
+        """The training step calls this between the backward pass and the update of each width."""
         if not self.run.regularizer:
             return
         settings = self.run.regularizer, self.case["epoch"], self.run.epochs, next(self.widths) == 1.0
-        flat = self.learner.flat
-        penalized = {name: p for name, p in flat.parameters.items() if not name.startswith("feature_projections.")}
+        weights = self.train_step.student.weights
+        penalized = {name: p for name, p in weights.parameters.items() if not name.startswith("feature_projections.")}
         penalized |= {name: p for name, (p, _) in self.unused.items()}
         strengths = coefficients({name: p.shape for name, p in penalized.items()}, *settings)
         self.penalties.append(sum(float((strengths[name] * p**2).sum()) for name, p in penalized.items()))
@@ -328,7 +332,7 @@ class Replay:
         for index, expected in enumerate(case["steps"]):
             self.widths = iter(expected["widths"])
             views = tuple(normal(f"{case['case']}/step{index}/view{view}", shape) for view in (0, 1))
-            results = self.learner.step([Shard(views)], expected["widths"], case["epoch"], case["lr"])
+            results = self.train_step([Shard(views)], expected["widths"], case["epoch"], case["lr"])
             for own, loss in zip(results[:, 0].tolist(), expected["loss"], strict=True):
                 yield relative_error(own, loss, SMALL_LOSS)
         official = [value for step in case["steps"] for value in step.get("regularizer") or []]
@@ -347,9 +351,9 @@ def calibrated_errors(case: Case) -> Iterator[float]:
     """The relative error of the logits of a narrow network, folded after its calibration on three batches."""
     arch, size = case["arch"], case["image_size"]
     name = ours(NETWORKS, arch, "architecture")
-    widest = backbone(name, 1.0, 3)
+    widest = Backbone(name, 3).build(1.0)
     weights = {key: fill(f"encoder_q.{key}", tuple(p.shape)) for key, p in widest.named_parameters()}
-    network = narrow(weights, backbone(name, case["width"], 3)).train()
+    network = narrow(weights, Backbone(name, 3).build(case["width"])).train()
     head = nn.Linear(network.num_features, case["num_classes"])
     head.weight.data = fill("linear_fc.weight", (case["num_classes"], widest.num_features))[:, : network.num_features]
     head.bias.data = fill("linear_fc.bias", (case["num_classes"],))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from us3l.data.store import Split, Store
 from us3l.evaluation.features import EvaluationImages
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.params.dataset import Views
 
 CPU = torch.device("cpu")
@@ -38,4 +38,4 @@ def evaluated(images: Tensor, labels: Tensor, seed: int = 0, **linear: Any) -> E
 
 def network(width: float) -> nn.Module:
     torch.manual_seed(0)
-    return backbone("small-resnet", width, 1)
+    return Backbone("small-resnet", 1).build(width)

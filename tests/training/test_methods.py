@@ -1,7 +1,7 @@
 """Each method's training step against ordinary modules, autograd and torch.optim; all equations are written out here.
 
 MoCo v2 and v3, SEED, supervised slimmable networks, DINO, SimSiam with a momentum encoder, BatchNorms for each width,
-AdamW and sums of losses; `tests/test_learner.py` has the others.
+AdamW and sums of losses; `tests/training/test_step.py` has the others.
 """
 
 import math
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from us3l.data.stream import Shard
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import Output
 from us3l.params.runs import Pretrained
-from us3l.training.micro_batches import Passes
-from us3l.training.step import Learner
+from us3l.training.build import build_train_step
+from us3l.training.micro_batches import MicroBatching
+from us3l.training.step import TrainStep
 from us3l.utils import checkpoint
+from us3l.utils.distributed import World
 
 CPU = torch.device("cpu")
 HIDDEN, OUTPUT, CLASSES, SIZE = 12, 8, 5, 6  # SIZE: images in a shard
@@ -149,7 +151,7 @@ class Network(nn.Module):
 
     def __init__(self, of: Pretrained, width: float) -> None:
         super().__init__()
-        self.backbone = backbone("small-resnet", width, 3)
+        self.backbone = Backbone("small-resnet", 3).build(width)
         name = of.method.name
         if name == "supervised":
             self.classifier = nn.Linear(self.backbone.num_features, CLASSES)
@@ -337,13 +339,17 @@ def frozen_teacher(images: Tensor, groups: int) -> Output:
 # --- ours against it ------------------------------------------------------------------------------------------------
 
 
-def learner(
+def train_step(
     of: Pretrained,
     seed: int = 0,
     reduce: Callable[[Tensor], None] = lambda tensor: None,
-    passes: Passes | None = None,
-) -> Learner:
-    return Learner(of, 3, CLASSES, seed, CPU, reduce, frozen_teacher if of.method.teacher else None, passes=passes)
+    micro_batching: MicroBatching | None = None,
+) -> TrainStep:
+    frozen = frozen_teacher if of.method.teacher else None
+    backbone, alone = Backbone(of.backbone, 3), World(0, 1, CPU)
+    made = build_train_step(of, backbone, CLASSES, seed, alone, frozen, micro_batching)
+    made.all_reduce_ = made.teacher.all_reduce_ = reduce
+    return made
 
 
 def batch(of: Pretrained, number: int) -> list[Shard]:
@@ -366,23 +372,23 @@ def rate(of: Pretrained, number: int) -> float:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("passes", [Passes(1, 0), Passes(8, math.inf)], ids=["apart", "together"])
+@pytest.mark.parametrize("micro_batching", [MicroBatching(1, 0), MicroBatching(8, math.inf)], ids=["apart", "together"])
 @pytest.mark.parametrize(("of", "widths"), CASES.values(), ids=CASES.keys())
 def test_three_batches_give_the_losses_weights_and_memory_of_the_plain_method(
-    of: Pretrained, widths: Sequence[list[float]], passes: Passes
+    of: Pretrained, widths: Sequence[list[float]], micro_batching: MicroBatching
 ) -> None:
-    ours = learner(of, passes=passes)
-    before = ours.flat.values.clone()
+    ours = train_step(of, micro_batching=micro_batching)
+    before = ours.student.weights.values.clone()
     queue = ours.teacher.queue
-    plain = Plain(of, ours.flat.parameters, queue and queue.values.clone())
+    plain = Plain(of, ours.student.weights.parameters, queue and queue.values.clone())
     for number in range(3):
         where = widths[number], EPOCHS[number], rate(of, number)
-        results, expected = ours.step(batch(of, number), *where), plain.step(batch(of, number), *where)
+        results, expected = ours(batch(of, number), *where), plain.step(batch(of, number), *where)
         assert results[:, 0].tolist() == pytest.approx(expected, rel=1e-10, abs=1e-10)
     for name, p in plain.wide.items():
-        torch.testing.assert_close(ours.flat.parameters[name], p.data, rtol=0, atol=1e-10, msg=name)
+        torch.testing.assert_close(ours.student.weights.parameters[name], p.data, rtol=0, atol=1e-10, msg=name)
     if of.method.momentum is not None:
-        for name, p in ours.flat.views(ours.teacher.momentum_encoder).items():
+        for name, p in ours.student.weights.views(ours.teacher.momentum_encoder).items():
             torch.testing.assert_close(p, plain.teacher[name], rtol=0, atol=1e-10, msg=name)
     if queue:
         torch.testing.assert_close(queue.values, plain.queue, rtol=0, atol=1e-10)
@@ -390,7 +396,7 @@ def test_three_batches_give_the_losses_weights_and_memory_of_the_plain_method(
     if ours.teacher.center is not None:
         torch.testing.assert_close(ours.teacher.center, plain.center[None], rtol=0, atol=1e-10)
         assert plain.center.abs().max() > 1e-3
-    assert (ours.flat.values - before).abs().max() > 1e-4
+    assert (ours.student.weights.values - before).abs().max() > 1e-4
 
 
 @pytest.mark.usefixtures("float64")
@@ -399,7 +405,7 @@ def test_feature_maps_are_added_to_a_loss_of_one_view() -> None:
 
     def of_narrow(loss: str, **features: Any) -> float:
         of = run("byol", loss, distillation=loss, queue=24, **features)
-        return learner(of).step(batch(of, 0), [1.0, 0.5], 0, 0.0)[1, 0].item()
+        return train_step(of)(batch(of, 0), [1.0, 0.5], 0, 0.0)[1, 0].item()
 
     maps = {"features": {"layers": ["layer2"], "strength": 3.0}}
     added = of_narrow("queue", **maps) - of_narrow("queue")
@@ -422,7 +428,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("float64", "one_thread")
 @pytest.mark.parametrize("name", IN_TWO)
 def test_two_processes_have_the_bits_of_one(name: str) -> None:
-    """Two learners in threads that add up their tensors in lock-step, as processes do."""
+    """Two steps in threads that add up their tensors in lock-step, as processes do."""
     of, widths = CASES[name]
     of = Pretrained.model_validate(of.model_dump(exclude_unset=True) | FOUR)
     parts, barrier = [torch.empty(0)] * 2, Barrier(2, timeout=60)
@@ -436,13 +442,13 @@ def test_two_processes_have_the_bits_of_one(name: str) -> None:
 
         return reduce
 
-    alone, members = learner(of), [learner(of, reduce=member(rank)) for rank in range(2)]
+    alone, members = train_step(of), [train_step(of, reduce=member(rank)) for rank in range(2)]
     shares: dict[int, Tensor] = {}
 
     def work(rank: int, number: int) -> None:
         torch.set_num_threads(1)  # of this Python thread: the bits of a sum depend on it
         mine = batch(of, number)[2 * rank : 2 * rank + 2]
-        shares[rank] = members[rank].step(mine, widths[number], EPOCHS[number], rate(of, number))
+        shares[rank] = members[rank](mine, widths[number], EPOCHS[number], rate(of, number))
 
     for number in (1, 2):
         threads = [Thread(target=work, args=(rank, number)) for rank in range(2)]
@@ -450,7 +456,7 @@ def test_two_processes_have_the_bits_of_one(name: str) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        together = alone.step(batch(of, number), widths[number], EPOCHS[number], rate(of, number))
+        together = alone(batch(of, number), widths[number], EPOCHS[number], rate(of, number))
         assert torch.equal(shares[0] + shares[1], together)
     for key, tensor in alone.state().items():
         for each in members:
@@ -458,14 +464,14 @@ def test_two_processes_have_the_bits_of_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_learner_that_loads_a_saved_state_continues_bitwise(name: str, tmp_path: Path) -> None:
+def test_a_step_that_loads_a_saved_state_continues_bitwise(name: str, tmp_path: Path) -> None:
     of, widths = CASES[name]
-    first, second = learner(of, seed=0), learner(of, seed=1)
+    first, second = train_step(of, seed=0), train_step(of, seed=1)
     for number in range(2):
-        first.step(batch(of, number), widths[number], EPOCHS[number], rate(of, number))
+        first(batch(of, number), widths[number], EPOCHS[number], rate(of, number))
     checkpoint.save(tmp_path / "state.safetensors", first.state(), {})
     second.load_state(checkpoint.load(tmp_path / "state.safetensors")[0])
-    results = [each.step(batch(of, 2), widths[2], EPOCHS[2], rate(of, 2)) for each in (first, second)]
+    results = [each(batch(of, 2), widths[2], EPOCHS[2], rate(of, 2)) for each in (first, second)]
     assert torch.equal(*results)
     for key, tensor in first.state().items():
         assert torch.equal(tensor, second.state()[key]), key

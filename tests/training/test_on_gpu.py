@@ -15,9 +15,11 @@ from us3l.data.augment.views import augment
 from us3l.data.decoded import Decoded
 from us3l.data.sources.folder import files
 from us3l.data.stream import Shard
+from us3l.models.backbones.backbone import Backbone
 from us3l.params.dataset import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize
 from us3l.params.runs import Pretrained
-from us3l.training.step import Learner
+from us3l.training.build import build_train_step
+from us3l.utils.distributed import World
 from us3l.utils.philox import Purpose, RandomKey, permutation, uniform
 
 GPU = torch.device("cuda")
@@ -86,10 +88,10 @@ CHANGES = {
 def losses(device: torch.device, precision: str, steps: int = 20, **changes: Any) -> Tensor:
     """[steps, 3 widths]"""
     run = Pretrained.model_validate(RUN | {"precision": precision} | changes, strict=False)
-    learner = Learner(run, 1, 0, seed=0, device=device, reduce=lambda tensor: None)
+    train_step = build_train_step(run, Backbone(run.backbone, 1), 0, 0, World(0, 1, device))
     views = torch.randn(steps, 2, 2, 64, 1, 8, 8, generator=torch.manual_seed(0)).to(device)
     shards = [[Shard(tuple(shard), number) for number, shard in enumerate(step)] for step in views]
-    return torch.stack([learner.step(each, [1.0, 0.6, 0.25], 3, 0.05)[:, 0] for each in shards]).cpu()
+    return torch.stack([train_step(each, [1.0, 0.6, 0.25], 3, 0.05)[:, 0] for each in shards]).cpu()
 
 
 def test_the_steps_that_are_compared_run_and_learn() -> None:
@@ -114,13 +116,13 @@ def test_losses_are_the_cpus_within_rounding(changes: dict[str, Any], monkeypatc
 @on_gpu
 def test_a_step_never_makes_the_host_wait_for_the_gpu() -> None:
     run = Pretrained.model_validate(RUN | {"precision": "bfloat16"}, strict=False)
-    learner = Learner(run, 1, 0, seed=0, device=GPU, reduce=lambda tensor: None)
+    train_step = build_train_step(run, Backbone(run.backbone, 1), 0, 0, World(0, 1, GPU))
     shards = [Shard(tuple(torch.randn(2, 64, 1, 8, 8, device=GPU)), number) for number in range(2)]
     for _ in range(2):  # the first steps of an epoch compile kernels and copy the decay of each element
-        learner.step(shards, [1.0, 0.6, 0.25], 3, 0.05)
+        train_step(shards, [1.0, 0.6, 0.25], 3, 0.05)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        learner.step(shards, [1.0, 0.6, 0.25], 3, 0.05)
+        train_step(shards, [1.0, 0.6, 0.25], 3, 0.05)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

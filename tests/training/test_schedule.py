@@ -12,12 +12,15 @@ import yaml
 from project import params
 from scipy.stats import kstest
 
+from us3l.models.backbones.backbone import Backbone
 from us3l.params.optimizer import Optimizer
 from us3l.params.runs import Pretrained
 from us3l.params.sampling import FixedWidths, Sampling
+from us3l.training.build import build_train_step
 from us3l.training.lr_schedule import learning_rate
-from us3l.training.step import Learner
-from us3l.training.width_sampling import narrowest, sample, to_try
+from us3l.training.step import TrainStep
+from us3l.training.width_sampling import min_width, probe_widths, sample
+from us3l.utils.distributed import World
 from us3l.utils.records import read_record
 
 # --- learning rates -------------------------------------------------------------------------------------------------
@@ -62,16 +65,16 @@ def test_a_rate_by_the_step_goes_down_between_epochs_too() -> None:
 
 
 @pytest.mark.parametrize("rate", ["step", "epoch"])
-def test_a_training_changes_its_rate_as_it_says_and_tells_the_learner_how_far_it_is(
+def test_a_training_changes_its_rate_as_it_says_and_tells_the_step_how_far_it_is(
     rate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, us3l: Callable[..., tuple[int, str, str]]
 ) -> None:
     seen = []
 
-    def step(self: Learner, shards: Any, widths: list[float], epoch: float, lr: float) -> torch.Tensor:
+    def step(self: TrainStep, shards: Any, widths: list[float], epoch: float, lr: float) -> torch.Tensor:
         seen.append((epoch, lr))
         return torch.ones(len(widths), 2)
 
-    monkeypatch.setattr(Learner, "step", step)
+    monkeypatch.setattr(TrainStep, "__call__", step)
     monkeypatch.chdir(tmp_path)
     optimizer = {"lr": 0.5, "rate": rate, "warmup_epochs": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params(epochs=3, optimizer=optimizer)))
@@ -99,11 +102,13 @@ def test_momentum_comes_to_rest_on_a_cosine(momentum: float) -> None:
         "optimizer": {"lr": 1.0},
     }
     record["method"] |= {"hidden": 4, "output": 2}
-    teacher = Learner(Pretrained.model_validate(record), 3, 5, 0, torch.device("cpu"), lambda tensor: None).teacher
+    world = World(0, 1, torch.device("cpu"))
+    run = Pretrained.model_validate(record)
+    teacher = build_train_step(run, Backbone(run.backbone, 3), 5, 0, world).teacher
     for epoch in (0, 0.3, 4, 7.9, 8):
         teacher.momentum_encoder.fill_(1.0)
-        teacher.online.values.zero_()
-        teacher.move(epoch)
+        teacher.student.weights.values.zero_()
+        teacher.update_momentum_encoder(epoch)
         m = 1 - (1 - momentum) * (math.cos(math.pi * epoch / 8) + 1) / 2
         assert teacher.momentum_encoder.unique().tolist() == pytest.approx([m], abs=1e-7)
 
@@ -120,19 +125,19 @@ def widths(epoch: int = 350, epochs: int = 400, seed: int = 0, steps: int = 50, 
 
 
 def test_dynamic_sampling_goes_down_in_quarters() -> None:
-    low = [narrowest(sampling(), epoch, 400) for epoch in range(400)]
+    low = [min_width(sampling(), epoch, 400) for epoch in range(400)]
     assert low == pytest.approx([1.0] * 100 + [0.75] * 100 + [0.5] * 100 + [0.25] * 100)
-    low = [narrowest(sampling(range=(0.4, 0.7)), epoch, 8) for epoch in range(8)]
+    low = [min_width(sampling(range=(0.4, 0.7)), epoch, 8) for epoch in range(8)]
     assert low == pytest.approx([0.7, 0.7, 0.6, 0.6, 0.5, 0.5, 0.4, 0.4])
 
 
 def test_the_last_quarter_lasts_until_the_end() -> None:
-    assert [narrowest(sampling(), epoch, 7) for epoch in range(7)] == [1.0, 0.75, 0.5, 0.25, 0.25, 0.25, 0.25]
+    assert [min_width(sampling(), epoch, 7) for epoch in range(7)] == [1.0, 0.75, 0.5, 0.25, 0.25, 0.25, 0.25]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4, 6, 7, 101, 102, 103])
 def test_whatever_the_number_of_epochs_no_width_leaves_the_range(epochs: int) -> None:
-    low = [narrowest(sampling(), epoch, epochs) for epoch in range(epochs)]
+    low = [min_width(sampling(), epoch, epochs) for epoch in range(epochs)]
     assert low == sorted(low, reverse=True)
     assert set(low) <= {1.0, 0.75, 0.5, 0.25}
     assert low[0] == 1.0
@@ -198,9 +203,9 @@ def test_fixed_widths_are_all_in_every_step_widest_first() -> None:
 
 
 def test_the_widths_to_try_are_those_that_are_fixed_or_the_ends_of_a_range_and_odd_ones_between() -> None:
-    assert to_try(FixedWidths(widths=[0.5, 1.0]), 16) == [0.5, 1.0]
-    assert to_try(Sampling(range=(0.5, 0.5)), 16) == [0.5]
-    low, *inner, high = to_try(Sampling(range=(0.25, 1.0)), 16)
+    assert probe_widths(FixedWidths(widths=[0.5, 1.0]), 16) == [0.5, 1.0]
+    assert probe_widths(Sampling(range=(0.5, 0.5)), 16) == [0.5]
+    low, *inner, high = probe_widths(Sampling(range=(0.25, 1.0)), 16)
     assert (low, high, len(inner)) == (0.25, 1.0, 16)
     assert np.diff([low, *inner, high]) == pytest.approx(0.75 / 17, abs=1e-4)
     assert not any((64 * width).is_integer() for width in inner)

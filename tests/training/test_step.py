@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from us3l.data.stream import Shard
 from us3l.losses.registry import Target, loss
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import Head, Network, Output
 from us3l.params.runs import Pretrained, Resources
-from us3l.training.micro_batches import CACHE, Passes, one_by_one, passes_on
+from us3l.training.build import build_train_step
+from us3l.training.micro_batches import CACHE, MicroBatching, micro_batching_on, one_by_one
 from us3l.training.regularizer import batch_norm_names
-from us3l.training.step import Learner, _spread
+from us3l.training.step import TrainStep, feature_std
+from us3l.utils.distributed import World
 from us3l.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -41,10 +43,13 @@ def run(name: str, base: str, size: int = 16, shards: int = 2, **changes: Any) -
     return Pretrained.model_validate(record | of_run | {"method": method | of_method})
 
 
-def learner(
-    of: Pretrained, seed: int = 0, reduce: Any = lambda gradients: None, passes: Passes | None = None
-) -> Learner:
-    return Learner(of, 3, 5, seed, CPU, reduce, passes=passes)
+def train_step(
+    of: Pretrained, seed: int = 0, listen: Any = lambda gradients: None, micro_batching: MicroBatching | None = None
+) -> TrainStep:
+    """The step of a run; `listen` is given the gradients of each width, to be added up over all processes."""
+    made = build_train_step(of, Backbone(of.backbone, 3), 5, seed, World(0, 1, CPU), micro_batching=micro_batching)
+    made.all_reduce_ = listen
+    return made
 
 
 def shards(number: int, count: int = 2, size: int = 8) -> list[Shard]:
@@ -68,7 +73,8 @@ class Plain:
         )
 
     def network(self, width: float, weights: dict[str, Tensor]) -> Network:
-        made = Network(backbone("small-resnet", width, 3), self.method, backbone("small-resnet", self.widest, 3))
+        build = Backbone("small-resnet", 3).build
+        made = Network(build(width), self.method, build(self.widest))
         for name, p in made.named_parameters():
             p.data = weights[name].detach()[leading(p)].clone()
         return made
@@ -176,14 +182,16 @@ CASES = {
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("passes", [Passes(1, 0), Passes(2, math.inf)], ids=["apart", "together"])
+@pytest.mark.parametrize("micro_batching", [MicroBatching(1, 0), MicroBatching(2, math.inf)], ids=["apart", "together"])
 @pytest.mark.parametrize("of", CASES.values(), ids=CASES.keys())
-def test_three_batches_give_the_losses_and_weights_of_the_plain_method(of: Pretrained, passes: Passes) -> None:
-    ours = learner(of, passes=passes)
-    plain = Plain(of, ours.flat.parameters)
+def test_three_batches_give_the_losses_and_weights_of_the_plain_method(
+    of: Pretrained, micro_batching: MicroBatching
+) -> None:
+    ours = train_step(of, micro_batching=micro_batching)
+    plain = Plain(of, ours.student.weights.parameters)
     for number, widths in enumerate(WIDTHS):
         epoch, lr = 2 * number, 0.2 / (1 + number)
-        results = ours.step(shards(number), widths, epoch, lr)
+        results = ours(shards(number), widths, epoch, lr)
         assert results[:, 0].tolist() == pytest.approx(
             plain.step(shards(number), widths, epoch, lr), rel=1e-11, abs=1e-10
         )
@@ -193,31 +201,31 @@ def test_three_batches_give_the_losses_and_weights_of_the_plain_method(of: Pretr
 @pytest.mark.usefixtures("float64")
 def test_a_network_whose_widest_width_is_narrow_is_trained_alike() -> None:
     of = run("simclr", "infonce", sampling={"range": (0.25, 0.5)}, regularizer=GROUPS, optimizer={"lr": 1.0})
-    ours = learner(of)
-    plain = Plain(of, ours.flat.parameters)
+    ours = train_step(of)
+    plain = Plain(of, ours.student.weights.parameters)
     for number in range(2):
-        ours.step(shards(number), [0.5, 0.25], 3, 0.2)
+        ours(shards(number), [0.5, 0.25], 3, 0.2)
         plain.step(shards(number), [0.5, 0.25], 3, 0.2)
     assert_equal(ours, plain)
 
 
 def test_a_layer_that_the_backbone_lacks_is_named() -> None:
     with pytest.raises(UserError, match=r"features\.layers: the backbone has no layer 'layer9'"):
-        learner(run("byol", "cosine", features={"layers": ["layer9"]}))
+        train_step(run("byol", "cosine", features={"layers": ["layer9"]}))
 
 
-def assert_equal(ours: Learner, plain: Plain) -> None:
+def assert_equal(ours: TrainStep, plain: Plain) -> None:
     for name, p in plain.online.named_parameters():
-        torch.testing.assert_close(ours.flat.parameters[name], p.data, rtol=0, atol=1e-10, msg=name)
+        torch.testing.assert_close(ours.student.weights.parameters[name], p.data, rtol=0, atol=1e-10, msg=name)
     if plain.method.momentum is not None:
-        for name, p in ours.flat.views(ours.teacher.momentum_encoder).items():
+        for name, p in ours.student.weights.views(ours.teacher.momentum_encoder).items():
             torch.testing.assert_close(p, plain.teacher.get_parameter(name).data, rtol=0, atol=1e-10, msg=name)
 
 
 def gradient_of(of: Pretrained, batch: list[Shard]) -> Tensor:
     """The gradient of the first step, as one process hands it over to be added up over all."""
     seen = []
-    learner(of, reduce=lambda gradients: seen.append(gradients.clone())).step(batch, [1.0], 0, 0.1)
+    train_step(of, listen=lambda gradients: seen.append(gradients.clone()))(batch, [1.0], 0, 0.1)
     return seen[0]
 
 
@@ -234,22 +242,22 @@ def test_shards_give_the_mean_of_their_gradients_in_however_many_processes() -> 
 
 @pytest.mark.usefixtures("float64")
 def test_the_momentum_encoder_moves_once_a_batch_towards_the_weights_before_it() -> None:
-    ours = learner(run("byol", "cosine"))
-    ours.step(shards(0), [1.0, 0.5, 0.25], 0, 0.1)
+    ours = train_step(run("byol", "cosine"))
+    ours(shards(0), [1.0, 0.5, 0.25], 0, 0.1)
     before = ours.teacher.momentum_encoder.clone()
-    weights = ours.flat.values[: len(before)].clone()
-    ours.step(shards(1), [1.0, 0.5, 0.25], 0, 0.1)
+    weights = ours.student.weights.values[: len(before)].clone()
+    ours(shards(1), [1.0, 0.5, 0.25], 0, 0.1)
     torch.testing.assert_close(ours.teacher.momentum_encoder, 0.8 * before + 0.2 * weights, rtol=0, atol=1e-14)
     assert (before - weights).abs().max() > 1e-3
 
 
 def test_a_head_stands_still_until_its_first_gradient_and_then_moves_in_every_step() -> None:
-    ours = learner(run("byol", "cosine"))
+    ours = train_step(run("byol", "cosine"))
 
     def moves(head: Head, widths: list[float]) -> bool:
-        before = {name: p.clone() for name, p in ours.flat.parameters.items() if name.startswith(head)}
-        ours.step(shards(0), widths, 0, 0.1)
-        return any(not torch.equal(ours.flat.parameters[name], old) for name, old in before.items())
+        before = {name: p.clone() for name, p in ours.student.weights.parameters.items() if name.startswith(head)}
+        ours(shards(0), widths, 0, 0.1)
+        return any(not torch.equal(ours.student.weights.parameters[name], old) for name, old in before.items())
 
     assert not moves("distillation_predictor", [1.0])
     assert moves("predictor", [1.0])
@@ -258,31 +266,31 @@ def test_a_head_stands_still_until_its_first_gradient_and_then_moves_in_every_st
 
 
 @pytest.mark.parametrize("of", [CASES["us3l"], CASES["byol-own-head"], CASES["simsiam"]])
-def test_a_learner_that_loads_anothers_state_continues_bitwise_like_it(of: Pretrained) -> None:
-    first, second = learner(of, seed=0), learner(of, seed=1)
+def test_a_step_that_loads_anothers_state_continues_bitwise_like_it(of: Pretrained) -> None:
+    first, second = train_step(of, seed=0), train_step(of, seed=1)
     for number, widths in enumerate([[1.0], [1.0, 0.5, 0.25]]):
-        first.step(shards(number), widths, number, 0.1)
+        first(shards(number), widths, number, 0.1)
     second.load_state({name: tensor.clone() for name, tensor in first.state().items()})
-    results = [each.step(shards(2), [1.0, 0.7, 0.25], 4, 0.1) for each in (first, second)]
+    results = [each(shards(2), [1.0, 0.7, 0.25], 4, 0.1) for each in (first, second)]
     assert torch.equal(*results)
     for name, tensor in first.state().items():
         assert torch.equal(tensor, second.state()[name]), name
 
 
-def test_a_new_learner_is_continued_like_one_that_was_saved_before_its_first_step() -> None:
-    first, second = learner(CASES["byol-own-head"], seed=0), learner(CASES["byol-own-head"], seed=1)
+def test_a_new_step_is_continued_like_one_that_was_saved_before_its_first_step() -> None:
+    first, second = train_step(CASES["byol-own-head"], seed=0), train_step(CASES["byol-own-head"], seed=1)
     second.load_state(first.state())
     for each in (first, second):
-        each.step(shards(0), [1.0, 0.5], 0, 0.1)
-    assert torch.equal(first.flat.values, second.flat.values)
+        each(shards(0), [1.0, 0.5], 0, 0.1)
+    assert torch.equal(first.student.weights.values, second.student.weights.values)
 
 
 def test_bfloat16_gives_nearly_the_losses_and_gradients_of_float32_and_keeps_the_weights_in_float32() -> None:
     losses, gradients = [], []
     for precision in ("float32", "bfloat16"):
-        ours = learner(run("simclr", "infonce", precision=precision), reduce=lambda g: gradients.append(g.clone()))
-        losses.append(ours.step(shards(0), [1.0, 0.5], 0, 1e-6)[:, 0])
-        assert ours.flat.values.dtype == torch.float32
+        ours = train_step(run("simclr", "infonce", precision=precision), listen=lambda g: gradients.append(g.clone()))
+        losses.append(ours(shards(0), [1.0, 0.5], 0, 1e-6)[:, 0])
+        assert ours.student.weights.values.dtype == torch.float32
     assert 0 < (losses[0] - losses[1]).abs().max() < 0.01
     for width in range(2):
         assert torch.cosine_similarity(gradients[width], gradients[2 + width], dim=0) > 0.9
@@ -291,10 +299,10 @@ def test_bfloat16_gives_nearly_the_losses_and_gradients_of_float32_and_keeps_the
 @pytest.mark.usefixtures("float64")
 def test_only_the_gradients_of_a_widths_own_channels_are_added_up_over_the_processes() -> None:
     sizes = []
-    ours = learner(CASES["byol-own-head"], reduce=lambda gradients: sizes.append(gradients.numel()))
-    ours.step(shards(0), [1.0, 0.5], 0, 0.1)
+    ours = train_step(CASES["byol-own-head"], listen=lambda gradients: sizes.append(gradients.numel()))
+    ours(shards(0), [1.0, 0.5], 0, 0.1)
     for width, size in zip([1.0, 0.5], sizes, strict=True):
-        assert size == sum(p.numel() for p in ours.network.skeleton(width).parameters())
+        assert size == sum(p.numel() for p in ours.student.network.skeleton(width).parameters())
     assert sizes[1] < sizes[0] / 2
 
 
@@ -302,9 +310,10 @@ def test_a_gpu_sees_a_whole_batch_and_a_cpu_one_shard_at_a_time() -> None:
     of = run("simclr", "infonce", size=32, shards=4)
     gpu, few = torch.device("cuda"), of.model_copy(update={"resources": Resources(shards_at_once=2)})
     own = of.model_copy(update={"backbone": "networks.mine:tiny"})
-    assert passes_on(gpu, of) == Passes(4, math.inf) and passes_on(gpu, few) == Passes(2, math.inf)
-    assert passes_on(CPU, of) == passes_on(CPU, few) == Passes(1, CACHE)
-    assert passes_on(CPU, own) == passes_on(gpu, own) == Passes(1, 0)
+    on = lambda device, run: micro_batching_on(device, run, Backbone(run.backbone, 3))  # noqa: E731
+    assert on(gpu, of) == MicroBatching(4, math.inf) and on(gpu, few) == MicroBatching(2, math.inf)
+    assert on(CPU, of) == on(CPU, few) == MicroBatching(1, CACHE)
+    assert on(CPU, own) == on(gpu, own) == MicroBatching(1, 0)
 
 
 @pytest.mark.parametrize(("size", "seen"), [(64, [(128, 2)]), (65, [(65, 1), (65, 1)])])
@@ -316,7 +325,7 @@ def test_views_go_together_where_a_cache_holds_them(size: int, seen: list[tuple[
         return Output(images.flatten(1), images.flatten(1), [])
 
     views = [torch.full((size, 1, 8, 8), float(view)) for view in range(2)]
-    outputs = Passes(1, CACHE).outputs(encode, [[view] for view in views])
+    outputs = MicroBatching(1, CACHE).encode(encode, [[view] for view in views])
     assert calls == seen
     assert [output.projection.unique().tolist() for output in outputs] == [[0.0], [1.0]]
 
@@ -334,13 +343,13 @@ def test_a_network_that_does_not_keep_groups_apart_sees_them_one_by_one() -> Non
 
 def test_the_spread_is_one_for_random_directions_and_zero_for_equal_ones() -> None:
     noise = torch.randn(1, 4096, 256, generator=torch.Generator().manual_seed(0))
-    assert _spread(noise * 7).item() == pytest.approx(1, abs=0.01)
-    assert _spread(noise[:, :1].expand(1, 64, -1)).item() == pytest.approx(0, abs=1e-6)
+    assert feature_std(noise * 7).item() == pytest.approx(1, abs=0.01)
+    assert feature_std(noise[:, :1].expand(1, 64, -1)).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_equal_images_have_no_spread_and_different_ones_have() -> None:
     different = shards(0)
     equal = [shard._replace(views=tuple(view[:1].expand_as(view) for view in shard.views)) for shard in different]
-    ours = learner(run("byol", "cosine"))
-    assert ours.step(different, [1.0, 0.5], 0, 1e-9)[:, 1].min() > 0.3
-    assert ours.step(equal, [1.0, 0.5], 0, 1e-9)[:, 1].max() < 1e-3
+    ours = train_step(run("byol", "cosine"))
+    assert ours(different, [1.0, 0.5], 0, 1e-9)[:, 1].min() > 0.3
+    assert ours(equal, [1.0, 0.5], 0, 1e-9)[:, 1].max() < 1e-3

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import us3l
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.saved_network import load_network, open_network, save_network
 from us3l.pipeline.provenance import differences, require_recipe
 from us3l.utils.checkpoint import load, require_shapes, save
@@ -180,7 +180,7 @@ def test_all_differences_of_two_recipes_are_told_in_the_order_of_their_keys() ->
 def saved_network(path: Path, width: float = 0.37) -> tuple[torch.nn.Module, str]:
     """A network in evaluation mode, and the seal of the file."""
     torch.manual_seed(0)
-    network = backbone("small-resnet", width, 1)
+    network = Backbone("small-resnet", 1).build(width)
     network(torch.randn(8, 1, 8, 8))
     seal = save_network(path, network, "small-resnet", width, 1, ABOUT)
     return network.eval(), seal
@@ -224,11 +224,11 @@ def test_a_checkpoint_of_the_widest_weights_is_not_a_narrow_network(tmp_path: Pa
 )
 def test_a_narrow_network_of_no_known_architecture_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     architecture = {"backbone": "small-resnet", "width": 0.5, "in_channels": 1} | changes if changes else "odd"
-    save(tmp_path / "x", backbone("small-resnet", 0.5, 1).state_dict(), ABOUT | {"architecture": architecture})
+    save(tmp_path / "x", Backbone("small-resnet", 1).build(0.5).state_dict(), ABOUT | {"architecture": architecture})
     message = refusal(load_network, tmp_path / "x")
     assert message.startswith(f"{tmp_path}/x: there is no such architecture here: {architecture}; take the version")
 
 
 def test_a_narrow_network_whose_tensors_do_not_fit_its_record_is_refused(tmp_path: Path) -> None:
-    save_network(tmp_path / "x", backbone("small-resnet", 0.5, 1), "small-resnet", 0.25, 1, ABOUT)
+    save_network(tmp_path / "x", Backbone("small-resnet", 1).build(0.5), "small-resnet", 0.25, 1, ABOUT)
     assert "bn1.bias is (16,) here and (8,) in a small-resnet of width 0.25" in refusal(load_network, tmp_path / "x")

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from us3l.models.backbones.registry import BACKBONES, backbone
+from us3l.models.backbones.backbone import Backbone
+from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.meta import blueprint
 from us3l.models.saved_network import of_backbone
 from us3l.utils import checkpoint
@@ -35,7 +36,7 @@ LEFT_OUT = {
     f"{ENCODER}fc.": "projector or classifier",
 }
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-READ = [name for name in BACKBONES if name != "pixels" and not name.startswith("vit-")]
+READ = [name for name in BUILT_IN if name != "pixels" and not name.startswith("vit-")]
 ENTRIES = {"arch", "epoch", "optimizer"}
 
 
@@ -126,7 +127,7 @@ def expected_shapes(name: str, in_channels: int) -> Shapes:
     if name not in READ:
         what = f"the official checkpoints of vision transformers are not read, those of {', '.join(READ)} are"
         raise UserError(f"there is no backbone {name!r} to import: {what}")
-    network = blueprint(lambda: backbone(name, 1.0, in_channels))
+    network = blueprint(lambda: Backbone(name, in_channels).build(1.0))
     return {key: tuple(parameter.shape) for key, parameter in network.named_parameters()}
 
 

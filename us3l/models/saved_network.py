@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.utils import checkpoint
 from us3l.utils.errors import UserError
 
@@ -33,7 +33,7 @@ def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise UserError(f"{path}: not a narrow network; `us3l calibrate` writes those")
     try:
         name, width, channels = (about["architecture"][key] for key in ("backbone", "width", "in_channels"))
-        network = backbone(name, width, channels)
+        network = Backbone(name, channels).build(width)
     except (KeyError, TypeError, ValueError, RuntimeError):
         what = f"there is no such architecture here: {about['architecture']}"
         raise UserError(f"{path}: {what}; take the version of us3l that wrote the file, or calibrate again") from None

@@ -8,8 +8,8 @@ from torch import Tensor
 from us3l.models.slimmable import Slices
 
 
-class Flat:
-    """`values` is a 1-D tensor; a parameter is a view of its own stretch, in the order given."""
+class FlatParameters:
+    """Parameters by name, each a view of its own stretch of `values` [P], in the order given."""
 
     def __init__(self, parameters: dict[str, Tensor], device: torch.device) -> None:
         self.shapes = {name: parameter.shape for name, parameter in parameters.items()}
@@ -18,8 +18,13 @@ class Flat:
         self.parameters = self.views(self.values)
         self._gradients = torch.empty_like(self.values)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Number of elements of each parameter."""
+        return [shape.numel() for shape in self.shapes.values()]
+
     def views(self, buffer: Tensor) -> dict[str, Tensor]:
-        """Each parameter's stretch of a flat buffer, in its own shape; the buffer may end before the last of them."""
+        """View each parameter's stretch of a flat buffer in its own shape; the buffer may end before the last one."""
         views, start = {}, 0
         for name, shape in self.shapes.items():
             end = start + shape.numel()
@@ -30,24 +35,24 @@ class Flat:
         return views
 
     def leaves(self, slices: dict[str, Slices]) -> dict[str, Tensor]:
-        """Weights cut by `slices`, to be differentiated."""
+        """Cut the weights by `slices`, as leaves to differentiate by."""
         leaves = cut(self.parameters, slices)
         return {name: leaf.requires_grad_(name in self.trainable) for name, leaf in leaves.items()}
 
-    def spread(self, packed: Tensor, slices: dict[str, Slices]) -> Tensor:
-        """What `pack` made of these slices' gradients, where they belong in the whole [P]; zero everywhere else.
+    def scatter_grads(self, packed: Tensor, slices: dict[str, Slices]) -> Tensor:
+        """Put the gradients that `pack_grads` packed for these slices into their places in [P], zero elsewhere.
 
         The next call writes to the same memory.
         """
         views = self.views(self._gradients.zero_())
-        places = [views[name][piece] for name, piece in slices.items()]
+        places = [views[name][each] for name, each in slices.items()]
         for place, part in zip(places, packed.split([place.numel() for place in places]), strict=True):
             place.copy_(part.view(place.shape))
         return self._gradients
 
 
-def pack(leaves: Iterable[Tensor]) -> Tensor:
-    """The leaves' gradients, one after the other, zero where a leaf took no part; the leaves lose theirs."""
+def pack_grads(leaves: Iterable[Tensor]) -> Tensor:
+    """Concatenate the gradients of leaves, zero where a leaf took no part, and take them off the leaves."""
     gradients = []
     for leaf in leaves:
         gradients.append(leaf.new_zeros(leaf.numel()) if leaf.grad is None else leaf.grad.flatten())
@@ -56,7 +61,7 @@ def pack(leaves: Iterable[Tensor]) -> Tensor:
 
 
 def pairwise_sum(parts: list[Tensor]) -> Tensor:
-    """The sum of neighbours, of neighbouring sums, and so on.
+    """Add up neighbours, then neighbouring sums, and so on.
 
     Processes that hold equal stretches of a power of two of parts, and add up their sums in the same way, get the bits
     that one process gets.
@@ -68,8 +73,8 @@ def pairwise_sum(parts: list[Tensor]) -> Tensor:
 
 
 def cut(weights: dict[str, Tensor], slices: dict[str, Slices]) -> dict[str, Tensor]:
-    """The slices, without gradient; convolutions get theirs with the channels last, as the images come."""
-    return {name: _laid_out(weights[name].detach()[piece]) for name, piece in slices.items()}
+    """Copy the slices, without gradient; convolutions are laid out with the channels last, as images are."""
+    return {name: _laid_out(weights[name].detach()[each]) for name, each in slices.items()}
 
 
 def _laid_out(weight: Tensor) -> Tensor:

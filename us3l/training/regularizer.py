@@ -1,7 +1,7 @@
 """Group regularization (paper, section 3.4; official losses/regularizers/) as per-element decay.
 
 The penalty is sum(coefficient * p ** 2) over the parameters, or sum(coefficient * |p|) for the L1 kinds, so that its
-gradient needs no autograd. The coefficients change once an epoch.
+gradient needs no autograd. The coefficients change once an epoch. Without a regularizer they are plain weight decay.
 """
 
 from collections.abc import Collection
@@ -10,7 +10,52 @@ import torch
 from torch import Size, Tensor, nn
 
 from us3l.params.optimizer import Regularizer
+from us3l.params.runs import Pretrained
+from us3l.training.flat_parameters import FlatParameters
 from us3l.utils.errors import UserError
+
+FEATURE_PROJECTIONS = "feature_projections."
+
+
+class Decay:
+    """The penalty's coefficient or weight decay of each weight [P] of a run, made once an epoch."""
+
+    def __init__(self, run: Pretrained, weights: FlatParameters, batch_norms: Collection[str]) -> None:
+        self.run, self.weights, self.batch_norms = run, weights, batch_norms
+        self._of_epoch: dict[tuple[int, bool, int], tuple[Tensor, set[str]]] = {}
+
+    def at(self, epoch: int, full_width: bool, with_grad: set[str]) -> tuple[Tensor, set[str]]:
+        """Return the coefficients [P] in an epoch, and the names of the parameters that they decay.
+
+        Weight decay spares a parameter that has had no gradient yet, as SGD does in PyTorch; a regularizer's penalty is
+        a gradient, so it spares none, but for the feature projections. Frozen parameters do not move.
+        """
+        key = epoch, full_width, len(with_grad)
+        if key not in self._of_epoch:
+            of_epoch = {known: decay for known, decay in self._of_epoch.items() if known[0] == epoch}
+            self._of_epoch = of_epoch | {key: self._scattered(self._by_name(epoch, full_width, with_grad))}
+        return self._of_epoch[key]
+
+    def forget(self) -> None:
+        """Forget what was computed, after another state was loaded."""
+        self._of_epoch = {}
+
+    def _by_name(self, epoch: int, full_width: bool, with_grad: set[str]) -> dict[str, Tensor]:
+        if self.run.regularizer is None:
+            return {name: torch.tensor(self.run.optimizer.weight_decay) for name in with_grad}
+        shapes = self.weights.shapes
+        penalized = {name: shape for name, shape in shapes.items() if not name.startswith(FEATURE_PROJECTIONS)}
+        settings = self.run.regularizer, epoch, self.run.epochs, full_width, self.batch_norms
+        return coefficients(penalized, *settings)
+
+    def _scattered(self, by_name: dict[str, Tensor]) -> tuple[Tensor, set[str]]:
+        trainable = self.weights.trainable
+        decayed = {name: by_name[name] for name in trainable if name in by_name and by_name[name].any()}
+        result = torch.zeros_like(self.weights.values)
+        for name, view in self.weights.views(result).items():
+            if name in decayed:
+                view.copy_(decayed[name].expand(view.shape))
+        return result, set(decayed)
 
 
 def coefficients(
@@ -21,7 +66,7 @@ def coefficients(
     full_width: bool,
     batch_norms: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """One coefficient tensor, of a shape that broadcasts to the parameter's, for each parameter name.
+    """Return for each parameter name a coefficient tensor, of a shape that broadcasts to the parameter's.
 
     The group penalty leaves predictors out of a step at full width, as the official code does. The L1 kinds act on the
     parameters named in `batch_norms` only, the official ones on all 1-D parameters, other layers' biases included.
@@ -57,7 +102,7 @@ def add_gradient(gradients: Tensor, coefficients: Tensor, values: Tensor, regula
 
 
 def batch_norm_names(network: nn.Module) -> frozenset[str]:
-    """The names of the parameters of all BatchNorms in `network`."""
+    """Name the parameters of all BatchNorms in `network`."""
     return frozenset(
         f"{path}.{name}" if path else name
         for path, module in network.named_modules()
@@ -67,14 +112,14 @@ def batch_norm_names(network: nn.Module) -> frozenset[str]:
 
 
 def _grouped_axis(regularizer: Regularizer, shape: Size) -> int | None:
-    """The axis along which a parameter falls into groups: output channels, or for ViTs a matrix's input features."""
+    """Axis along which a parameter falls into groups: output channels, or for ViTs a matrix's input features."""
     if regularizer.by == "input-feature":
         return 1 if len(shape) == 2 else None
     return 0 if len(shape) in (1, 4) else None
 
 
 def _group_strengths(regularizer: Regularizer, epoch: int, epochs: int) -> Tensor:
-    """The strength of each group of channels [groups], from the first channels to the last.
+    """Strength of each group of channels [groups], from the first channels to the last.
 
     During the warm-up the L1 kinds have none, and they do not ramp up after it.
     """
@@ -94,7 +139,7 @@ def _group_strengths(regularizer: Regularizer, epoch: int, epochs: int) -> Tenso
 
 
 def _group_of_channel(channels: int, groups: int) -> Tensor:
-    """The group of each channel [channels]: equal groups, the last of which takes the remainder."""
+    """Group of each channel [channels]: equal groups, the last of which takes the remainder."""
     if channels < groups:
         return torch.full((channels,), groups - 1)
     return (torch.arange(channels) // (channels // groups)).clamp(max=groups - 1)

@@ -6,7 +6,7 @@ from us3l.params.sampling import FixedWidths, Sampling
 from us3l.utils.philox import Purpose, RandomKey, uniform
 
 
-def narrowest(sampling: Sampling, epoch: int, epochs: int) -> float:
+def min_width(sampling: Sampling, epoch: int, epochs: int) -> float:
     """The narrowest width of an epoch.
 
     Dynamic sampling (strategy A of the official code) trains the widest network alone for a quarter of the epochs, then
@@ -20,7 +20,7 @@ def narrowest(sampling: Sampling, epoch: int, epochs: int) -> float:
     return low + (3 - quarter) * (high - low) / 3 if quarter else high
 
 
-def to_try(sampling: Sampling | FixedWidths, between: int) -> list[float]:
+def probe_widths(sampling: Sampling | FixedWidths, between: int) -> list[float]:
     """Widths to try for all that training may see: those that are fixed, or a range's ends and some between them.
 
     The inner ones are of odd fractions, as drawn ones are.
@@ -39,7 +39,7 @@ def sample(sampling: Sampling | FixedWidths, epoch: int, epochs: int, seed: int,
     """
     if isinstance(sampling, FixedWidths):
         return sorted(sampling.widths, reverse=True)
-    low, high = narrowest(sampling, epoch, epochs), sampling.range[1]
+    low, high = min_width(sampling, epoch, epochs), sampling.range[1]
     if low == high:
         return [high]
     ends = [high, low] if sampling.rule == "sandwich" else []

@@ -25,10 +25,10 @@ class World:
     groups: tuple[distributed.ProcessGroup, ...] = ()
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce_(self, tensor: Tensor) -> None:
         """Replace `tensor` by its sum over all processes, in place.
 
         See `us3l.training.flat_parameters.pairwise_sum`.

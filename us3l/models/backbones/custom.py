@@ -17,7 +17,7 @@ from us3l.utils.errors import UserError
 from us3l.utils.source import source_file
 
 
-def own_network(name: str, width: float, image: Sequence[int] | None) -> nn.Module:
+def custom_network(name: str, width: float, image: Sequence[int] | None) -> nn.Module:
     """What the user's function makes of a width.
 
     image: C, H and W of its images; with them a network without `num_features` gets that attribute.

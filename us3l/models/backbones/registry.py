@@ -1,15 +1,13 @@
-"""The backbones by name: plain networks that take a width."""
+"""Built-in backbones by name: plain networks that take a width and a number of image channels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
 
-from us3l.models.backbones.custom import own_network
 from us3l.models.backbones.mobilenet import MobileNetV2
 from us3l.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from us3l.models.backbones.vit import VisionTransformer
-from us3l.params.backbone import is_own
 
 
 class Pixels(nn.Module):
@@ -30,7 +28,7 @@ _RESNETS = {
     "101": (Bottleneck, (3, 4, 23, 3)),
 }
 _TRANSFORMERS = {"tiny": (192, 6), "small": (384, 12), "base": (768, 12)}  # size, heads
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
+BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "pixels": Pixels,
     "small-resnet": partial(ResNet, BasicBlock, (1, 1, 1), (32, 64, 128), "cifar"),
     **{f"cifar-resnet{depth}": partial(ResNet, *kind, _PLANES, "cifar") for depth, kind in _RESNETS.items()},
@@ -39,14 +37,3 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": partial(MobileNetV2, "imagenet"),
     **{f"vit-{name}": partial(VisionTransformer, *kind) for name, kind in _TRANSFORMERS.items()},
 }
-
-
-def backbone(name: str, width: float, in_channels: int, sides: Sequence[int] | None = None) -> nn.Module:
-    """A plain network for images [B, in_channels, H, W] in [0, 1], normalized; `name` as in params.yaml.
-
-    sides: H and W, from which the `num_features` of a user's own network are counted where it does not say them.
-    Raises UserError where a user's own network is not to be had.
-    """
-    if is_own(name):
-        return own_network(name, width, sides and (in_channels, *sides))
-    return BACKBONES[name](width=width, in_channels=in_channels)

@@ -93,7 +93,7 @@ class RunPlan:
         return self.maker("pretrain")._file("checkpoints", f"seed{seed}.safetensors")
 
     def training(self, seed: Seed) -> Path:
-        """The record of a pretraining: what it came from, losses and spread of each epoch, the checkpoint's seal."""
+        """Record of a pretraining: its inputs, losses and feature_std of each epoch, the checkpoint's seal."""
         return self.maker("pretrain")._file("pretrain", f"seed{seed}.json")
 
     def network(self, seed: Seed, width: float) -> Path:

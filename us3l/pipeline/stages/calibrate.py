@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from us3l.data.images import first_view, open_images
 from us3l.data.store import Store, open_store
 from us3l.evaluation.calibration import calibrate_batch_norms
-from us3l.models.backbones.registry import backbone
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.pruning import pruned
 from us3l.models.saved_network import save_network
 from us3l.models.slimmable import Builder, narrow, of_width
@@ -37,7 +37,7 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
     widest = trained.run.sampling.widest
 
     def build(width: float) -> nn.Module:
-        return backbone(plan.backbone, width, channels)
+        return Backbone(plan.backbone, channels).build(width)
 
     expected = dict(build(widest).named_parameters())
     checkpoint.require_shapes(path, of_width(weights, widest), expected, plan.backbone, widest)

@@ -1,6 +1,5 @@
 """Pretraining: from a prepared data set to the weights of the widest network, interrupted or not."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,25 @@ from torch import Tensor
 
 from us3l.data.images import first_view, open_images
 from us3l.data.store import Store, open_store
-from us3l.models.backbones.custom import require_features
-from us3l.models.backbones.registry import backbone
-from us3l.models.meta import blueprint
+from us3l.data.stream import Stream
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.official_checkpoint import Mapped, import_backbone
 from us3l.models.saved_network import of_backbone
-from us3l.params.backbone import is_own
 from us3l.params.runs import Official, Pretrained, Untrained
 from us3l.pipeline.plan.run import RunPlan
 from us3l.pipeline.provenance import fingerprint, identify, record, require_params, require_place
 from us3l.pipeline.run_directory import run_directory
+from us3l.training.build import build_train_step
+from us3l.training.frozen_teacher import frozen_teacher
 from us3l.training.micro_batches import Encoder
-from us3l.training.teacher import frozen_teacher
-from us3l.training.trainer import Training
-from us3l.training.width_sampling import to_try
+from us3l.training.trainer import Trainer
+from us3l.training.width_sampling import probe_widths
 from us3l.utils import checkpoint
 from us3l.utils.distributed import World
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, write_record
 
+STATE = "state.safetensors"
 WIDTHS_TRIED = 16  # of a range, besides its ends: each is built without storage, in milliseconds
 
 
@@ -43,7 +42,7 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
     if plan.source:
         teacher, origin["teacher"] = load_teacher(plan.source, seed, store.channels, world.device)
     identity = identify("pretrain", plan.recipe("pretrain"), **origin)
-    sides = _require_network(plan, store) if is_own(plan.backbone) else None
+    backbone = _fitted_backbone(plan, store)
 
     def write(weights: dict[str, Tensor], history: list[dict[str, Any]], seconds: float, **more: Any) -> None:
         facts = record(identity, world.device, seconds, world.size)
@@ -59,16 +58,25 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
         return
     _require_a_batch(plan, store)
     folder, record_there = runs / fingerprint(identity), _mtime_ns(plan.training(seed))
-    with run_directory(folder) if world.leads else nullcontext():
-        if world.any(world.leads and _is_done_meanwhile(plan.training(seed), record_there, folder.name)):
+    with run_directory(folder) if world.is_main else nullcontext():
+        if world.any(world.is_main and _is_done_meanwhile(plan.training(seed), record_there, folder.name)):
             return
-        state = folder / "state.safetensors"
-        views, label = plan.trained_views, f"{plan.study} {plan.name} seed {seed}"
-        normalize = plan.data.dataset.views.normalize
-        training = Training(plan.run, views, normalize, label, store, seed, world, state, save_every, teacher, sides)
-        training.run_to_the_end()
-        if world.leads:
-            write(training.learner.flat.parameters, training.history, training.seconds)
+        train_step = build_train_step(plan.run, backbone, len(store.classes), seed, world, teacher)
+        trainer = Trainer(
+            plan.run, train_step, _stream(plan, store, seed, world), folder / STATE, save_every, _label(plan, seed)
+        )
+        trainer.run_to_the_end()
+        if world.is_main:
+            write(train_step.student.weights.parameters, trainer.history, trainer.seconds)
+
+
+def _stream(plan: RunPlan, store: Store, seed: int, world: World) -> Stream:
+    normalize, shuffled = plan.data.dataset.views.normalize, plan.run.method.name == "moco"
+    return Stream(store.train, plan.run.batch, plan.trained_views, normalize, seed, world, shuffled)
+
+
+def _label(plan: RunPlan, seed: int) -> str:
+    return f"{plan.study} {plan.name} seed {seed}"
 
 
 def load_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.device) -> tuple[Encoder, str]:
@@ -80,7 +88,8 @@ def load_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.dev
     tensors, about = checkpoint.load(path)
     require_place(path, about, "pretrain", seed=seed)
     require_params(path, about, source.recipe("pretrain"), "pretrain")
-    return frozen_teacher(source.run, path, tensors, in_channels, device), about["seal"]
+    backbone = Backbone(source.run.backbone, in_channels)
+    return frozen_teacher(source.run, backbone, path, tensors, device), about["seal"]
 
 
 def _require_a_batch(plan: RunPlan, store: Store) -> None:
@@ -90,28 +99,22 @@ def _require_a_batch(plan: RunPlan, store: Store) -> None:
         raise UserError(f"{key} is {size}, but {plan.data.name} has only {images} training images: take a smaller one")
 
 
-def _require_network(plan: RunPlan, store: Store) -> Sequence[int]:
-    """H and W of the images of a user's own network.
+def _fitted_backbone(plan: RunPlan, store: Store) -> Backbone:
+    """The run's backbone for its images.
 
-    Raises UserError where it does not take them at a run's width, or cannot be built at one that is trained.
+    Raises UserError where a custom one does not take them at a run's width, or cannot be built at a trained one.
     """
-    images = open_images(store.train, torch.device("cpu"))
-    image = first_view(images, plan.trained_views[0], plan.data.dataset.views.normalize)
-    for width in dict.fromkeys([plan.run.sampling.widest, *plan.widths]):
-        network = backbone(plan.backbone, width, image.shape[1])
-        require_features(f"{plan.backbone} at width {width}", network, image)
+
+    def load_image() -> Tensor:
+        images = open_images(store.train, torch.device("cpu"))
+        return first_view(images, plan.trained_views[0], plan.data.dataset.views.normalize)
+
+    sampling, backbone = plan.run.sampling, Backbone(plan.backbone, store.channels)
+    fitted = backbone.fitted_to(load_image, dict.fromkeys([sampling.widest, *plan.widths]))
     if isinstance(plan.run, Pretrained):
-        _require_every_width(plan, image.shape[1])
-    return image.shape[2:]
-
-
-def _require_every_width(plan: RunPlan, channels: int) -> None:
-    for width in to_try(plan.run.sampling, WIDTHS_TRIED):
-        try:
-            blueprint(lambda width=width: backbone(plan.backbone, width, channels))
-        except UserError as error:
-            key = f"studies.{plan.study}.runs.{plan.name}.sampling"
-            raise UserError(f"{error}; every width of {key}, {plan.run.sampling}, must work") from None
+        key = f"studies.{plan.study}.runs.{plan.name}.sampling"
+        backbone.require_widths(probe_widths(sampling, WIDTHS_TRIED), f"every width of {key}, {sampling}, must work")
+    return fitted
 
 
 def _mtime_ns(path: Path) -> int | None:
@@ -125,7 +128,7 @@ def _is_done_meanwhile(record: Path, before: int | None, fingerprint: str) -> bo
 
 def _initial_weights(run: Untrained, store: Store, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    network = backbone(run.backbone, 1.0, store.channels)
+    network = Backbone(run.backbone, store.channels).build(1.0)
     return of_backbone(dict(network.named_parameters()))
 
 
