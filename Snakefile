@@ -16,6 +16,7 @@ from us3l.pipeline.plan.table import TABLE_FORMATS
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.code import code
 from us3l.pipeline.provenance import fingerprint
+from us3l.params.protocols.protocol import KINDS
 from us3l.params.reading import load
 
 min_version("9.0")

@@ -9,7 +9,7 @@ import torch
 
 from us3l.data.store import Split, Store
 from us3l.params.dataset import Views
-from us3l.params.protocol import Linear
+from us3l.params.protocols.linear import Linear
 from us3l.params.runs import Batch, Pretrained
 from us3l.params.sampling import Sampling
 from us3l.pipeline.plan.plan import Plan

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from us3l.params.protocol import Linear
+from us3l.params.protocols.linear import Linear
 
 
 def train_each(

@@ -22,7 +22,8 @@ from us3l.models.backbones.backbone import Backbone
 from us3l.models.complexity import cost
 from us3l.models.pruning import pruned
 from us3l.params.params import Params
-from us3l.params.protocol import FeaturesLinear, Finetune
+from us3l.params.protocols.finetune import Finetune
+from us3l.params.protocols.linear import FeaturesLinear
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.stages import evaluate
 from us3l.utils.errors import UserError

@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from us3l.evaluation.knn import predict_logits, votes
-from us3l.params.protocol import Knn
+from us3l.params.protocols.knn import Knn
 from us3l.utils.errors import UserError
 
 

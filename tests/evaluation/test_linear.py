@@ -21,7 +21,7 @@ from us3l.evaluation.linear import predict_logits, train
 from us3l.evaluation.metrics import score
 from us3l.models.backbones.backbone import Backbone
 from us3l.params.params import Params
-from us3l.params.protocol import Linear
+from us3l.params.protocols.linear import Linear
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunPlan
 from us3l.training.optimizers import trusted

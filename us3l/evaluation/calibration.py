@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from us3l.data.images import Images
-from us3l.params.calibration import Calibration
 from us3l.params.dataset import Views
+from us3l.params.protocols.calibration import Calibration
 from us3l.utils.philox import Purpose, RandomKey, permutation
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l.params.protocol import ClassifierOptimizer, FeaturesLinear, Linear, Trained
+from us3l.params.protocols.linear import FeaturesLinear, Linear
+from us3l.params.protocols.trained import ClassifierOptimizer, TrainedProtocol
 from us3l.training.lr_schedule import learning_rate
 from us3l.training.optimizers import sgd_step, trusted
 from us3l.utils.philox import Purpose, RandomKey, permutation
@@ -19,7 +20,7 @@ def fit(
     step: Callable[[Batch, Tensor, float], None],
     batches: Callable[[int, Sequence[Tensor]], Iterable[Batch]],
     labels: Tensor,
-    protocol: Trained,
+    protocol: TrainedProtocol,
     seed: int,
 ) -> None:
     """Train on every image once an epoch, in the epoch's own order; labels: [N].

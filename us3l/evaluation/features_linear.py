@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from us3l.evaluation.classifier import train_on_features
 from us3l.evaluation.features import EvaluationImages, features
 from us3l.models.folding import folded
-from us3l.params.protocol import FeaturesLinear
+from us3l.params.protocols.linear import FeaturesLinear
 
 
 def predict_logits(networks: list[nn.Module], images: EvaluationImages, protocol: FeaturesLinear) -> list[Tensor]:

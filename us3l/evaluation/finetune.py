@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from us3l.evaluation.classifier import fit, linear_layer
 from us3l.evaluation.features import EvaluationImages, feature_sizes, features
-from us3l.params.protocol import Finetune
+from us3l.params.protocols.finetune import Finetune
 from us3l.training.optimizers import sgd_step
 
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from us3l.evaluation.features import EvaluationImages, features
 from us3l.models.folding import folded
-from us3l.params.protocol import Knn
+from us3l.params.protocols.knn import Knn
 from us3l.utils.errors import UserError
 
 CHUNK = 256  # test images that are compared at once

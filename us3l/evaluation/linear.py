@@ -14,7 +14,7 @@ from us3l.evaluation.classifier import Classifiers, fit, train_on_features
 from us3l.evaluation.features import CHUNK, EvaluationImages, feature_sizes, features
 from us3l.models.folding import folded
 from us3l.params.dataset import Augmentation
-from us3l.params.protocol import Linear
+from us3l.params.protocols.linear import Linear
 
 
 def predict_logits(networks: list[nn.Module], images: EvaluationImages, protocol: Linear) -> list[Tensor]:

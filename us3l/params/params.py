@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import model_validator
 
 from us3l.params.dataset import Dataset
-from us3l.params.protocol import Protocol
+from us3l.params.protocols.protocol import Protocol
 from us3l.params.references import Address, check_references, run_at, sampling_of, source_of, widths_of
 from us3l.params.runs import Pretrained, Pruned, Reused, Run
 from us3l.params.schema import Closed, Name, at, require_distinct, suggestion

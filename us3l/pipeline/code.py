@@ -4,15 +4,11 @@ The pipeline itself says where files lie and what is to be made, never what is i
 or of another stage changes the code of this one.
 """
 
+from us3l.params.protocols.protocol import KINDS
 from us3l.utils.source import code_of
 
 PIPELINE = "us3l.pipeline"
-EVALUATIONS = {
-    "linear": "us3l.evaluation.linear",
-    "features-linear": "us3l.evaluation.features_linear",
-    "knn": "us3l.evaluation.knn",
-    "finetune": "us3l.evaluation.finetune",
-}
+EVALUATIONS = {kind: f"us3l.evaluation.{kind.replace('-', '_')}" for kind in KINDS}
 STAGES_OF_RUNS = {
     "pretrain": (f"{PIPELINE}.stages.pretrain",),
     "calibrate": (f"{PIPELINE}.stages.calibrate",),

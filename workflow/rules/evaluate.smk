@@ -1,13 +1,7 @@
 # Calibration and evaluation: one job settles the statistics, one evaluates, all widths of a run with one seed.
 # Runs of other widths have other output files: hence a rule for each stage of each group of runs with the same widths.
 
-DOING = {
-    "calibrate": "Calibrating",
-    "linear": "Linear evaluation of",
-    "features-linear": "Linear evaluation on stored features of",
-    "knn": "Nearest neighbours of",
-    "finetune": "Fine-tuning",
-}
+ACTIONS = {"calibrate": "Calibrating", **{kind: protocol.action for kind, protocol in KINDS.items()}}
 
 
 for (stage, group), runs in PLAN.groups().items():
@@ -39,7 +33,7 @@ for (stage, group), runs in PLAN.groups().items():
             recipe=lambda w, stage=stage: run_of(w).recipe(stage),
             code=fingerprint(code(stage)),
         message:
-            f"{DOING[stage]} {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}"
+            f"{ACTIONS[stage]} {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}"
         shell:
             "us3l {params.stage} {wildcards.study} {wildcards.run} {wildcards.seed}"
             " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"

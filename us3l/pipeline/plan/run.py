@@ -6,7 +6,7 @@ from typing import Any
 
 from us3l.params.backbone import is_own
 from us3l.params.dataset import Augmentation
-from us3l.params.protocol import Protocol
+from us3l.params.protocols.protocol import Protocol
 from us3l.params.runs import Pretrained, Pruned, Reused, Run
 from us3l.pipeline.plan.dataset import DatasetPlan
 from us3l.utils.source import code_of_network, files_of_network

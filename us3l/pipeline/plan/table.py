@@ -26,6 +26,11 @@ class TablePlan:
         return self._shown[0].protocol.kind
 
     @property
+    def measure(self) -> str:
+        """Name of the accuracy in its cells."""
+        return self._shown[0].protocol.title
+
+    @property
     def protocols(self) -> list[str]:
         """The names of the protocols that evaluate its runs."""
         return list(dict.fromkeys(run.protocol_name for run in self._shown))

@@ -8,12 +8,6 @@ from us3l.pipeline.plan.table import TablePlan
 from us3l.pipeline.tables.cells import Cell, Rows
 
 MISSING = "—"
-MEASURED = {
-    "linear": "Linear accuracy",
-    "features-linear": "Accuracy of a linear classifier on stored features",
-    "knn": "k-nearest-neighbour accuracy",
-    "finetune": "Accuracy after fine-tuning",
-}
 
 
 def texts(plan: TablePlan, rows: Rows) -> dict[str, str]:
@@ -78,7 +72,7 @@ def caption(plan: TablePlan, rows: Rows) -> str:
     missing = f"; {MISSING}: no result" if any(not cell.values for line in rows for cell in line) else ""
     published = "; ".join(f"[{number}] {source}" for number, source in enumerate(_published_in(plan), 1))
     return (
-        f"{MEASURED[plan.kind]} ({protocols}): mean ± half of the 95% interval (Student's t) over seeds, n = {n}"
+        f"{plan.measure} ({protocols}): mean ± half of the 95% interval (Student's t) over seeds, n = {n}"
         f"{missing}.{f' Published: {published}.' if published else ''}"
     )
 

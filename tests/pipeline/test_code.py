@@ -1,0 +1,191 @@
+"""What an edit makes stale: a stage computes with its own module and what that imports outside the pipeline."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from project import ROOT, params
+
+from us3l.pipeline.code import STAGES, code
+from us3l.utils import source
+
+EVALUATIONS = {"linear", "features-linear", "knn", "finetune"}
+TRAINED = {"linear", "features-linear", "finetune"}
+ALL = {"prepare", "pretrain", "calibrate", *EVALUATIONS, "table"}
+NETWORKS = {"pretrain", "calibrate", *EVALUATIONS}
+
+# The stages that an edit of a module makes stale.
+STALE = {
+    "utils/errors": ALL,
+    "utils/records": ALL,
+    "utils/philox": NETWORKS,
+    "utils/distributed": {"pretrain"},
+    "params/schema": ALL,
+    "params/dataset": {"prepare", *NETWORKS},
+    "params/sampling": {*NETWORKS, "table"},
+    "params/protocols/calibration": {"calibrate", *EVALUATIONS},
+    "params/protocols/trained": TRAINED,
+    "params/protocols/linear": {"linear", "features-linear", "finetune"},
+    "params/protocols/knn": {"knn"},
+    "params/protocols/finetune": {"finetune"},
+    "params/protocols/protocol": set(),
+    "params/study": {"table"},
+    "params/params": set(),
+    "params/references": set(),
+    "params/reading": set(),
+    "data/sources/cifar": {"prepare"},
+    "data/store": {"prepare", *NETWORKS},
+    "data/augment/views": NETWORKS,
+    "data/stream": {"pretrain"},
+    "models/backbones/resnet": NETWORKS,
+    "models/heads": {"pretrain"},
+    "models/slimmable": {"pretrain", "calibrate", *EVALUATIONS},
+    "models/folding": {"linear", "features-linear", "knn"},
+    "losses/embeddings": {"pretrain"},
+    "losses/relations": {"pretrain"},
+    "training/step": {"pretrain"},
+    "training/trainer": {"pretrain"},
+    "training/lr_schedule": {"pretrain", *TRAINED},
+    "evaluation/calibration": {"calibrate"},
+    "evaluation/features": EVALUATIONS,
+    "evaluation/classifier": TRAINED,
+    "evaluation/linear": {"linear"},
+    "evaluation/features_linear": {"features-linear"},
+    "evaluation/knn": {"knn"},
+    "evaluation/finetune": {"finetune"},
+    "evaluation/metrics": EVALUATIONS,
+    "pipeline/plan/run": set(),
+    "pipeline/plan/plan": set(),
+    "pipeline/provenance": set(),
+    "pipeline/verify/levels": set(),
+    "pipeline/dvc": set(),
+    "pipeline/tables/formats": {"table"},
+    "pipeline/stages/prepare": {"prepare"},
+    "pipeline/stages/pretrain": {"pretrain"},
+    "pipeline/stages/calibrate": {"calibrate"},
+    "pipeline/stages/evaluate": EVALUATIONS,
+    "pipeline/stages/table": {"table"},
+    "cli": set(),
+}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the package whose modules the tests edit; what was not edited is parsed once."""
+    folder = tmp_path_factory.mktemp("copy") / "us3l"
+    shutil.copytree(ROOT / "us3l", folder)
+    read = source._read.__wrapped__
+    parse = cache(lambda path, text: read(path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "_PACKAGE", folder)
+        patch.setattr(source, "_read", lambda path: parse(path, path.read_text()))
+        source.closure.cache_clear()
+        yield folder
+    source.closure.cache_clear()
+
+
+@pytest.fixture
+def edited(package: Path) -> Iterator[Callable[[str], None]]:
+    """Add a statement to a module of the copy; it is taken away again."""
+    before: dict[Path, str] = {}
+
+    def edit(module: str) -> None:
+        path = package / f"{module}.py"
+        before[path] = path.read_text()
+        path.write_text(f"{before[path]}\nEDITED = True\n")
+
+    yield edit
+    for path, text in before.items():
+        path.write_text(text)
+
+
+def test_the_table_has_every_stage_and_room() -> None:
+    assert set(STAGES) == ALL
+    rooms = {path.name for path in (ROOT / "us3l").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert {module.partition("/")[0] for module in STALE} == {*rooms, "cli"}
+
+
+@pytest.mark.parametrize("module", STALE)
+def test_an_edit_makes_those_stages_stale_that_compute_with_the_module(
+    edited: Callable[[str], None], module: str
+) -> None:
+    before = {stage: code(stage) for stage in STAGES}
+    edited(module)
+    assert {stage for stage in STAGES if code(stage) != before[stage]} == STALE[module]
+
+
+# --- both tools, in a small project with a package of its own -------------------------------------------------------
+
+
+class Workshop:
+    """A built project and a copy of the package, under Snakemake and DVC."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = os.environ | {"PYTHONPATH": str(folder), "PATH": path, "OMP_NUM_THREADS": "1"}
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def stale(self) -> tuple[set[str], set[str]]:
+        """The stages that Snakemake would run, and those that DVC would once the plan is written."""
+        pending = self.run("snakemake", "--cores", "1", "--dry-run", "--quiet", "rules")
+        rules = {rule.partition("_")[0] for rule in re.findall(r"^([\w-]+) +\d+$", pending, re.MULTILINE)}
+        self.run("us3l", "plan", "--write")
+        changed = re.findall(r"^(?:\w+-)?([\w-]+)@[\w-]+:$", self.run("dvc", "status"), re.MULTILINE)
+        return rules - {"plan", "all", "total"}, {name.replace("_", "-") for name in changed}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    content = params(epochs=1)
+    content["protocols"]["near"] = {"kind": "knn"}
+    study = content["studies"]["tiny"]
+    study["runs"]["near"] = {"method": "reuse", "run": "us3l", "dataset": "digits", "protocol": "near"}
+    folder = tmp_path_factory.mktemp("workshop")
+    for name in ("Snakefile", "workflow", "profiles", "us3l", ".dvcignore"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    made = Workshop(folder)
+    made.run("dvc", "init", "--no-scm", "--quiet")
+    made.run("us3l", "dvc")
+    made.run("snakemake", "--cores", "2", "--quiet", "host")
+    assert made.stale() == (set(), set())
+    return made
+
+
+@pytest.mark.parametrize(
+    ("defining", "old", "new", "stale"),
+    [
+        ("class Table(", "    title: ", "    note: str = 'none'\n    title: ", {"table"}),
+        ("class Study(", "    seeds: ", "    note: str = 'none'\n    seeds: ", {"table"}),
+        ("class Knn(", "= 200", "= 100", {"knn"}),
+        ("def nt_xent(", "temperature\n", "temperature * 1\n", {"pretrain", "calibrate", "linear", "knn", "table"}),
+    ],
+    ids=["an option of tables", "a field of studies", "a default of kNN", "a loss"],
+)
+def test_both_tools_make_again_what_an_edit_concerns_and_nothing_else(
+    workshop: Workshop, defining: str, old: str, new: str, stale: set[str]
+) -> None:
+    [path] = [path for path in (workshop.folder / "us3l").rglob("*.py") if defining in path.read_text()]
+    before = path.read_text()
+    start = before.index(defining)
+    path.write_text(before[:start] + before[start:].replace(old, new, 1))
+    by_snakemake, by_dvc = workshop.stale()
+    path.write_text(before)
+    first = {"pretrain"} if "pretrain" in stale else stale
+    assert by_snakemake == stale
+    assert first <= by_dvc <= stale

@@ -1,0 +1,20 @@
+"""Fine-tuning in params.yaml."""
+
+from typing import ClassVar, Literal
+
+from us3l.params.protocols.trained import TrainedProtocol
+from us3l.params.schema import Positive, Several
+
+
+class Finetune(TrainedProtocol):
+    """All weights and a fresh classifier are trained; `optimizer` is the network's.
+
+    `classifier_lr` is the first learning rate of the classifier, the official FC_LR; null takes that of the network.
+    """
+
+    title: ClassVar[str] = "Accuracy after fine-tuning"
+    action: ClassVar[str] = "Fine-tuning"
+
+    kind: Literal["finetune"]
+    batch_size: Several
+    classifier_lr: Positive | None = None

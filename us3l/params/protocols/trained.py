@@ -1,0 +1,27 @@
+"""The settings that protocols which train have in common."""
+
+from pydantic import model_validator
+
+from us3l.params.optimizer import Optimizer
+from us3l.params.protocols.calibration import Calibration
+from us3l.params.schema import Closed, Count, Positive
+
+
+class ClassifierOptimizer(Optimizer):
+    """SGD, or LARS where `trust` is given: see `us3l.training.optimizers.trusted`."""
+
+    trust: Positive | None = None
+
+
+class TrainedProtocol(Closed):
+    """A protocol that trains; its result is taken after the last epoch."""
+
+    calibration: Calibration = Calibration()
+    epochs: Count
+    batch_size: Count
+    optimizer: Optimizer
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainedProtocol":
+        self.optimizer.check_epochs(self.epochs)
+        return self
