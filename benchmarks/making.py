@@ -9,7 +9,7 @@ from benchmarks.setting import CLASSES, SIDE, Setting
 from benchmarks.straightforward.training import Trainer, Views
 from us3l.data.stream import Shard
 from us3l.models.backbones.backbone import Backbone
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.training.build import build_train_step
 from us3l.training.step import TrainStep
 from us3l.utils.distributed import World
@@ -21,7 +21,7 @@ def train_step(setting: Setting, listen: Callable[[Tensor], None] = lambda gradi
 
 
 def train_step_of(
-    setting: Setting, run: Pretrained, listen: Callable[[Tensor], None] = lambda gradients: None
+    setting: Setting, run: PretrainRun, listen: Callable[[Tensor], None] = lambda gradients: None
 ) -> TrainStep:
     """Build ours for another run."""
     backbone, world = Backbone(run.backbone, setting.plan.data.dataset.channels), World(0, 1, setting.device)

@@ -59,7 +59,7 @@ class LightlyTrainer:
         from lightly.models.modules import SimCLRProjectionHead
 
         self.method, settings = setting.run.method, setting.run.optimizer
-        sizes = backbone.num_features, self.method.hidden, self.method.output
+        sizes = backbone.num_features, self.method.projector.hidden, self.method.projector.output
         head = SimCLRProjectionHead(*sizes, num_layers=3)
         self.network = nn.Sequential(backbone, head).to(setting.device)
         self.loss = NTXentLoss(self.method.temperature)

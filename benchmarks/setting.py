@@ -10,7 +10,7 @@ import torch
 from us3l.data.store import Split, Store
 from us3l.params.dataset import Views
 from us3l.params.protocols.linear import Linear
-from us3l.params.runs import Batch, Pretrained
+from us3l.params.runs import Batch, PretrainRun
 from us3l.params.sampling import Sampling
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunPlan
@@ -34,7 +34,7 @@ class Setting:
     seed: int = 0
 
     @cached_property
-    def run(self) -> Pretrained:
+    def run(self) -> PretrainRun:
         """The run with this batch, in shards of the run's own size where they divide it; on a CPU in float32."""
         run, own = self.plan.run, self.plan.run.batch.size // self.plan.run.batch.shards
         shards = self.batch // own if self.batch % own == 0 else 1
@@ -91,17 +91,17 @@ def setting(
 
 def _is_comparable(plan: RunPlan) -> bool:
     run = plan.run
-    return isinstance(run, Pretrained) and plan.protocol.kind == "linear" and _is_known(run)
+    return isinstance(run, PretrainRun) and plan.protocol.kind == "linear" and _is_known(run)
 
 
-def _is_known(run: Pretrained) -> bool:
+def _is_known(run: PretrainRun) -> bool:
     method, sampling, regularizer = run.method, run.sampling, run.regularizer
     return (
         method.name in ("simclr", "byol")
-        and {method.base, method.distillation} <= {"infonce", "cosine"}
+        and {method.base_loss, method.distillation_loss} <= {"infonce", "cosine"}
         and (method.momentum or 0) > 0
         and (method.momentum_schedule, method.momentum_update) == ("constant", "widest")
-        and method.features is None
+        and method.feature_distillation is None
         and isinstance(sampling, Sampling)
         and (sampling.rule, sampling.schedule, sampling.widest) == ("sandwich", "dynamic", 1.0)
         and run.optimizer.kind == "sgd"

@@ -8,7 +8,7 @@ from benchmarks.laps import Laps
 from benchmarks.peers import LightlyTrainer, side
 from benchmarks.setting import Setting
 from us3l.models.backbones.backbone import Backbone
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.params.sampling import Sampling
 from us3l.training.lr_schedule import learning_rate
 from us3l.training.width_sampling import min_width
@@ -49,10 +49,10 @@ def _of_quarter(setting: Setting, quarter: int) -> Case:
     )
 
 
-def widths_of(run: Pretrained, epoch: int) -> list[float]:
+def widths_of(run: PretrainRun, epoch: int) -> list[float]:
     """Of a step in an epoch, the drawn ones in the middle of their range."""
     low, high = min_width(run.sampling, epoch, run.epochs), run.sampling.widest
-    drawn = [(low + high) / 2] * (run.sampling.samples - 2)
+    drawn = [(low + high) / 2] * (run.sampling.widths_per_step - 2)
     return [high] if low == high else [high, *drawn, low]
 
 
@@ -64,7 +64,7 @@ def _by_width(widths: Sequence[float], laps: Laps) -> dict[str, float]:
 def _simclr(setting: Setting) -> Case:
     """Without widths, teacher and regularizer: what lightly has, too."""
     views, run = making.two_views(setting), setting.run
-    method = run.method.model_copy(update={"name": "simclr", "base": "nt-xent", "momentum": None})
+    method = run.method.model_copy(update={"name": "simclr", "base_loss": "nt-xent", "momentum": None})
     alone = Sampling(range=(1.0, 1.0), samples=1)
     plain = run.model_copy(update={"method": method, "sampling": alone, "regularizer": None})
     train_step = making.train_step_of(setting, plain)

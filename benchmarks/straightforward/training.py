@@ -15,7 +15,7 @@ from benchmarks.straightforward.sliced import set_width, sliced
 from us3l.losses.registry import in_full
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import network
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 
 Views = tuple[Tensor, Tensor]  # [B, C, H, W] each
 
@@ -23,7 +23,7 @@ Views = tuple[Tensor, Tensor]  # [B, C, H, W] each
 class Trainer:
     """A network of full width that can be narrowed, its momentum encoder and its optimizer."""
 
-    def __init__(self, run: Pretrained, channels: int, device: torch.device) -> None:
+    def __init__(self, run: PretrainRun, channels: int, device: torch.device) -> None:
         self.run, self.method = run, run.method
         plain = Backbone(run.backbone, channels).build(1.0)
         self.network = sliced(network(run.method, plain, plain, classes=0)).to(device)
@@ -72,7 +72,7 @@ class Trainer:
             outputs = [self.network(view, head).prediction for view in views]
         first, second = in_full(outputs)
         pairs = ((first, target[1]), (second, target[0]))
-        name = self.method.base if widest else self.method.distillation
+        name = self.method.base_loss if widest else self.method.distillation_loss
         strength = 1.0 if widest else self.method.distillation_strength
         if name == "cosine":
             return -strength * sum(F.cosine_similarity(one, other).mean() for one, other in pairs) / 2

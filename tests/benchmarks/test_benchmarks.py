@@ -62,8 +62,8 @@ def tiny(**run: Any) -> Setting:
 
 METHODS = {
     "simclr": RUN["method"],
-    "byol": {"name": "byol", "base": "cosine", "momentum": 0.9, "hidden": 16, "output": 8},
-    "other": {**RUN["method"], "base": "cosine", "distillation": "infonce", "distillation_strength": 0.5},
+    "byol": {"name": "byol", "base_loss": "cosine", "momentum": 0.9, "projector": {"hidden": 16, "output": 8}},
+    "other": {**RUN["method"], "base_loss": "cosine", "distillation_loss": "infonce", "distillation_strength": 0.5},
 }
 
 

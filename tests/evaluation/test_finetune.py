@@ -250,7 +250,7 @@ def evaluation_of(run: str, tuned: nn.Module, folder: Path, patch: pytest.Monkey
     """The record of `tuned`, which is fine-tuned as the one network of the run: `us3l`, or `cut`, a pruned one."""
     made = params()
     study = made["studies"]["tiny"] | {"widths": [0.5]}
-    study["runs"] |= {"cut": {"method": "pruned", "run": "us3l", "criterion": "filters"}}
+    study["runs"] |= {"cut": {"kind": "prune", "weights_from": "us3l", "criterion": "filters"}}
     made |= {"studies": {"tiny": study}, "protocols": {"quick": finetune(3).model_dump(mode="json")}}
     images, labels = (each.numpy() for each in pictures())
     store, origin = (

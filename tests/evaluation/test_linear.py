@@ -135,7 +135,7 @@ def test_a_cpu_takes_few_large_or_many_small_images_at_once(side: int, sizes: li
 
 def protocol(epochs: int = 2, lr: float = 0.5, trust: float | None = None) -> Linear:
     optimizer = {"lr": lr, "momentum": 0.9, "weight_decay": 0.01, "schedule": "multistep", "milestones": [1]}
-    optimizer["trust"] = trust
+    optimizer["trust_coefficient"] = trust
     return Linear.model_validate({"epochs": epochs, "batch_size": 16, "optimizer": optimizer})
 
 

@@ -27,7 +27,7 @@ from us3l.losses.views import Views
 from us3l.params.method import LOSSES, Method
 
 pytestmark = pytest.mark.usefixtures("float64")
-METHOD = Method(name="byol", base="infonce+queue+kl", queue=6, student_temperature=0.3, teacher_temperature=0.2)
+METHOD = Method(name="byol", base_loss="infonce+queue+kl", queue=6, student_temperature=0.3, teacher_temperature=0.2)
 TEMPERATURES = [0.07, 0.5, 2.0]
 
 
@@ -157,10 +157,10 @@ def test_a_loss_reads_no_view_but_those_that_it_says(name: str) -> None:
 
 def test_a_teacher_is_run_on_the_views_that_any_of_the_losses_reads() -> None:
     of = lambda **losses: teacher_views(Method(name="byol", queue=6, **losses))  # noqa: E731
-    assert of(base="queue", distillation="queue") == [1]
-    assert of(base="queue-soft-labels", distillation="queue-soft-labels") == [0]
-    assert of(base="queue", distillation="queue+cosine") == [0, 1]
-    assert of(base="queue", distillation="queue", features={"layers": ["layer2"]}) == [0, 1]
+    assert of(base_loss="queue", distillation_loss="queue") == [1]
+    assert of(base_loss="queue-soft-labels", distillation_loss="queue-soft-labels") == [0]
+    assert of(base_loss="queue", distillation_loss="queue+cosine") == [0, 1]
+    assert of(base_loss="queue", distillation_loss="queue", feature_distillation={"layers": ["layer2"]}) == [0, 1]
 
 
 def test_indistinguishable_embeddings_give_the_loss_of_a_guess() -> None:

@@ -182,14 +182,14 @@ def test_wider_networks_never_have_fewer_channels(channels: int) -> None:
 
 
 def network(width: float = 1.0, **method: object) -> Network:
-    settings = {"hidden": 16, "output": 6, "momentum": 0.99}
+    settings = {"projector": {"hidden": 16, "output": 6}, "momentum": 0.99}
     widest = Backbone("small-resnet", 1).build(1.0)
     return Network(Backbone("small-resnet", 1).build(width), Method.model_validate(settings | method), widest)
 
 
-SIMCLR = {"name": "simclr", "base": "infonce"}
-BYOL = {"name": "byol", "base": "cosine"}
-SIMSIAM = {"name": "simsiam", "base": "cosine", "momentum": None}
+SIMCLR = {"name": "simclr", "base_loss": "infonce"}
+BYOL = {"name": "byol", "base_loss": "cosine"}
+SIMSIAM = {"name": "simsiam", "base_loss": "cosine", "momentum": None}
 
 
 def layers(head: nn.Module) -> list[str]:

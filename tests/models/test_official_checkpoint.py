@@ -143,7 +143,7 @@ def test_an_imported_checkpoint_is_evaluated_like_our_own(
     monkeypatch.chdir(tmp_path)
     content, path = params(), Path("checkpoint.pth.tar")
     found = save(path, whole_model())
-    run = {"method": "official", "checkpoint": str(path), "sha256": found, "dataset": "digits", "backbone": NAME}
+    run = {"kind": "import", "checkpoint": str(path), "sha256": found, "dataset": "digits", "backbone": NAME}
     content["studies"]["tiny"]["runs"]["us3l"] = run
     Project(tmp_path, content)
     for command in ("prepare digits", "pretrain tiny us3l 0", "calibrate tiny us3l 0", "linear tiny us3l 0"):
@@ -192,7 +192,7 @@ def test_a_range_that_leaves_out_the_widest_network_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     content = params()
-    run = {"method": "official", "checkpoint": "x", "sha256": "0" * 64, "dataset": "digits", "backbone": NAME}
+    run = {"kind": "import", "checkpoint": "x", "sha256": "0" * 64, "dataset": "digits", "backbone": NAME}
     content["studies"]["tiny"]["runs"]["us3l"] = run | {"range": [0.25, 0.5]}
     Project(tmp_path, content)
     code, _, said = us3l("plan")

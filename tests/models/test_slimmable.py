@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.slimmable import Slimmable, narrow, of_width
-from us3l.training.flat_parameters import Flat, pack
+from us3l.training.flat_parameters import FlatParameters, pack_grads
 
 pytestmark = pytest.mark.usefixtures("float64")
 CPU = torch.device("cpu")
@@ -16,13 +16,13 @@ ODD_WIDTHS = (0.61, 0.37)
 TRAINED = [name for name in BUILT_IN if name != "pixels"]
 
 
-def widest(name: str, in_channels: int = 3) -> Flat:
+def widest(name: str, in_channels: int = 3) -> FlatParameters:
     """Noise for the weights of a widest network, BatchNorm's too."""
     with torch.device("meta"):
         network = Backbone(name, in_channels).build(1.0)
     generator = torch.Generator().manual_seed(0)
     noise = {key: 0.1 * torch.randn(p.shape, generator=generator) for key, p in network.named_parameters()}
-    return Flat({key: p.requires_grad_() for key, p in noise.items()}, CPU)
+    return FlatParameters({key: p.requires_grad_() for key, p in noise.items()}, CPU)
 
 
 def plain(name: str, width: float, weights: dict[str, Tensor], in_channels: int = 3) -> nn.Module:
@@ -58,7 +58,7 @@ def test_outputs_and_gradients_are_those_of_a_plain_network_of_the_leading_slice
         direction = torch.randn(features.shape, generator=torch.Generator().manual_seed(2))
         (features * direction).sum().backward()
         (expected_features * direction).sum().backward()
-        for key, gradient in flat.views(flat.spread(pack(leaves.values()), slices)).items():
+        for key, gradient in flat.views(flat.scatter_grads(pack_grads(leaves.values()), slices)).items():
             torch.testing.assert_close(
                 gradient, padded(expected.get_parameter(key).grad, gradient.shape), rtol=1e-9, atol=1e-9, msg=key
             )
@@ -188,7 +188,7 @@ class Plain(nn.Module):
         return self.head(self.second(self.norm(self.first(x)).relu()).mean((2, 3)))
 
 
-def switchable() -> tuple[Switchable, Flat]:
+def switchable() -> tuple[Switchable, FlatParameters]:
     """The plain one with random weights, and ours with the same: the widest network's and three norms of their own."""
     widths, generator = [1.0, 0.75, 0.5, 0.25], torch.Generator().manual_seed(5)
     by_hand = Switchable(widths).train()
@@ -201,7 +201,7 @@ def switchable() -> tuple[Switchable, Flat]:
         key = names.get(owner.removeprefix("norms."), owner)
         norm, at, width = key.partition("@")
         ours[f"{norm}.{kind}{at}{width}"] = p.detach().clone().requires_grad_()
-    return by_hand, Flat(ours, CPU)
+    return by_hand, FlatParameters(ours, CPU)
 
 
 def test_widths_with_batch_norms_of_their_own_are_switchable_networks() -> None:
@@ -216,7 +216,7 @@ def test_widths_with_batch_norms_of_their_own_are_switchable_networks() -> None:
         by_hand.zero_grad()
         (expected**3).sum().backward()
         (ours**3).sum().backward()
-        gradients = flat.views(flat.spread(pack(leaves.values()), slices))
+        gradients = flat.views(flat.scatter_grads(pack_grads(leaves.values()), slices))
         torch.testing.assert_close(gradients["first.weight"], by_hand.first.weight.grad, rtol=1e-9, atol=1e-9)
         norms = {"1_0": "norm.weight", "0_75": "norm.weight@0.75", "0_5": "norm.weight@0.5", "0_25": "norm.weight@0.25"}
         for name, key in norms.items():

@@ -17,9 +17,11 @@ NOTHING = object()
 STUDY, RUNS = "studies.tiny", "studies.tiny.runs.us3l"
 ROWS = f"{STUDY}.tables.main.rows"
 NAME = "must be lower-case letters and digits, with single hyphens between"
+SAMPLING_KEYS = "range, widths_per_step, rule, schedule"
 METHOD_KEYS = (
-    "name, base, distillation, distillation_strength, features, distillation_head, teacher, momentum, "
-    "momentum_schedule, momentum_update, temperature, student_temperature, teacher_temperature, queue, hidden, output"
+    "name, base_loss, distillation_loss, distillation_strength, feature_distillation, distillation_head, teacher, "
+    "momentum, momentum_schedule, momentum_update, temperature, student_temperature, teacher_temperature, queue, "
+    "projector"
 )
 PROBE_KEYS = "lr, momentum, weight_decay, schedule, milestones, warmup_epochs"
 OPTIMIZER_KEYS = f"{PROBE_KEYS}, kind, betas, rate"
@@ -38,8 +40,8 @@ def content() -> dict[str, Any]:
     archive["subset"] = {"classes": 2, "train": 5, "test": 5}
     images = {"kind": "folder", "train": "images", "test_fraction": 0.1, "image_size": 32}
     made["datasets"] |= {"cifar": {"source": archive, "views": views}, "pets": {"source": images, "views": views}}
-    narrow = RUN | {"sampling": {"range": [0.25, 0.25], "samples": 1}}
-    pixels = {"method": "none", "dataset": "digits", "backbone": "pixels"}
+    narrow = RUN | {"sampling": {"range": [0.25, 0.25], "widths_per_step": 1}}
+    pixels = {"kind": "untrained", "dataset": "digits", "backbone": "pixels"}
     study = made["studies"]["tiny"]
     study["runs"] |= {"narrow": narrow, "pixels": pixels}
     study["tables"]["main"]["rows"].append({"label": "Apart", "runs": {1.0: "us3l", 0.25: "narrow"}})
@@ -102,16 +104,16 @@ def test_the_content_that_these_tests_spoil_is_right() -> None:
         ("datasets.digits.views.test", {"centre_crop": 8}, "unknown key; did you mean 'center_crop'?"),
         ("protocols.quick.batchsize", 8, "unknown key; did you mean 'batch_size'?"),
         ("protocols.quick.calibration", {"pases": 1}, "unknown key; did you mean 'passes'?"),
-        ("protocols.quick.optimizer.nesterov", True, f"unknown key; there is {PROBE_KEYS}, trust"),
+        ("protocols.quick.optimizer.nesterov", True, f"unknown key; there is {PROBE_KEYS}, trust_coefficient"),
         (f"{STUDY}.seed", [0], "unknown key; did you mean 'seeds'?"),
         (f"{RUNS}.epohcs", 4, "unknown key; did you mean 'epochs'?"),
         (f"{RUNS}.method.temprature", 0.2, "unknown key; did you mean 'temperature'?"),
         (f"{RUNS}.batch.shard", 2, "unknown key; did you mean 'shards'?"),
         (f"{RUNS}.optimizer", {"learning_rate": 0.1}, f"unknown key; there is {OPTIMIZER_KEYS}"),
         (f"{RUNS}.regularizer.strenght", 1.0, "unknown key; did you mean 'strength'?"),
-        (f"{RUNS}.sampling", {"sampels": 3}, "unknown key; did you mean 'samples'?"),
+        (f"{RUNS}.sampling", {"widths_per_stepp": 3}, "unknown key; did you mean 'widths_per_step'?"),
         (f"{RUNS}.resources", {"gpu": 1}, "unknown key; did you mean 'gpus'?"),
-        (f"{STUDY}.runs.pixels.epochs", 3, "unknown key; there is method, dataset, backbone, resources"),
+        (f"{STUDY}.runs.pixels.epochs", 3, "unknown key; there is kind, dataset, backbone, resources"),
         (f"{STUDY}.tables.main.caption", "x", "unknown key; there is title, rows, published"),
         (f"{ROWS}.0.run", "us3l", "unknown key; did you mean 'runs'?"),
     ],
@@ -149,8 +151,8 @@ def test_a_protocol_is_linear_unless_it_says_its_kind(protocol: dict[str, Any], 
         ({"kind": "knn", "temperature": 0.0}, "temperature: must be greater than 0, not 0.0"),
         ({"kind": "finetune"}, "epochs: is missing"),
         (
-            TRAINED | {"kind": "finetune", "optimizer": {"lr": 0.1, "trust": 0.1}},
-            f"optimizer.trust: unknown key; there is {PROBE_KEYS}",
+            TRAINED | {"kind": "finetune", "optimizer": {"lr": 0.1, "trust_coefficient": 0.1}},
+            f"optimizer.trust_coefficient: unknown key; there is {PROBE_KEYS}",
         ),
         (TRAINED | {"kind": "finetune", "batch_size": 1}, "batch_size: must be at least 2, not 1"),
         (
@@ -184,7 +186,7 @@ def test_a_protocol_has_the_keys_of_its_kind(protocol: dict[str, Any], said: str
         f"{ROWS}.0.runs",
         f"{RUNS}.dataset",
         f"{RUNS}.method",
-        f"{RUNS}.method.base",
+        f"{RUNS}.method.base_loss",
         f"{RUNS}.batch.size",
         f"{RUNS}.optimizer.lr",
         f"{RUNS}.regularizer.kind",
@@ -228,7 +230,11 @@ PAIR = "datasets.digits.views.pretrain.0.affine.scale"
         (f"{RUNS}.method", "simclr", f"must be a mapping with the keys {METHOD_KEYS}, not 'simclr'"),
         (f"{RUNS}.optimizer", 0.1, f"must be a mapping with the keys {OPTIMIZER_KEYS}, not 0.1"),
         *(
-            (f"{RUNS}.sampling", value, f"must be a mapping with the keys range, samples, rule, schedule, not {said}")
+            (
+                f"{RUNS}.sampling",
+                value,
+                f"must be a mapping with the keys range, widths_per_step, rule, schedule, not {said}",
+            )
             for value, said in (("dynamic", "'dynamic'"), (None, "null"), (3, "3"), ([0.25, 1.0], "[0.25, 1.0]"))
         ),
         ("datasets.digits.views.pretrain.0", None, f"must be a mapping with the keys {VIEW_KEYS}, not null"),
@@ -251,17 +257,25 @@ VIEWS = "datasets.digits.views"
         (f"{RUNS}.epochs", -3, "must be at least 1, not -3"),
         (f"{RUNS}.method.momentum", 1.5, "must be at most 1.0, not 1.5"),
         (f"{RUNS}.method.temperature", 0, "must be greater than 0, not 0"),
-        (f"{RUNS}.method.hidden", 1, "must be at least 2, not 1"),
+        (f"{RUNS}.method.projector.hidden", 1, "must be at least 2, not 1"),
         (
             f"{RUNS}.method.name",
             "swav",
             "must be 'simclr', 'byol', 'simsiam', 'moco', 'moco-v3', 'seed' or 'supervised', not 'swav'",
         ),
-        (f"{RUNS}.method.base", "cosin", f"must be one of {', '.join(LOSSES)}, or several with + between, not 'cosin'"),
-        (f"{RUNS}.method.base", "infonce+cosine+infonce", "must name each loss once, not 'infonce+cosine+infonce'"),
-        (f"{RUNS}.method.features", {"layers": [""]}, "layers.0: must be one line of text, not ''"),
         (
-            f"{RUNS}.method.features",
+            f"{RUNS}.method.base_loss",
+            "cosin",
+            f"must be one of {', '.join(LOSSES)}, or several with + between, not 'cosin'",
+        ),
+        (
+            f"{RUNS}.method.base_loss",
+            "infonce+cosine+infonce",
+            "must name each loss once, not 'infonce+cosine+infonce'",
+        ),
+        (f"{RUNS}.method.feature_distillation", {"layers": [""]}, "layers.0: must be one line of text, not ''"),
+        (
+            f"{RUNS}.method.feature_distillation",
             {"layers": ["layer2", "layer2"]},
             "layers: ['layer2', 'layer2'] names a layer twice; name each once",
         ),
@@ -350,8 +364,9 @@ def test_an_impossible_view_is_refused(view: dict[str, Any], said: str) -> None:
         ({"sampling": {"range": [0.1, 1.0]}}, "sampling.range.0: must be at least 0.25, not 0.1"),
         ({"sampling": {"range": [0.25]}}, "sampling.range.1: is missing"),
         (
-            {"sampling": {"samples": 1}},
-            "sampling.samples: must be at least 2, not 1: the sandwich rule takes the widest and narrowest network",
+            {"sampling": {"widths_per_step": 1}},
+            "sampling.widths_per_step: must be at least 2, not 1: "
+            "the sandwich rule takes the widest and narrowest network",
         ),
         (
             {"sampling": {"range": [0.3, 0.4]}},
@@ -391,11 +406,16 @@ def test_an_impossible_view_is_refused(view: dict[str, Any], said: str) -> None:
         ),
         (
             {
-                "method": {"name": "simsiam", "base": "cosine", "momentum": None, "features": {"layers": ["layer2"]}},
+                "method": {
+                    "name": "simsiam",
+                    "base_loss": "cosine",
+                    "momentum": None,
+                    "feature_distillation": {"layers": ["layer2"]},
+                },
                 "sampling": {"rule": "uniform"},
             },
             "sampling.rule: without a momentum encoder the teacher's feature maps would have other channels in every "
-            "step: take sandwich, or leave features out",
+            "step: take sandwich, or leave feature_distillation out",
         ),
     ],
 )
@@ -409,100 +429,117 @@ def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, An
     ("method", "said"),
     [
         (
-            {"name": "moco", "base": "queue", "queue": 64, "momentum": None},
+            {"name": "moco", "base_loss": "queue", "queue": 64, "momentum": None},
             "moco needs a momentum encoder: give momentum",
         ),
         (
-            {"name": "seed", "base": "cosine", "momentum": None},
+            {"name": "seed", "base_loss": "cosine", "momentum": None},
             "seed learns from a frozen teacher: name its run under teacher",
         ),
         (
-            {"name": "seed", "base": "cosine", "teacher": "us3l"},
+            {"name": "seed", "base_loss": "cosine", "teacher": "us3l"},
             "a frozen teacher takes the place of the momentum encoder: set momentum to null",
         ),
         (
-            {"name": "byol", "base": "cosine", "momentum": None, "teacher": "us3l", "features": {"layers": ["layer2"]}},
-            "features are distilled between widths of one network: leave features or teacher out",
+            {
+                "name": "byol",
+                "base_loss": "cosine",
+                "momentum": None,
+                "teacher": "us3l",
+                "feature_distillation": {"layers": ["layer2"]},
+            },
+            "feature maps are distilled between widths of one network: leave feature_distillation or teacher out",
         ),
         (
-            {"name": "moco", "base": "infonce", "features": {"layers": ["layer2"]}},
-            "moco's teacher sees a batch shuffled, feature maps of other images: leave features out",
+            {"name": "moco", "base_loss": "infonce", "feature_distillation": {"layers": ["layer2"]}},
+            "moco's teacher sees a batch shuffled, maps of other images: leave feature_distillation out",
         ),
         (
-            {"name": "simclr", "base": "nt-xent", "momentum": None, "momentum_schedule": "cosine"},
+            {"name": "simclr", "base_loss": "nt-xent", "momentum": None, "momentum_schedule": "cosine"},
             "momentum_schedule says how a momentum encoder slows down, and there is none",
         ),
         (
-            {"name": "simclr", "base": "cross-entropy"},
+            {"name": "simclr", "base_loss": "cross-entropy"},
             "supervised training has the base loss cross-entropy, and no other method has it",
         ),
         (
-            {"name": "supervised", "base": "cross-entropy"},
-            "supervised training learns from labels alone: set momentum to null, leave teacher and features out",
+            {"name": "supervised", "base_loss": "cross-entropy"},
+            "supervised training learns from labels alone: set momentum to null, without teacher or feature_distillation",
         ),
         (
-            {"name": "supervised", "base": "cross-entropy+cosine", "momentum": None, "distillation": None},
+            {"name": "supervised", "base_loss": "cross-entropy+cosine", "momentum": None, "distillation_loss": None},
             "supervised training has the base loss cross-entropy alone, not cross-entropy+cosine",
         ),
         *(
             (
-                {"name": "simclr", "base": "nt-xent", "distillation": "nt-xent"} | teacher,
+                {"name": "simclr", "base_loss": "nt-xent", "distillation_loss": "nt-xent"} | teacher,
                 "no loss compares with the momentum encoder or the frozen teacher: set momentum to null and leave "
                 "teacher out, or take another loss than nt-xent",
             )
-            for teacher in ({}, {"momentum": None, "teacher": "narrow"}, {"distillation": None})
+            for teacher in ({}, {"momentum": None, "teacher": "narrow"}, {"distillation_loss": None})
         ),
         (
-            {"name": "simsiam", "base": "cosine", "momentum": None, "distillation_head": "shared"},
+            {"name": "simsiam", "base_loss": "cosine", "momentum": None, "distillation_head": "shared"},
             "distillation_head: is not read: simsiam without a teacher has one head anyway; leave it out",
         ),
         (
-            {"name": "supervised", "base": "cross-entropy", "momentum": None},
-            "supervised training distils by soft-labels, or not at all (distillation: null)",
+            {"name": "supervised", "base_loss": "cross-entropy", "momentum": None},
+            "supervised training distils by soft-labels, or not at all (distillation_loss: null)",
         ),
         (
-            {"name": "byol", "base": "cosine", "distillation": "soft-labels"},
+            {"name": "byol", "base_loss": "cosine", "distillation_loss": "soft-labels"},
             "the loss soft-labels is that of supervised training",
         ),
         (
-            {"name": "byol", "base": "cosine", "distillation": "queue", "momentum": None, "teacher": "us3l"},
+            {"name": "byol", "base_loss": "cosine", "distillation_loss": "queue", "momentum": None, "teacher": "us3l"},
             "queue: must say how many embeddings are kept, since the losses are cosine, queue",
         ),
         (
-            {"name": "supervised", "base": "cross-entropy", "distillation": None, "momentum": None, "hidden": 64},
-            "hidden: is the size of a projector, which supervised training does not have",
+            {
+                "name": "supervised",
+                "base_loss": "cross-entropy",
+                "distillation_loss": None,
+                "momentum": None,
+                "projector": {"hidden": 64},
+            },
+            "projector: is not read: supervised training has no projector; leave it out",
         ),
         (
-            {"name": "moco", "base": "queue", "distillation": "queue-soft-labels", "queue": 64},
+            {"name": "moco", "base_loss": "queue", "distillation_loss": "queue-soft-labels", "queue": 64},
             "queue and queue-soft-labels keep embeddings of different views: take one of them",
         ),
         (
-            {"name": "byol", "base": "cosine", "temperature": 0.2},
+            {"name": "byol", "base_loss": "cosine", "temperature": 0.2},
             "temperature: is read by infonce, nt-xent, contrastive, queue only, and the losses are cosine",
         ),
         (
-            {"name": "byol", "base": "cosine", "queue": 64},
+            {"name": "byol", "base_loss": "cosine", "queue": 64},
             "queue: is read by queue, queue-soft-labels only, and the losses are cosine",
         ),
         (
-            {"name": "byol", "base": "cosine", "momentum": None},
+            {"name": "byol", "base_loss": "cosine", "momentum": None},
             "byol needs a momentum encoder or a frozen teacher: give momentum, or take simsiam",
         ),
         (
-            {"name": "simclr", "base": "infonce", "momentum": None},
+            {"name": "simclr", "base_loss": "infonce", "momentum": None},
             "the infonce loss compares with another network's embeddings: give momentum or teacher, or take nt-xent",
         ),
         (
-            {"name": "simclr", "base": "nt-xent", "momentum": None, "momentum_update": "every-width"},
+            {"name": "simclr", "base_loss": "nt-xent", "momentum": None, "momentum_update": "every-width"},
             "momentum_update says how often a momentum encoder moves, and there is none",
         ),
         (
-            {"name": "simclr", "base": "infonce", "distillation": None},
+            {"name": "simclr", "base_loss": "infonce", "distillation_loss": None},
             "without distillation every width needs its own target: set momentum_update to every-width",
         ),
         (
-            {"name": "simclr", "base": "infonce", "distillation": None, "features": {"layers": ["layer2"]}},
-            "features are distilled from the widest network: give distillation, or leave features out",
+            {
+                "name": "simclr",
+                "base_loss": "infonce",
+                "distillation_loss": None,
+                "feature_distillation": {"layers": ["layer2"]},
+            },
+            "feature_distillation is from the widest network, and needs a distillation_loss",
         ),
     ],
 )
@@ -514,10 +551,15 @@ def test_an_impossible_method_is_refused_with_the_way_out(method: dict[str, Any]
 @pytest.mark.parametrize(
     "method",
     [
-        {"name": "simclr", "base": "nt-xent", "distillation": "nt-xent", "momentum": None},
-        {"name": "simclr", "base": "nt-xent", "distillation": "nt-xent", "features": {"layers": ["layer2"]}},
-        {"name": "simclr", "base": "nt-xent+infonce", "distillation": "nt-xent"},
-        {"name": "simsiam", "base": "cosine", "distillation_head": "shared"},
+        {"name": "simclr", "base_loss": "nt-xent", "distillation_loss": "nt-xent", "momentum": None},
+        {
+            "name": "simclr",
+            "base_loss": "nt-xent",
+            "distillation_loss": "nt-xent",
+            "feature_distillation": {"layers": ["layer2"]},
+        },
+        {"name": "simclr", "base_loss": "nt-xent+infonce", "distillation_loss": "nt-xent"},
+        {"name": "simsiam", "base_loss": "cosine", "distillation_head": "shared"},
     ],
 )
 def test_a_method_whose_teacher_and_heads_are_used_is_right(method: dict[str, Any]) -> None:
@@ -528,12 +570,19 @@ def test_a_method_whose_teacher_and_heads_are_used_is_right(method: dict[str, An
     "choice",
     [
         {"sampling": {"rule": "uniform"}},
-        {"method": {"name": "simsiam", "base": "cosine", "momentum": None, "features": {"layers": ["layer2"]}}},
+        {
+            "method": {
+                "name": "simsiam",
+                "base_loss": "cosine",
+                "momentum": None,
+                "feature_distillation": {"layers": ["layer2"]},
+            }
+        },
     ],
 )
 def test_feature_maps_may_be_distilled_where_a_teacher_always_has_the_same_channels(choice: dict[str, Any]) -> None:
     made = content()
-    features = {"name": "simclr", "base": "infonce", "features": {"layers": ["layer2"]}}
+    features = {"name": "simclr", "base_loss": "infonce", "feature_distillation": {"layers": ["layer2"]}}
     made["studies"]["tiny"]["runs"]["us3l"] |= {"method": features} | choice
     read(yaml.safe_dump(made))
 
@@ -551,13 +600,13 @@ def test_feature_maps_may_be_distilled_where_a_teacher_always_has_the_same_chann
 def test_feature_maps_of_views_of_two_sizes_are_compared_without_their_positions_only(
     loss: str, sizes: tuple[int, int], refused: bool
 ) -> None:
-    made = edited(f"{RUNS}.method.features", {"layers": ["layer2"], "loss": loss})
+    made = edited(f"{RUNS}.method.feature_distillation", {"layers": ["layer2"], "loss": loss})
     made["datasets"]["digits"]["views"]["pretrain"] = [{"resized_crop": {"size": size}} for size in sizes]
     if not refused:
         read(yaml.safe_dump(made))
         return
     said = f"{loss} needs views of one size, and those of digits have [6, 8]: take attention-channel or cosine"
-    assert refusal(yaml.safe_dump(made)) == f"{RUNS}.method.features.loss: {said}"
+    assert refusal(yaml.safe_dump(made)) == f"{RUNS}.method.feature_distillation.loss: {said}"
 
 
 READERS = {
@@ -658,11 +707,11 @@ def referring(study: dict[str, Any] | None = None, **runs: Any) -> dict[str, Any
 
 
 def reuse(run: str, **more: Any) -> dict[str, Any]:
-    return {"method": "reuse", "run": run, "dataset": "digits"} | more
+    return {"kind": "reuse", "weights_from": run, "dataset": "digits"} | more
 
 
 def prune(run: str) -> dict[str, Any]:
-    return {"method": "pruned", "run": run, "criterion": "filters"}
+    return {"kind": "prune", "weights_from": run, "criterion": "filters"}
 
 
 def taught(teacher: str) -> dict[str, Any]:
@@ -689,9 +738,9 @@ def test_a_run_may_take_weights_of_another_of_its_study_or_of_one_that_is_alike(
 
 @pytest.mark.parametrize("backbone", ["pixels", "vit-tiny", "vit-small", "vit-base"])
 def test_a_network_without_batch_norms_behind_convolutions_is_not_pruned(backbone: str) -> None:
-    plain = {"method": "none", "dataset": "digits", "backbone": backbone}
+    plain = {"kind": "untrained", "dataset": "digits", "backbone": backbone}
     said = f"tiny/plain is of {backbone}, which has no BatchNorms behind convolutions to prune by"
-    assert refusal(yaml.safe_dump(referring(plain=plain, x=prune("plain")))) == f"{STUDY}.runs.x.run: {said}"
+    assert refusal(yaml.safe_dump(referring(plain=plain, x=prune("plain")))) == f"{STUDY}.runs.x.weights_from: {said}"
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "cifar-mobilenetv2", "vit:small"])
@@ -713,26 +762,29 @@ NOT_TO_TAKE = "has no such weights of its own; name"
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        (reuse("us3"), "run: the study 'tiny' has no run 'us3'; did you mean 'us3l'?"),
-        (prune("late/us3l"), "run: no study is called 'late'; did you mean 'later'?"),
+        (reuse("us3"), "weights_from: the study 'tiny' has no run 'us3'; did you mean 'us3l'?"),
+        (prune("late/us3l"), "weights_from: no study is called 'late'; did you mean 'later'?"),
         (taught("later/nosuch"), "method.teacher: the study 'later' has no run 'nosuch'; there is us3l, pixels"),
-        (reuse("a/b/c"), "run: must be the name of a run of this study, or study/run, not 'a/b/c'"),
+        (reuse("a/b/c"), "weights_from: must be the name of a run of this study, or study/run, not 'a/b/c'"),
         (taught("../x"), "method.teacher: must be the name of a run of this study, or study/run, not '../x'"),
         (reuse("us3l", dataset="digit"), "dataset: no dataset is called 'digit'; did you mean 'digits'?"),
         (reuse("us3l", protocol="nea"), "protocol: no protocol is called 'nea'; did you mean 'near'?"),
         (prune("us3l") | {"criterion": "l1"}, "criterion: must be 'filters' or 'batch-norm', not 'l1'"),
-        (prune("us3l") | {"dataset": "digits"}, "dataset: unknown key; there is method, run, criterion, resources"),
-        ({"method": "reuse", "run": "us3l"}, "dataset: is missing"),
-        ({"method": "pruned", "run": "us3l"}, "criterion: is missing"),
-        (reuse("x"), "run: weights go round in a circle: tiny/x from tiny/x"),
+        (
+            prune("us3l") | {"dataset": "digits"},
+            "dataset: unknown key; there is kind, weights_from, criterion, resources",
+        ),
+        ({"kind": "reuse", "weights_from": "us3l"}, "dataset: is missing"),
+        ({"kind": "prune", "weights_from": "us3l"}, "criterion: is missing"),
+        (reuse("x"), "weights_from: weights go round in a circle: tiny/x from tiny/x"),
         (taught("tiny/x"), "method.teacher: weights go round in a circle: tiny/x from tiny/x"),
-        (reuse("again"), f"run: tiny/again {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
-        (prune("again"), f"run: tiny/again {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
-        (prune("cut"), f"run: tiny/cut {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
+        (reuse("again"), f"weights_from: tiny/again {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
+        (prune("again"), f"weights_from: tiny/again {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
+        (prune("cut"), f"weights_from: tiny/cut {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
         (taught("cut"), f"method.teacher: tiny/cut {NOT_TO_TAKE} tiny/us3l, from which it takes them"),
         (
             prune("narrow"),
-            "run: tiny/narrow has the widths 0.25 to 0.25; name a run that has the width 1.0, to be pruned",
+            "weights_from: tiny/narrow has the widths 0.25 to 0.25; name a run that has the width 1.0, to be pruned",
         ),
     ],
 )
@@ -755,7 +807,7 @@ def test_runs_that_teach_each_other_are_refused(runs: dict[str, Any], circle: st
 
 @pytest.mark.parametrize("run", [reuse("later/us3l"), prune("later/us3l"), taught("later/us3l")])
 def test_a_run_of_other_seeds_is_refused(run: dict[str, Any]) -> None:
-    key = "run" if "run" in run else "method.teacher"
+    key = "weights_from" if "weights_from" in run else "method.teacher"
     said = "the study tiny has the seeds [0] and later has [0, 1]; each needs its counterpart"
     assert refusal(yaml.safe_dump(referring(x=run))) == f"{STUDY}.runs.x.{key}: {said}"
     read(yaml.safe_dump(referring(SAME | {"seeds": [0]}, x=run)))
@@ -764,13 +816,15 @@ def test_a_run_of_other_seeds_is_refused(run: dict[str, Any]) -> None:
 def test_networks_of_widths_that_their_own_study_does_not_make_are_refused() -> None:
     made = referring({"seeds": [0]}, x=reuse("later/us3l"))
     said = "the study later does not evaluate the widths [0.25] of us3l; add them there"
-    assert refusal(yaml.safe_dump(made)) == f"{STUDY}.runs.x.run: {said}"
+    assert refusal(yaml.safe_dump(made)) == f"{STUDY}.runs.x.weights_from: {said}"
     made["studies"]["tiny"]["runs"]["x"] = prune("later/us3l")
     read(yaml.safe_dump(made))
 
 
 def test_a_run_that_takes_networks_has_the_widths_of_those() -> None:
-    made = referring({"seeds": [0]}, wide=RUN | {"sampling": {"range": [1.0, 1.0], "samples": 1}}, x=reuse("wide"))
+    made = referring(
+        {"seeds": [0]}, wide=RUN | {"sampling": {"range": [1.0, 1.0], "widths_per_step": 1}}, x=reuse("wide")
+    )
     table = made["studies"]["tiny"]["tables"]["main"]
     table["rows"].append({"label": "x", "runs": {0.25: "x"}})
     said = "the run 'x' has the widths 1.0 to 1.0"
@@ -778,7 +832,7 @@ def test_a_run_that_takes_networks_has_the_widths_of_those() -> None:
     made["studies"]["tiny"]["widths"], table["rows"] = [0.5, 0.25], [{"label": "y", "runs": "narrow"}]
     said = "has the widths 1.0 to 1.0, but the study evaluates none of them, only [0.5, 0.25]"
     made["studies"]["tiny"]["runs"] = {"narrow": RUN, "x": reuse("later/wide")}
-    made["studies"]["later"]["runs"]["wide"] = RUN | {"sampling": {"range": [1.0, 1.0], "samples": 1}}
+    made["studies"]["later"]["runs"]["wide"] = RUN | {"sampling": {"range": [1.0, 1.0], "widths_per_step": 1}}
     assert refusal(yaml.safe_dump(made)) == f"{STUDY}.runs.x: {said}"
 
 

@@ -153,7 +153,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     content = params(epochs=1)
     content["protocols"]["near"] = {"kind": "knn"}
     study = content["studies"]["tiny"]
-    study["runs"]["near"] = {"method": "reuse", "run": "us3l", "dataset": "digits", "protocol": "near"}
+    study["runs"]["near"] = {"kind": "reuse", "weights_from": "us3l", "dataset": "digits", "protocol": "near"}
     folder = tmp_path_factory.mktemp("workshop")
     for name in ("Snakefile", "workflow", "profiles", "us3l", ".dvcignore"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy

@@ -11,7 +11,7 @@ import torch
 from tiny import EPOCHS, TEST, draw_images, tiny, write_digits
 
 from us3l.params.reading import load
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.params.sampling import FixedWidths
 from us3l.pipeline.code import EVALUATIONS
 from us3l.pipeline.plan.dataset import DatasetPlan
@@ -65,7 +65,7 @@ def taken(small: dict[str, RunPlan]) -> set[str]:
 def test_a_run_passes_all_its_stages(small: dict[str, RunPlan], taken: set[str], name: str) -> None:
     run = small[name]
     make(run)
-    if isinstance(run.run, Pretrained):
+    if isinstance(run.run, PretrainRun):
         check_training(run)
     check_evaluations(run)
     if run.study not in taken:
@@ -107,7 +107,7 @@ def check_training(run: RunPlan) -> None:
     """One epoch of finite losses and spreads, of as many widths as a step samples."""
     (epoch,) = read_record(run.training(0))["epochs"]
     sampling = run.run.sampling
-    widths = len(sampling.widths) if isinstance(sampling, FixedWidths) else sampling.samples
+    widths = len(sampling.widths) if isinstance(sampling, FixedWidths) else sampling.widths_per_step
     for values in (epoch["loss"], epoch["feature_std"]):
         assert len(values) == widths and all(map(math.isfinite, values))
     assert min(epoch["feature_std"]) > 0

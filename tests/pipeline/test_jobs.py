@@ -62,11 +62,11 @@ def taking() -> Plan:
     """Studies of runs that take weights from `tiny`, and one from the other; `tiny` comes last in params.yaml."""
     made = content()
     made["protocols"]["near"] = {"kind": "knn"}
-    tiny, reused = made["studies"]["tiny"], {"method": "reuse", "dataset": "more", "protocol": "near"}
+    tiny, reused = made["studies"]["tiny"], {"kind": "reuse", "dataset": "more", "protocol": "near"}
     learning = RUN | {"method": RUN["method"] | {"momentum": None, "teacher": "tiny/narrow"}}
     of_study = {
-        "reused": {"near": reused | {"run": "tiny/us3l"}, "cut-near": reused | {"run": "pruned/cut"}},
-        "pruned": {"cut": {"method": "pruned", "run": "tiny/us3l", "criterion": "batch-norm"}},
+        "reused": {"near": reused | {"weights_from": "tiny/us3l"}, "cut-near": reused | {"weights_from": "pruned/cut"}},
+        "pruned": {"cut": {"kind": "prune", "weights_from": "tiny/us3l", "criterion": "batch-norm"}},
         "taught": {"pupil": learning | {"method": learning["method"] | {"teacher": "student"}}, "student": learning},
     }
     studies = {name: tiny | {"runs": runs, "tables": {}} for name, runs in of_study.items()}

@@ -14,7 +14,7 @@ from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import network
 from us3l.models.meta import blueprint
 from us3l.params.reading import load
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.params.sampling import FixedWidths
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunPlan
@@ -53,7 +53,7 @@ HEADS = {
 MEANT = {
     **{f"cifar/us_{name}_cifar.yaml": {"name": "byol"} for name in ("mobilenetv2_seed", "resnet50_seed")},
     "cifar/us_resnet18_seed_mse_cifar.yaml": {"name": "byol"},
-    "cifar/us_resnet_seed_infonce_cifar.yaml": {"name": "byol", "base": "infonce"},
+    "cifar/us_resnet_seed_infonce_cifar.yaml": {"name": "byol", "base_loss": "infonce"},
 }
 
 
@@ -99,7 +99,7 @@ def test_a_training_sees_the_widths_that_its_file_says(file: str) -> None:
     widths = [float(width) for width in official["widths"].split()]
     if official["samples"]:
         assert list(sampling.range) == widths
-        assert (sampling.samples, sampling.schedule) == (int(official["samples"]), official["sampling"])
+        assert (sampling.widths_per_step, sampling.schedule) == (int(official["samples"]), official["sampling"])
         assert sampling.rule == "sandwich"
     elif isinstance(sampling, FixedWidths):
         assert sampling.widths == widths
@@ -111,16 +111,17 @@ def test_a_training_sees_the_widths_that_its_file_says(file: str) -> None:
 def test_a_training_has_the_heads_losses_and_teacher_that_its_file_says(file: str) -> None:
     method, official = run_of(file).run.method, FILES[file]
     base = "queue" if official["ssl"] == "MoCo" else LOSSES[official["base"]]
-    expected = {"name": HEADS[official["ssl"]], "base": base}
+    expected = {"name": HEADS[official["ssl"]], "base_loss": base}
     expected |= {"momentum": float(official["momentum"]) if official["momentum"] else None}
-    for key, kind in (("temperature", float), ("output", int)):
-        expected |= {key: kind(official[key])} if official[key] else {}
+    expected |= {"temperature": float(official["temperature"])} if official["temperature"] else {}
+    if official["output"]:
+        assert method.projector.output == int(official["output"])
     if official["distillation"]:
-        expected["distillation"] = LOSSES[official["distillation"]]
+        expected["distillation_loss"] = LOSSES[official["distillation"]]
     if official["momentum"] and official["momentum_update"]:
         expected["momentum_update"] = official["momentum_update"]
     assert method.model_dump(include=expected.keys()) == expected | MEANT.get(file, {})
-    assert (method.features.layers if method.features else []) == official["features"].split()
+    assert (method.feature_distillation.layers if method.feature_distillation else []) == official["features"].split()
     assert (method.teacher is not None) == official["ssl"].startswith("SEED")
 
 
@@ -139,8 +140,8 @@ def test_an_evaluation_has_the_protocol_that_its_file_says(file: str) -> None:
 
 def test_every_network_of_params_yaml_can_be_built() -> None:
     """Such as those that distil the features of a layer: the backbone must have it."""
-    runs = [run.run for run in PLAN.runs.values() if isinstance(run.run, Pretrained)]
-    methods = {(repr(run.method), run.backbone): run for run in runs if run.method.features}
+    runs = [run.run for run in PLAN.runs.values() if isinstance(run.run, PretrainRun)]
+    methods = {(repr(run.method), run.backbone): run for run in runs if run.method.feature_distillation}
     for run in methods.values():
         whole = lambda run=run: Backbone(run.backbone, 3).build(1.0)  # noqa: E731
         blueprint(lambda run=run, whole=whole: network(run.method, whole(), blueprint(whole), 10))

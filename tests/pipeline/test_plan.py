@@ -56,7 +56,7 @@ OF_ALL_RUNS = {stage: {f"{stage} us3l", f"{stage} other"} for stage in RUN_STAGE
     [
         ("studies.tiny.runs.us3l.method.temperature", 0.2, {"pretrain us3l"}),
         ("studies.tiny.runs.us3l.epochs", 8, {"pretrain us3l"}),
-        ("studies.tiny.runs.us3l.sampling", {"samples": 4}, {"pretrain us3l"}),
+        ("studies.tiny.runs.us3l.sampling", {"widths_per_step": 4}, {"pretrain us3l"}),
         ("studies.tiny.runs.us3l.resources", {"gpus": 2, "threads": 4, "memory_mb": 9}, set()),
         ("studies.tiny.runs.us3l.dataset", "more", set()),
         ("studies.tiny.seeds", [0, 1], set()),
@@ -162,7 +162,7 @@ def test_a_table_needs_the_evaluations_of_its_rows_and_what_these_came_from_and_
 
 def test_a_cell_has_the_run_that_its_row_takes_at_its_width_or_none() -> None:
     made = content()
-    made["studies"]["tiny"]["runs"]["other"]["sampling"] = {"range": [0.25, 0.25], "samples": 1}
+    made["studies"]["tiny"]["runs"]["other"]["sampling"] = {"range": [0.25, 0.25], "widths_per_step": 1}
     rows = [{"label": "Apart", "runs": {1.0: "us3l"}}, {"label": "Narrow", "runs": "other"}]
     made["studies"]["tiny"]["tables"]["main"]["rows"] = rows
     cells = plan(made).table("tiny", "main").cells()
@@ -201,11 +201,11 @@ def taking() -> dict[str, Any]:
     made = content()
     made["protocols"]["near"] = {"kind": "knn"}
     first = made["studies"]["tiny"]
-    reused = {"method": "reuse", "dataset": "more", "protocol": "near"}
+    reused = {"kind": "reuse", "dataset": "more", "protocol": "near"}
     runs = {
-        "cut-near": reused | {"run": "cut"},
-        "near": reused | {"run": "tiny/us3l"},
-        "cut": {"method": "pruned", "run": "tiny/us3l", "criterion": "filters"},
+        "cut-near": reused | {"weights_from": "cut"},
+        "near": reused | {"weights_from": "tiny/us3l"},
+        "cut": {"kind": "prune", "weights_from": "tiny/us3l", "criterion": "filters"},
         "student": RUN | {"dataset": "more", "method": RUN["method"] | {"momentum": None, "teacher": "tiny/us3l"}},
     }
     rows = [{"label": name, "runs": name} for name in ("cut-near", "near")]
@@ -325,7 +325,7 @@ def recipes_of_takers(made: dict[str, Any]) -> dict[str, str]:
         ("studies.tiny.runs.us3l.epochs", 8, set()),
         ("studies.tiny.runs.us3l.backbone", "resnet18", {"pretrain student"}),
         ("studies.later.runs.student.method.teacher", "tiny/other", set()),
-        ("studies.later.runs.student.method.distillation", "mse", {"pretrain student"}),
+        ("studies.later.runs.student.method.distillation_loss", "mse", {"pretrain student"}),
         ("studies.later.runs.near.dataset", "digits", set()),
         ("studies.later.runs.near.protocol", None, {"linear near"}),
         ("studies.later.runs.cut.criterion", "batch-norm", {"calibrate cut"}),

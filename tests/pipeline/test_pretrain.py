@@ -157,7 +157,7 @@ def test_another_recipe_never_continues_from_this_ones_state(tmp_path: Path) -> 
 
 def test_a_collapse_is_logged(tmp_path: Path) -> None:
     """Without a momentum encoder, with a huge weight decay, every image gets the same embedding."""
-    simsiam = {"name": "simsiam", "base": "cosine", "momentum": None, "hidden": 16, "output": 8}
+    simsiam = {"name": "simsiam", "base_loss": "cosine", "momentum": None, "projector": {"hidden": 16, "output": 8}}
     made = project(tmp_path, method=simsiam, regularizer=None, optimizer={"lr": 0.5, "weight_decay": 0.5}, epochs=8)
     output = made.must(*PRETRAIN)
     assert "the embeddings have collapsed" in output

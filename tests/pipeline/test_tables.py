@@ -33,8 +33,8 @@ def plan(
     content = params()
     content["protocols"]["neighbours"] = {"kind": "knn"}
     study = content["studies"]["tiny"]
-    study["runs"]["narrow"] = RUN | {"sampling": {"range": [0.25, 0.25], "samples": 1}}
-    study["runs"]["near"] = {"method": "reuse", "run": "us3l", "dataset": "digits", "protocol": "neighbours"}
+    study["runs"]["narrow"] = RUN | {"sampling": {"range": [0.25, 0.25], "widths_per_step": 1}}
+    study["runs"]["near"] = {"kind": "reuse", "weights_from": "us3l", "dataset": "digits", "protocol": "neighbours"}
     study["seeds"] = list(seeds)
     study["tables"]["main"] = {"title": title, "rows": rows} | more
     return Plan(Params.model_validate(content)).table("tiny", "main")

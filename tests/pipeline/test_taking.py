@@ -44,13 +44,13 @@ def content(**teacher: Any) -> dict[str, Any]:
     views = {"normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}, "pretrain": [{}, {}]}
     folder = {"kind": "folder", "train": "pictures", "test_fraction": 0.5, "image_size": 8}
     made["datasets"]["colour"] = {"source": folder, "views": views}
-    reused = {"method": "reuse", "run": "tiny/us3l", "dataset": "digits"}
+    reused = {"kind": "reuse", "weights_from": "tiny/us3l", "dataset": "digits"}
     student = RUN | {"epochs": 1, "method": RUN["method"] | {"momentum": None, "teacher": "tiny/us3l"}}
     runs = {
         "near": reused | {"protocol": "near"},
         "moved": reused | {"dataset": "more"},
-        "cut": {"method": "pruned", "run": "tiny/us3l", "criterion": "filters", "resources": {"gpus": 0}},
-        "cut-near": reused | {"run": "cut", "protocol": "near"},
+        "cut": {"kind": "prune", "weights_from": "tiny/us3l", "criterion": "filters", "resources": {"gpus": 0}},
+        "cut-near": reused | {"weights_from": "cut", "protocol": "near"},
         "student": student,
     }
     tables = {

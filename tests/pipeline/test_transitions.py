@@ -347,15 +347,15 @@ def add_takers(params: Any) -> None:
     digits, training = params["studies"]["digits"], {"epochs": 2, "batch_size": 64, "optimizer": {"lr": 0.1}}
     protocols = {"near": {"kind": "knn"}, "tune": {"kind": "finetune"} | training}
     params["protocols"].update(protocols, kept={"kind": "features-linear"} | training)
-    reused = {"method": "reuse", "run": "digits/us3l", "dataset": "digits"}
+    reused = {"kind": "reuse", "weights_from": "digits/us3l", "dataset": "digits"}
     taught = digits["runs"]["us3l"] | {
         "method": digits["runs"]["us3l"]["method"] | {"momentum": None, "teacher": "digits/us3l"}
     }
     runs = {
         "near": reused | {"protocol": "near"},
         "tuned": reused | {"protocol": "tune"},
-        "cut-near": reused | {"run": "cut", "protocol": "near"},
-        "cut": {"method": "pruned", "run": "digits/us3l", "criterion": "filters"},
+        "cut-near": reused | {"weights_from": "cut", "protocol": "near"},
+        "cut": {"kind": "prune", "weights_from": "digits/us3l", "criterion": "filters"},
         "pupil": taught,
     }
     tables = {

@@ -28,9 +28,9 @@ from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.backbones.vit import positions
 from us3l.models.folding import folded
 from us3l.models.slimmable import narrow
-from us3l.params.method import READ_BY, Features, Method
+from us3l.params.method import READ_BY, FeatureDistillation, Method, Projector
 from us3l.params.optimizer import Regularizer, TrainingOptimizer
-from us3l.params.runs import Batch, Pretrained
+from us3l.params.runs import Batch, PretrainRun
 from us3l.params.sampling import FixedWidths, Sampling
 from us3l.training.build import build_train_step
 from us3l.training.optimizers import sgd_step
@@ -170,7 +170,7 @@ def has_own_head(case: Case) -> bool:
     return "predictor_new.0.weight" in norms and norms["predictor_new.0.weight"] != norms["predictor.0.weight"]
 
 
-def our_run(case: Case) -> Pretrained:
+def our_run(case: Case) -> PretrainRun:
     """The run of params.yaml that a training case stands for."""
     backbone_name = ours(NETWORKS, case["arch"], "architecture")
     method_name = ours(METHODS, case["ssl"], "method")
@@ -188,21 +188,20 @@ def our_run(case: Case) -> Pretrained:
         "teacher_temperature": case.get("distill_teacher_temp", 1.0),
     }
     try:
-        return Pretrained(
+        return PretrainRun(
             dataset="golden",
             backbone=backbone_name,
             method=Method(
                 name=method_name,
-                base=base,
-                distillation=distillation,
+                base_loss=base,
+                distillation_loss=distillation,
                 distillation_strength=case.get("distill_lambda", 1.0) if distillation else 1.0,
-                features=our_features(case, backbone_name),
-                distillation_head="own" if own or case["ssl"] == "SimSiam" else "shared",
+                feature_distillation=our_features(case, backbone_name),
+                distillation_head="separate" if own or case["ssl"] == "SimSiam" else "shared",
                 momentum=case["ema_momentum"] if has_teacher else None,
                 momentum_update="every-width" if has_teacher and every_width else "widest",
                 **{key: value for key, value in temperatures.items() if asked & set(READ_BY[key])},
-                hidden=case["hidden_dim"],
-                output=case["dim"],
+                projector=Projector(hidden=case["hidden_dim"], output=case["dim"]),
             ),
             epochs=case["epochs"],
             batch=Batch(size=case["batch_size"]),
@@ -221,13 +220,13 @@ def our_optimizer(case: Case) -> TrainingOptimizer:
     return TrainingOptimizer(lr=case["lr"], momentum=case["sgd_momentum"], weight_decay=case["weight_decay"])
 
 
-def our_features(case: Case, name: str) -> Features | None:
+def our_features(case: Case, name: str) -> FeatureDistillation | None:
     """The file has the layers in the names of their projections, with _ for each dot."""
     if not case["distill_feature"]:
         return None
     layers = {layer.replace(".", "_"): layer for layer, _ in Backbone(name, 3).build(1.0).named_modules()}
     asked = [key.split(".")[1] for key in case["param_shapes"] if key.startswith("proj_conv.")]
-    return Features(
+    return FeatureDistillation(
         layers=[ours(layers, layer, "layer") for layer in asked],
         loss=ours(FEATURE_LOSSES, case.get("distill_feature_criterion", "MSELoss"), "loss of feature maps"),
         strength=case.get("distill_feature_lambda", 1.0),
@@ -282,7 +281,7 @@ class Replay:
         weights, method = self.train_step.student.weights, self.run.method
         teacher = weights.views(self.train_step.teacher.momentum_encoder) if method.momentum is not None else {}
         names = {name: official_name(self._switchable(name), self.case["ssl"]) for name in weights.parameters}
-        for index, layer in enumerate(method.features.layers if method.features else []):
+        for index, layer in enumerate(method.feature_distillation.layers if method.feature_distillation else []):
             names[f"feature_projections.{index}.weight"] = f"proj_conv.{layer.replace('.', '_')}.weight"
         return {
             **{names[name]: values for name, values in weights.parameters.items()},
@@ -292,7 +291,11 @@ class Replay:
     def _switchable(self, name: str) -> str:
         """In a network called s_ the official BatchNorms are numbered by width."""
         name, _, width = name.partition("@")
-        if name.startswith("backbone.") and self.run.sampling.own_norms and name in self.train_step.student.batch_norms:
+        if (
+            name.startswith("backbone.")
+            and self.run.sampling.switchable_bn_widths
+            and name in self.train_step.student.batch_norms
+        ):
             path, own = name.rsplit(".", 1)
             return f"{path}.bn.{SWITCHABLE.index(float(width or 1))}.{own}"
         return name

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 RUN = {
     "dataset": "digits",
     "backbone": "small-resnet",
-    "method": {"name": "simclr", "base": "infonce", "momentum": 0.99, "hidden": 16, "output": 8},
+    "method": {"name": "simclr", "base_loss": "infonce", "momentum": 0.99, "projector": {"hidden": 16, "output": 8}},
     "epochs": 4,
     "batch": {"size": 128, "shards": 2},
     "optimizer": {"lr": 0.05},

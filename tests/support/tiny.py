@@ -8,7 +8,7 @@ from PIL import Image
 
 from us3l.data.store import DatasetSource, SplitSource, write_store
 from us3l.params.params import Params
-from us3l.params.runs import Pretrained, Pruned, Reused
+from us3l.params.runs import PretrainRun, PruneRun, ReuseRun
 from us3l.params.sampling import Sampling
 from us3l.pipeline.plan.dataset import DatasetPlan
 from us3l.pipeline.plan.plan import Plan
@@ -46,17 +46,21 @@ def _is_narrow_alone(run: RunPlan) -> bool:
 def _add_study(content: Content, run: RunPlan, widths: set[float]) -> str:
     """Add all that a run needs to params; the name of its study."""
     made = run.run.model_dump(mode="json") | {"resources": {"gpus": 0}}
-    if isinstance(run.run, Pretrained):
+    if isinstance(run.run, PretrainRun):
         _shrink_training(made)
         if _is_narrow_alone(run):
             made["sampling"]["range"] = [NARROWEST, NARROWEST]
-    if not isinstance(run.run, Pruned):
+    if not isinstance(run.run, PruneRun):
         made["dataset"] = _add_dataset(content, run)
     if run.source:
-        taken = widths if isinstance(run.run, Reused) else set()
+        taken = widths if isinstance(run.run, ReuseRun) else set()
         source = f"{_add_study(content, run.source, _ends(run.source) | taken)}/run"
-        made |= {"method": made["method"] | {"teacher": source}} if isinstance(run.run, Pretrained) else {"run": source}
-    if isinstance(run.run, Reused):
+        made |= (
+            {"method": made["method"] | {"teacher": source}}
+            if isinstance(run.run, PretrainRun)
+            else {"weights_from": source}
+        )
+    if isinstance(run.run, ReuseRun):
         made["protocol"] = None
     protocol = _small_protocol(run)
     study = {"seeds": [0], "widths": sorted(widths), "protocol": _add(content["protocols"], protocol)}
@@ -74,7 +78,7 @@ def _shrink_training(run: Content) -> None:
     _shrink_optimizer(run["optimizer"], 0.001 if run["optimizer"]["kind"] == "adamw" else 0.05)
     run["method"] |= {"queue": run["method"]["queue"] and TRAIN}
     if run["method"]["name"] != "supervised":
-        run["method"] |= {"hidden": 16, "output": 8}
+        run["method"] |= {"projector": {"hidden": 16, "output": 8}}
     if run["regularizer"]:
         run["regularizer"]["warmup_epochs"] = min(run["regularizer"]["warmup_epochs"], 1)
 

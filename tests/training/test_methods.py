@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from us3l.data.stream import Shard
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import Output
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.training.build import build_train_step
 from us3l.training.micro_batches import MicroBatching
 from us3l.training.step import TrainStep
@@ -36,7 +36,7 @@ L1 = {"kind": "group-l1-batchnorm", "strength": 0.01}
 GROUP = {"kind": "group", "strength": 0.01, "alpha": 0.1, "warmup_epochs": 1}
 
 
-def run(name: str, base: str, **changes: Any) -> Pretrained:
+def run(name: str, base: str, **changes: Any) -> PretrainRun:
     """A small run of 40 epochs with strong decay; `changes` are of the method, or of the run where it has the key."""
     record = {
         "dataset": "noise",
@@ -45,28 +45,28 @@ def run(name: str, base: str, **changes: Any) -> Pretrained:
         "batch": {"size": 2 * SIZE, "shards": 2},
         "optimizer": {"lr": 1.0, "momentum": 0.7, "weight_decay": 0.05},
     }
-    of_run = {key: value for key, value in changes.items() if key in Pretrained.model_fields}
+    of_run = {key: value for key, value in changes.items() if key in PretrainRun.model_fields}
     of_method = {key: value for key, value in changes.items() if key not in of_run}
-    sizes = {} if name == "supervised" else {"hidden": HIDDEN, "output": OUTPUT}
-    method = {"name": name, "base": base, "momentum": 0.8} | sizes
-    return Pretrained.model_validate(record | of_run | {"method": method | of_method})
+    sizes = {} if name == "supervised" else {"projector": {"hidden": HIDDEN, "output": OUTPUT}}
+    method = {"name": name, "base_loss": base, "momentum": 0.8} | sizes
+    return PretrainRun.model_validate(record | of_run | {"method": method | of_method})
 
 
 FROZEN = {"momentum": None, "teacher": "another"}
 SUPERVISED = {"momentum": None, "sampling": {"widths": [0.25, 1.0, 0.5]}}
 OWN_NORMS = {"widths": [1.0, 0.5, 0.25]}
-EVERY_WIDTH = {"distillation": None, "momentum_update": "every-width"}
+EVERY_WIDTH = {"distillation_loss": None, "momentum_update": "every-width"}
 SEED = {"student_temperature": 0.2, "teacher_temperature": 0.07, "queue": 24}
-DINO = {"distillation": "dino", "student_temperature": 0.3, "teacher_temperature": 0.2}
+DINO = {"distillation_loss": "dino", "student_temperature": 0.3, "teacher_temperature": 0.2}
 
 CASES = {
-    "moco": (run("moco", "queue", distillation="queue", temperature=0.2, queue=24), RANGE),
+    "moco": (run("moco", "queue", distillation_loss="queue", temperature=0.2, queue=24), RANGE),
     "moco-alone": (run("moco", "queue", **EVERY_WIDTH, temperature=0.2, queue=24), RANGE),
     "moco-v3": (
         run(
             "moco-v3",
             "contrastive",
-            distillation="contrastive",
+            distillation_loss="contrastive",
             temperature=0.2,
             momentum_schedule="cosine",
             optimizer=ADAMW | {"weight_decay": 0.1},
@@ -77,27 +77,27 @@ CASES = {
         run(
             "moco-v3",
             "contrastive",
-            distillation="contrastive",
+            distillation_loss="contrastive",
             temperature=0.2,
             optimizer=ADAMW,
             regularizer=GROUP | {"by": "input-feature"},
         ),
         RANGE,
     ),
-    "seed": (run("seed", "queue-soft-labels", distillation="queue-soft-labels", **SEED, **FROZEN), RANGE),
+    "seed": (run("seed", "queue-soft-labels", distillation_loss="queue-soft-labels", **SEED, **FROZEN), RANGE),
     "seed-narrow": (
-        run("seed", "queue-soft-labels", distillation=None, sampling={"widths": [0.5]}, **SEED, **FROZEN),
+        run("seed", "queue-soft-labels", distillation_loss=None, sampling={"widths": [0.5]}, **SEED, **FROZEN),
         ([0.5],) * 3,
     ),
-    "seed-cosine": (run("byol", "cosine", distillation="infonce", temperature=0.3, **FROZEN), RANGE),
-    "seed-infonce": (run("seed", "infonce", distillation="infonce", temperature=0.3, **FROZEN), RANGE),
-    "s-net": (run("supervised", "cross-entropy", distillation=None, **SUPERVISED), FIXED),
-    "s-net-distilled": (run("supervised", "cross-entropy", distillation="soft-labels", **SUPERVISED), FIXED),
+    "seed-cosine": (run("byol", "cosine", distillation_loss="infonce", temperature=0.3, **FROZEN), RANGE),
+    "seed-infonce": (run("seed", "infonce", distillation_loss="infonce", temperature=0.3, **FROZEN), RANGE),
+    "s-net": (run("supervised", "cross-entropy", distillation_loss=None, **SUPERVISED), FIXED),
+    "s-net-distilled": (run("supervised", "cross-entropy", distillation_loss="soft-labels", **SUPERVISED), FIXED),
     "s-net-l1": (
-        run("supervised", "cross-entropy", distillation=None, optimizer={"lr": 1.0}, regularizer=L1, **SUPERVISED),
+        run("supervised", "cross-entropy", distillation_loss=None, optimizer={"lr": 1.0}, regularizer=L1, **SUPERVISED),
         FIXED,
     ),
-    "us-net": (run("supervised", "cross-entropy", distillation="soft-labels", momentum=None), RANGE),
+    "us-net": (run("supervised", "cross-entropy", distillation_loss="soft-labels", momentum=None), RANGE),
     "byol-own-norms": (
         run("byol", "cosine", sampling=OWN_NORMS, optimizer={"lr": 1.0}, regularizer=GROUP),
         FIXED,
@@ -106,11 +106,11 @@ CASES = {
     "dino": (run("byol", "cosine", **DINO), RANGE),
     "dino-no-teacher": (run("simclr", "nt-xent", temperature=0.3, **DINO | {"momentum": None}), RANGE),
     "simsiam-momentum": (
-        run("simsiam", "cosine", distillation="infonce", temperature=0.3, momentum_update="every-width"),
+        run("simsiam", "cosine", distillation_loss="infonce", temperature=0.3, momentum_update="every-width"),
         RANGE,
     ),
-    "sum": (run("byol", "cosine+infonce", distillation="infonce+cosine+dino", temperature=0.3), RANGE),
-    "queue-and-both-views": (run("byol", "queue+cosine", distillation="cosine", temperature=0.2, queue=12), RANGE),
+    "sum": (run("byol", "cosine+infonce", distillation_loss="infonce+cosine+dino", temperature=0.3), RANGE),
+    "queue-and-both-views": (run("byol", "queue+cosine", distillation_loss="cosine", temperature=0.2, queue=12), RANGE),
     "adamw": (run("byol", "cosine", optimizer=ADAMW | {"weight_decay": 0.1}), RANGE),
     "adamw-group": (run("byol", "cosine", optimizer=ADAMW, regularizer=GROUP, sampling=OWN_NORMS), FIXED),
 }
@@ -149,7 +149,7 @@ def predictor(name: str) -> nn.Sequential:
 class Network(nn.Module):
     """A backbone with the heads of a method, of any width."""
 
-    def __init__(self, of: Pretrained, width: float) -> None:
+    def __init__(self, of: PretrainRun, width: float) -> None:
         super().__init__()
         self.backbone = Backbone("small-resnet", 3).build(width)
         name = of.method.name
@@ -159,7 +159,7 @@ class Network(nn.Module):
         self.projector = projector(name, self.backbone.num_features)
         if name in ("byol", "simsiam", "moco-v3"):
             self.predictor = predictor(name)
-        if of.method.distillation:
+        if of.method.distillation_loss:
             self.distillation_predictor = predictor(name)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class Network(nn.Module):
 class Plain:
     """All of a method in one process: wide weights by name, from which the network of each step is copied."""
 
-    def __init__(self, of: Pretrained, weights: dict[str, Tensor], queue: Tensor | None) -> None:
+    def __init__(self, of: PretrainRun, weights: dict[str, Tensor], queue: Tensor | None) -> None:
         self.run, self.method, self.widest = of, of.method, of.sampling.widest
         self.wide = {name: nn.Parameter(p.clone()) for name, p in weights.items()}
         self.batch_norms = {name for name, p in weights.items() if ".bn" in name or "downsample.1" in name}
@@ -207,12 +207,12 @@ class Plain:
                 self.move_teacher(epoch)
             network = self.cut(self.wide, width)
             projections = [[network.embed(view) for view in shard.views] for shard in batch]
-            own = widest or self.method.distillation is None
+            own = widest or self.method.distillation_loss is None
             if own:
-                keys = self.keys(batch, projections, self.widest if self.method.distillation else width)
+                keys = self.keys(batch, projections, self.widest if self.method.distillation_loss else width)
                 of_widest = of_widest or keys
             head = "predictor" if moves else "distillation_predictor"
-            names = self.method.base if own else self.method.distillation
+            names = self.method.base_loss if own else self.method.distillation_loss
             total = 0
             for number, shard in enumerate(batch):
                 students = [network.predict(projection, head) for projection in projections[number]]
@@ -306,11 +306,11 @@ class Plain:
 
     def remember(self, keys: list[Tensor]) -> None:
         if self.queue is not None:
-            of_view = keys[0 if self.method.base == "queue-soft-labels" else 1]
+            of_view = keys[0 if self.method.base_loss == "queue-soft-labels" else 1]
             for key in of_view:
                 self.queue[self.oldest] = key / key.norm()
                 self.oldest = (self.oldest + 1) % len(self.queue)
-        if "dino" in self.method.base + (self.method.distillation or ""):
+        if "dino" in self.method.base_loss + (self.method.distillation_loss or ""):
             self.center = 0.9 * self.center + 0.1 * torch.cat(keys).mean(0)
 
 
@@ -340,7 +340,7 @@ def frozen_teacher(images: Tensor, groups: int) -> Output:
 
 
 def train_step(
-    of: Pretrained,
+    of: PretrainRun,
     seed: int = 0,
     reduce: Callable[[Tensor], None] = lambda tensor: None,
     micro_batching: MicroBatching | None = None,
@@ -352,7 +352,7 @@ def train_step(
     return made
 
 
-def batch(of: Pretrained, number: int) -> list[Shard]:
+def batch(of: PretrainRun, number: int) -> list[Shard]:
     """The shards of a step, as the stream gives them to this method."""
     generator, count = torch.Generator().manual_seed(number), of.batch.shards
     views = torch.randn(2, count, SIZE, 3, 8, 8, generator=generator)
@@ -366,7 +366,7 @@ def batch(of: Pretrained, number: int) -> list[Shard]:
     return [each._replace(shuffled=tuple(moved[:, each.number]), order=order) for each in result]
 
 
-def rate(of: Pretrained, number: int) -> float:
+def rate(of: PretrainRun, number: int) -> float:
     """AdamW makes a step of rounding errors, where a gradient is zero but for them: the smaller its rate, the less."""
     return (1e-4 if of.optimizer.kind == "adamw" else 0.2) / (1 + number)
 
@@ -375,7 +375,7 @@ def rate(of: Pretrained, number: int) -> float:
 @pytest.mark.parametrize("micro_batching", [MicroBatching(1, 0), MicroBatching(8, math.inf)], ids=["apart", "together"])
 @pytest.mark.parametrize(("of", "widths"), CASES.values(), ids=CASES.keys())
 def test_three_batches_give_the_losses_weights_and_memory_of_the_plain_method(
-    of: Pretrained, widths: Sequence[list[float]], micro_batching: MicroBatching
+    of: PretrainRun, widths: Sequence[list[float]], micro_batching: MicroBatching
 ) -> None:
     ours = train_step(of, micro_batching=micro_batching)
     before = ours.student.weights.values.clone()
@@ -404,10 +404,10 @@ def test_feature_maps_are_added_to_a_loss_of_one_view() -> None:
     """The same as to a loss of both, from the same weights."""
 
     def of_narrow(loss: str, **features: Any) -> float:
-        of = run("byol", loss, distillation=loss, queue=24, **features)
+        of = run("byol", loss, distillation_loss=loss, queue=24, **features)
         return train_step(of)(batch(of, 0), [1.0, 0.5], 0, 0.0)[1, 0].item()
 
-    maps = {"features": {"layers": ["layer2"], "strength": 3.0}}
+    maps = {"feature_distillation": {"layers": ["layer2"], "strength": 3.0}}
     added = of_narrow("queue", **maps) - of_narrow("queue")
     assert added == pytest.approx(of_narrow("queue+cosine", **maps) - of_narrow("queue+cosine"), abs=1e-12)
     assert added > 0.1
@@ -430,7 +430,7 @@ def one_thread() -> Iterator[None]:
 def test_two_processes_have_the_bits_of_one(name: str) -> None:
     """Two steps in threads that add up their tensors in lock-step, as processes do."""
     of, widths = CASES[name]
-    of = Pretrained.model_validate(of.model_dump(exclude_unset=True) | FOUR)
+    of = PretrainRun.model_validate(of.model_dump(exclude_unset=True) | FOUR)
     parts, barrier = [torch.empty(0)] * 2, Barrier(2, timeout=60)
 
     def member(rank: int) -> Callable[[Tensor], None]:

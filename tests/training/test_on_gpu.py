@@ -17,7 +17,7 @@ from us3l.data.sources.folder import files
 from us3l.data.stream import Shard
 from us3l.models.backbones.backbone import Backbone
 from us3l.params.dataset import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.training.build import build_train_step
 from us3l.utils.distributed import World
 from us3l.utils.philox import Purpose, RandomKey, permutation, uniform
@@ -81,13 +81,13 @@ CHANGES = {
     "small-resnet": {},
     "one-shard-at-a-time": {"resources": {"shards_at_once": 1}},
     "mobilenetv2": {"backbone": "cifar-mobilenetv2"},
-    "features": {"method": RUN["method"] | {"features": FEATURES}},
+    "features": {"method": RUN["method"] | {"feature_distillation": FEATURES}},
 }
 
 
 def losses(device: torch.device, precision: str, steps: int = 20, **changes: Any) -> Tensor:
     """[steps, 3 widths]"""
-    run = Pretrained.model_validate(RUN | {"precision": precision} | changes, strict=False)
+    run = PretrainRun.model_validate(RUN | {"precision": precision} | changes, strict=False)
     train_step = build_train_step(run, Backbone(run.backbone, 1), 0, 0, World(0, 1, device))
     views = torch.randn(steps, 2, 2, 64, 1, 8, 8, generator=torch.manual_seed(0)).to(device)
     shards = [[Shard(tuple(shard), number) for number, shard in enumerate(step)] for step in views]
@@ -115,7 +115,7 @@ def test_losses_are_the_cpus_within_rounding(changes: dict[str, Any], monkeypatc
 
 @on_gpu
 def test_a_step_never_makes_the_host_wait_for_the_gpu() -> None:
-    run = Pretrained.model_validate(RUN | {"precision": "bfloat16"}, strict=False)
+    run = PretrainRun.model_validate(RUN | {"precision": "bfloat16"}, strict=False)
     train_step = build_train_step(run, Backbone(run.backbone, 1), 0, 0, World(0, 1, GPU))
     shards = [Shard(tuple(torch.randn(2, 64, 1, 8, 8, device=GPU)), number) for number in range(2)]
     for _ in range(2):  # the first steps of an epoch compile kernels and copy the decay of each element

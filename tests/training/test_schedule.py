@@ -14,7 +14,7 @@ from scipy.stats import kstest
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.params.optimizer import Optimizer
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.params.sampling import FixedWidths, Sampling
 from us3l.training.build import build_train_step
 from us3l.training.lr_schedule import learning_rate
@@ -94,16 +94,16 @@ def test_a_training_changes_its_rate_as_it_says_and_tells_the_step_how_far_it_is
 def test_momentum_comes_to_rest_on_a_cosine(momentum: float) -> None:
     """MoCo v3 (arXiv 2104.02057): m = 1 - (1 - m0) (cos(pi k / K) + 1) / 2 after k of K steps."""
     record = {
-        "method": {"name": "byol", "base": "cosine", "momentum": momentum, "momentum_schedule": "cosine"},
+        "method": {"name": "byol", "base_loss": "cosine", "momentum": momentum, "momentum_schedule": "cosine"},
         "dataset": "noise",
         "backbone": "small-resnet",
         "epochs": 8,
         "batch": {"size": 8},
         "optimizer": {"lr": 1.0},
     }
-    record["method"] |= {"hidden": 4, "output": 2}
+    record["method"] |= {"projector": {"hidden": 4, "output": 2}}
     world = World(0, 1, torch.device("cpu"))
-    run = Pretrained.model_validate(record)
+    run = PretrainRun.model_validate(record)
     teacher = build_train_step(run, Backbone(run.backbone, 3), 5, 0, world).teacher
     for epoch in (0, 0.3, 4, 7.9, 8):
         teacher.momentum_encoder.fill_(1.0)
@@ -149,26 +149,26 @@ def test_whatever_the_number_of_epochs_no_width_leaves_the_range(epochs: int) ->
 def test_the_first_quarter_trains_the_widest_network_alone() -> None:
     assert widths(epoch=99) == [[1.0]] * 50
     assert widths(epoch=0, range=(0.25, 0.5), rule="uniform") == [[0.5]] * 50
-    assert widths(epoch=3, range=(0.5, 0.5), samples=1) == [[0.5]] * 50
+    assert widths(epoch=3, range=(0.5, 0.5), widths_per_step=1) == [[0.5]] * 50
 
 
 def test_a_constant_schedule_starts_with_the_whole_range() -> None:
     assert {step[-1] for step in widths(epoch=0, schedule="constant")} == {0.25}
 
 
-@pytest.mark.parametrize("samples", [2, 3, 4, 7])
-def test_the_sandwich_has_both_ends_once_and_different_widths_between_them(samples: int) -> None:
-    for step in widths(samples=samples):
+@pytest.mark.parametrize("widths_per_step", [2, 3, 4, 7])
+def test_the_sandwich_has_both_ends_once_and_different_widths_between_them(widths_per_step: int) -> None:
+    for step in widths(widths_per_step=widths_per_step):
         assert step == sorted(step, reverse=True)
         assert (step[0], step[-1]) == (1.0, 0.25)
-        assert len(set(step)) == len(step) == samples
+        assert len(set(step)) == len(step) == widths_per_step
 
 
-@pytest.mark.parametrize("samples", [1, 2, 5])
-def test_the_uniform_rule_draws_all_widths_widest_first(samples: int) -> None:
-    drawn = widths(rule="uniform", samples=samples)
-    assert all(step == sorted(step, reverse=True) and len(step) == samples for step in drawn)
-    assert len({width for step in drawn for width in step}) == 50 * samples
+@pytest.mark.parametrize("widths_per_step", [1, 2, 5])
+def test_the_uniform_rule_draws_all_widths_widest_first(widths_per_step: int) -> None:
+    drawn = widths(rule="uniform", widths_per_step=widths_per_step)
+    assert all(step == sorted(step, reverse=True) and len(step) == widths_per_step for step in drawn)
+    assert len({width for step in drawn for width in step}) == 50 * widths_per_step
 
 
 def test_widths_do_not_depend_on_what_was_drawn_before() -> None:
@@ -184,13 +184,13 @@ def test_steps_epochs_and_seeds_have_widths_of_their_own() -> None:
     assert len(set(drawn)) == 150
 
 
-@pytest.mark.parametrize(("rule", "samples"), [("sandwich", 3), ("sandwich", 4), ("uniform", 3)])
-def test_drawn_widths_are_uniform_over_the_range_of_the_quarter(rule: str, samples: int) -> None:
+@pytest.mark.parametrize(("rule", "widths_per_step"), [("sandwich", 3), ("sandwich", 4), ("uniform", 3)])
+def test_drawn_widths_are_uniform_over_the_range_of_the_quarter(rule: str, widths_per_step: int) -> None:
     ends = 2 if rule == "sandwich" else 0
     for epoch, low in ((150, 0.75), (350, 0.25)):
-        steps = widths(epoch, steps=1000, rule=rule, samples=samples)
+        steps = widths(epoch, steps=1000, rule=rule, widths_per_step=widths_per_step)
         drawn = [width for step in steps for width in (step[1:-1] if ends else step)]
-        assert len(drawn) == 1000 * (samples - ends)
+        assert len(drawn) == 1000 * (widths_per_step - ends)
         assert kstest(drawn, "uniform", (low, 1 - low)).pvalue > 0.01
 
 
@@ -198,8 +198,8 @@ def test_fixed_widths_are_all_in_every_step_widest_first() -> None:
     """Whatever their order in params.yaml, or the epoch."""
     made = FixedWidths(widths=[0.5, 1.0, 0.25])
     assert {tuple(sample(made, epoch, 4, 0, step)) for epoch in range(4) for step in range(3)} == {(1.0, 0.5, 0.25)}
-    assert (made.widest, set(made.own_norms)) == (1.0, {0.5, 0.25})
-    assert FixedWidths(widths=[0.5, 1.0], batch_norm="shared").own_norms == ()
+    assert (made.widest, set(made.switchable_bn_widths)) == (1.0, {0.5, 0.25})
+    assert FixedWidths(widths=[0.5, 1.0], batch_norm="shared").switchable_bn_widths == ()
 
 
 def test_the_widths_to_try_are_those_that_are_fixed_or_the_ends_of_a_range_and_odd_ones_between() -> None:

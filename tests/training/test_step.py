@@ -13,7 +13,7 @@ from us3l.data.stream import Shard
 from us3l.losses.registry import Target, loss
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import Head, Network, Output
-from us3l.params.runs import Pretrained, Resources
+from us3l.params.runs import PretrainRun, Resources
 from us3l.training.build import build_train_step
 from us3l.training.micro_batches import CACHE, MicroBatching, micro_batching_on, one_by_one
 from us3l.training.regularizer import batch_norm_names
@@ -26,9 +26,9 @@ WIDTHS = ([1.0], [1.0, 0.61, 0.37], [1.0, 0.8, 0.25])
 GROUPS = {"kind": "group", "strength": 0.01, "alpha": 0.1}
 
 
-def run(name: str, base: str, size: int = 16, shards: int = 2, **changes: Any) -> Pretrained:
+def run(name: str, base: str, size: int = 16, shards: int = 2, **changes: Any) -> PretrainRun:
     """A small run with strong decay; `changes` are of the method, or of the run where it has such a key."""
-    method = {"name": name, "base": base, "hidden": 12, "output": 8, "momentum": 0.8}
+    method = {"name": name, "base_loss": base, "projector": {"hidden": 12, "output": 8}, "momentum": 0.8}
     if {base, changes.get("distillation")} & {"infonce", "nt-xent"}:
         method["temperature"] = 0.3
     record = {
@@ -38,13 +38,13 @@ def run(name: str, base: str, size: int = 16, shards: int = 2, **changes: Any) -
         "batch": {"size": size, "shards": shards},
         "optimizer": {"lr": 1.0, "momentum": 0.7, "weight_decay": 0.05},
     }
-    of_run = {key: value for key, value in changes.items() if key in Pretrained.model_fields}
+    of_run = {key: value for key, value in changes.items() if key in PretrainRun.model_fields}
     of_method = {key: value for key, value in changes.items() if key not in of_run}
-    return Pretrained.model_validate(record | of_run | {"method": method | of_method})
+    return PretrainRun.model_validate(record | of_run | {"method": method | of_method})
 
 
 def train_step(
-    of: Pretrained, seed: int = 0, listen: Any = lambda gradients: None, micro_batching: MicroBatching | None = None
+    of: PretrainRun, seed: int = 0, listen: Any = lambda gradients: None, micro_batching: MicroBatching | None = None
 ) -> TrainStep:
     """The step of a run; `listen` is given the gradients of each width, to be added up over all processes."""
     made = build_train_step(of, Backbone(of.backbone, 3), 5, seed, World(0, 1, CPU), micro_batching=micro_batching)
@@ -63,7 +63,7 @@ def shards(number: int, count: int = 2, size: int = 8) -> list[Shard]:
 class Plain:
     """The method with one module for the widest network, one for its teacher, and copies cut from them."""
 
-    def __init__(self, of: Pretrained, weights: dict[str, Tensor]) -> None:
+    def __init__(self, of: PretrainRun, weights: dict[str, Tensor]) -> None:
         self.run, self.method, self.widest = of, of.method, of.sampling.range[1]
         self.online = self.network(self.widest, weights)
         self.teacher = deepcopy(self.online)
@@ -91,7 +91,7 @@ class Plain:
                 self.move_teacher(self.method.momentum)
             network = self.cut(self.online, width)
             outputs = [[network(view, None) for view in shard.views] for shard in batch]
-            own = widest or not self.method.distillation
+            own = widest or not self.method.distillation_loss
             if own:
                 targets = self.targets(batch, outputs, width)
             head = network.predictor if widest or every_width else network.distillation_predictor
@@ -99,9 +99,9 @@ class Plain:
             for student, teacher in zip(outputs, targets, strict=True):
                 predictions = tuple(head(each.projection) for each in student)
                 projections = tuple(each.projection.detach() for each in teacher)
-                name = self.method.base if own else self.method.distillation
+                name = self.method.base_loss if own else self.method.distillation_loss
                 values.append(loss(name, predictions, target(projections), self.method))
-                if self.method.features and not own:
+                if self.method.feature_distillation and not own:
                     values[-1] = 0.7 * values[-1] + 0.3 * self.features(network, student, teacher)
             mean = sum(values) / len(values)
             mean.backward()
@@ -123,7 +123,7 @@ class Plain:
     def targets(self, batch: list[Shard], outputs: list[list[Any]], width: float) -> Any:
         if self.method.momentum is None:
             return outputs
-        teacher = self.cut(self.teacher, self.widest if self.method.distillation else width)
+        teacher = self.cut(self.teacher, self.widest if self.method.distillation_loss else width)
         return [[teacher(view, None) for view in shard.views] for shard in batch]
 
     def move_teacher(self, momentum: float) -> None:
@@ -157,7 +157,10 @@ def leading(p: Tensor) -> tuple[slice, ...]:
 
 
 NO_TEACHER = {"momentum": None}
-FEATURES = {"features": {"layers": ["layer2", "layer3.0.bn1"], "strength": 0.3}, "distillation_strength": 0.7}
+FEATURES = {
+    "feature_distillation": {"layers": ["layer2", "layer3.0.bn1"], "strength": 0.3},
+    "distillation_strength": 0.7,
+}
 CASES = {
     "us3l": run("simclr", "infonce", regularizer=GROUPS, optimizer={"lr": 1.0}),
     "us3l-exponential": run("byol", "cosine", regularizer=GROUPS | {"decay": "exponential"}, optimizer={"lr": 1.0}),
@@ -167,17 +170,17 @@ CASES = {
     "byol-shared-head": run("byol", "cosine", distillation_head="shared"),
     "simsiam": run("simsiam", "cosine", **NO_TEACHER),
     "simclr-no-teacher": run("simclr", "nt-xent", **NO_TEACHER),
-    "teacher-moves-at-every-width": run("byol", "cosine", distillation="infonce", momentum_update="every-width"),
+    "teacher-moves-at-every-width": run("byol", "cosine", distillation_loss="infonce", momentum_update="every-width"),
     "features": run("simclr", "infonce", **FEATURES),
     "features-group": run("byol", "cosine", regularizer=GROUPS, optimizer={"lr": 1.0}, **FEATURES),
     "features-no-teacher": run("simclr", "nt-xent", **FEATURES, **NO_TEACHER),
-    "kl": run("byol", "cosine", distillation="kl", student_temperature=0.5, teacher_temperature=0.3),
-    "mse": run("byol", "cosine", distillation="mse"),
-    "rkd-distance": run("byol", "cosine", distillation="rkd-distance"),
-    "rkd-angle": run("byol", "cosine", distillation="rkd-angle"),
-    "similarity-matrix": run("byol", "cosine", distillation="similarity-matrix"),
-    "no-distillation": run("byol", "cosine", distillation=None, momentum_update="every-width"),
-    "no-distillation-no-teacher": run("simclr", "nt-xent", distillation=None, **NO_TEACHER),
+    "kl": run("byol", "cosine", distillation_loss="kl", student_temperature=0.5, teacher_temperature=0.3),
+    "mse": run("byol", "cosine", distillation_loss="mse"),
+    "rkd-distance": run("byol", "cosine", distillation_loss="rkd-distance"),
+    "rkd-angle": run("byol", "cosine", distillation_loss="rkd-angle"),
+    "similarity-matrix": run("byol", "cosine", distillation_loss="similarity-matrix"),
+    "no-distillation": run("byol", "cosine", distillation_loss=None, momentum_update="every-width"),
+    "no-distillation-no-teacher": run("simclr", "nt-xent", distillation_loss=None, **NO_TEACHER),
 }
 
 
@@ -185,7 +188,7 @@ CASES = {
 @pytest.mark.parametrize("micro_batching", [MicroBatching(1, 0), MicroBatching(2, math.inf)], ids=["apart", "together"])
 @pytest.mark.parametrize("of", CASES.values(), ids=CASES.keys())
 def test_three_batches_give_the_losses_and_weights_of_the_plain_method(
-    of: Pretrained, micro_batching: MicroBatching
+    of: PretrainRun, micro_batching: MicroBatching
 ) -> None:
     ours = train_step(of, micro_batching=micro_batching)
     plain = Plain(of, ours.student.weights.parameters)
@@ -210,8 +213,8 @@ def test_a_network_whose_widest_width_is_narrow_is_trained_alike() -> None:
 
 
 def test_a_layer_that_the_backbone_lacks_is_named() -> None:
-    with pytest.raises(UserError, match=r"features\.layers: the backbone has no layer 'layer9'"):
-        train_step(run("byol", "cosine", features={"layers": ["layer9"]}))
+    with pytest.raises(UserError, match=r"feature_distillation\.layers: the backbone has no layer 'layer9'"):
+        train_step(run("byol", "cosine", feature_distillation={"layers": ["layer9"]}))
 
 
 def assert_equal(ours: TrainStep, plain: Plain) -> None:
@@ -222,7 +225,7 @@ def assert_equal(ours: TrainStep, plain: Plain) -> None:
             torch.testing.assert_close(p, plain.teacher.get_parameter(name).data, rtol=0, atol=1e-10, msg=name)
 
 
-def gradient_of(of: Pretrained, batch: list[Shard]) -> Tensor:
+def gradient_of(of: PretrainRun, batch: list[Shard]) -> Tensor:
     """The gradient of the first step, as one process hands it over to be added up over all."""
     seen = []
     train_step(of, listen=lambda gradients: seen.append(gradients.clone()))(batch, [1.0], 0, 0.1)
@@ -266,7 +269,7 @@ def test_a_head_stands_still_until_its_first_gradient_and_then_moves_in_every_st
 
 
 @pytest.mark.parametrize("of", [CASES["us3l"], CASES["byol-own-head"], CASES["simsiam"]])
-def test_a_step_that_loads_anothers_state_continues_bitwise_like_it(of: Pretrained) -> None:
+def test_a_step_that_loads_anothers_state_continues_bitwise_like_it(of: PretrainRun) -> None:
     first, second = train_step(of, seed=0), train_step(of, seed=1)
     for number, widths in enumerate([[1.0], [1.0, 0.5, 0.25]]):
         first(shards(number), widths, number, 0.1)

@@ -75,7 +75,7 @@ class Classifiers:
     def _update(
         self, parameter: Tensor, gradient: Tensor, sizes: list[int], momentum_buffer: Tensor, lr: float
     ) -> None:
-        decay, trust = self.optimizer.weight_decay, self.optimizer.trust
+        decay, trust = self.optimizer.weight_decay, self.optimizer.trust_coefficient
         if trust is None:
             gradient = gradient.add_(parameter, alpha=decay)
         else:

@@ -85,7 +85,7 @@ def student_views(names: str) -> range:
 def teacher_views(method: Method) -> list[int]:
     """The views that a teacher apart from the student is run on; feature maps are compared in both."""
     views = {view for name in method.losses for view in ONE_VIEW.get(name, (0, 1))}
-    return [0, 1] if method.features else sorted(views)
+    return [0, 1] if method.feature_distillation else sorted(views)
 
 
 def in_full(views: Iterable[Tensor]) -> tuple[Tensor, ...]:

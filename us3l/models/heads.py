@@ -18,7 +18,7 @@ Head = Literal["predictor", "distillation_predictor"]
 
 
 class Output(NamedTuple):
-    """Of one view: projection and prediction [B, method.output], and a feature map [B, c, h, w] of each layer asked.
+    """Of one view: projection and prediction [B, D], and a feature map [B, c, h, w] of each layer asked for.
 
     Of a supervised network both are the logits [B, classes].
     """
@@ -72,9 +72,9 @@ class Network(nn.Module):
         self.backbone = backbone
         self.projector = projector(backbone.num_features, method)
         self.predictor = predictor(method) if method.predicts else nn.Identity()
-        own_head = method.distillation and method.distillation_head == "own" and method.heads != "simsiam"
+        own_head = method.distillation_loss and method.distillation_head == "separate" and method.heads != "simsiam"
         self.distillation_predictor = predictor(method) if own_head else self.predictor
-        self.layers = method.features.layers if method.features else []
+        self.layers = method.feature_distillation.layers if method.feature_distillation else []
         self.feature_projections = nn.ModuleList(
             nn.Conv2d(channels(backbone, layer), channels(teacher, layer), 1, bias=False) for layer in self.layers
         )
@@ -107,7 +107,8 @@ def channels(backbone: nn.Module, layer: str) -> int:
     if not norms:
         known = [name for name, each in backbone.named_modules() if name and _norms(each)]
         raise UserError(
-            f"method.features.layers: the backbone has no layer {layer!r} with a BatchNorm; {suggestion(layer, known)}"
+            f"method.feature_distillation.layers: the backbone has no layer {layer!r} with a BatchNorm; "
+            f"{suggestion(layer, known)}"
         )
     return norms[-1].num_features
 
@@ -117,39 +118,44 @@ def _norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def projector(features: int, method: Method) -> nn.Sequential:
-    """[B, features] to [B, method.output]: three layers, but for MoCo v2's two without BatchNorm.
+    """[B, features] to [B, output]: three layers, but for MoCo v2's two without BatchNorm.
 
     SimSiam's and MoCo v3's end in a BatchNorm without scale and shift. SimSiam's bias before it cannot change the
     output: it stays a parameter, frozen, as in the official code.
     """
+    hidden, output = method.projector.hidden, method.projector.output
     if method.name == "moco":
-        first, last = nn.Linear(features, method.hidden), nn.Linear(method.hidden, method.output)
+        first, last = (
+            nn.Linear(features, hidden),
+            nn.Linear(hidden, output),
+        )
         return nn.Sequential(first, nn.ReLU(inplace=True), last)
     biased = method.name != "moco-v3"
     layers = [
-        nn.Linear(features, method.hidden, bias=biased),
-        nn.BatchNorm1d(method.hidden),
+        nn.Linear(features, hidden, bias=biased),
+        nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
-        nn.Linear(method.hidden, method.hidden, bias=method.name == "simclr"),
-        nn.BatchNorm1d(method.hidden),
+        nn.Linear(hidden, hidden, bias=method.name == "simclr"),
+        nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
-        nn.Linear(method.hidden, method.output, bias=biased),
+        nn.Linear(hidden, output, bias=biased),
     ]
     if method.heads == "simsiam":
         layers[-1].bias.requires_grad_(False)
     if method.heads in ("simsiam", "moco-v3"):
-        layers.append(nn.BatchNorm1d(method.output, affine=False))
+        layers.append(nn.BatchNorm1d(output, affine=False))
     return nn.Sequential(*layers)
 
 
 def predictor(method: Method) -> nn.Sequential:
-    """Two layers, [B, method.output] to the same; MoCo v3's end in a BatchNorm without scale and shift."""
+    """Two layers, [B, output] to the same; MoCo v3's end in a BatchNorm without scale and shift."""
+    hidden, output = method.projector.hidden, method.projector.output
     layers = [
-        nn.Linear(method.output, method.hidden, bias=False),
-        nn.BatchNorm1d(method.hidden),
+        nn.Linear(output, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
-        nn.Linear(method.hidden, method.output, bias=method.name != "moco-v3"),
+        nn.Linear(hidden, output, bias=method.name != "moco-v3"),
     ]
     if method.name == "moco-v3":
-        layers.append(nn.BatchNorm1d(method.output, affine=False))
+        layers.append(nn.BatchNorm1d(output, affine=False))
     return nn.Sequential(*layers)

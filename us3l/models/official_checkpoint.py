@@ -202,7 +202,7 @@ def summary(official: Official, mapped: Mapped, name: str) -> str:
         f"left over: {', '.join([*mapped.left_over, *others]) or 'nothing'}",
     ]
     run = {
-        "method": "official",
+        "kind": "import",
         "checkpoint": json.dumps(str(official.path)),
         "sha256": f'"{official.sha256}"',
         "dataset": "DATASET",

@@ -1,4 +1,4 @@
-"""L1-pruned networks, which narrow ones are compared with (official slimmable_ops.py, Pruned*).
+"""L1-pruned networks, which narrow ones are compared with (official slimmable_ops.py, PruneRun*).
 
 In each layer, not over all of them, the filters of the smallest l1 norm go, or those whose BatchNorms' weights are the
 smallest. The network keeps its shape: what goes is zero.

@@ -21,11 +21,12 @@ class Slimmable:
 
     The weights of width w are the leading slices, along every axis, of the widest network's weights. Nothing here owns
     weights: they are passed in by name, so that one copy serves every width, the teacher and the deployed network.
-    Widths in `own_norms` have BatchNorms of their own in the backbone (S-Nets, arXiv 1812.08928), named NAME@WIDTH.
+    Widths in `switchable_bn_widths` have BatchNorms of their own in the backbone, named NAME@WIDTH (S-Nets, arXiv
+    1812.08928).
     """
 
-    def __init__(self, builder: Builder, own_norms: Collection[float] = ()) -> None:
-        self.builder, self.own_norms = builder, own_norms
+    def __init__(self, builder: Builder, switchable_bn_widths: Collection[float] = ()) -> None:
+        self.builder, self.switchable_bn_widths = builder, switchable_bn_widths
         self.groups = 1  # of images that are in a forward pass
         self.skeleton = lru_cache(maxsize=256)(self._skeleton)
         self._slices = lru_cache(maxsize=256)(self._slices_of)
@@ -34,7 +35,9 @@ class Slimmable:
         """Weights as they are initialized, by name: the backbone's of the widest network, then the others."""
         widest = self.builder(width)
         own = {
-            f"{name}@{narrower}": p for narrower in self.own_norms for name, p in _norms(self.builder(narrower)).items()
+            f"{name}@{narrower}": p
+            for narrower in self.switchable_bn_widths
+            for name, p in _norms(self.builder(narrower)).items()
         }
         weights = dict(widest.named_parameters()) | own
         return dict(sorted(weights.items(), key=lambda item: not item[0].startswith("backbone.")))
@@ -59,7 +62,7 @@ class Slimmable:
     def _slices_of(self, width: float) -> dict[str, tuple[str, Slices]]:
         """By the names of the network of `width`: whose weights it takes, and which part of them."""
         network = self.skeleton(width)
-        own = _norms(network) if width in self.own_norms else {}
+        own = _norms(network) if width in self.switchable_bn_widths else {}
         return {
             name: (f"{name}@{width}" if name in own else name, tuple(slice(size) for size in parameter.shape))
             for name, parameter in network.named_parameters()

@@ -23,7 +23,7 @@ Backbone = Literal[
     "vit-base",
 ]
 _IDENTIFIER = r"[A-Za-z_]\w*"
-OwnNetwork = Annotated[
+CustomNetwork = Annotated[
     str,
     matching(
         rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}",
@@ -32,20 +32,20 @@ OwnNetwork = Annotated[
 ]
 
 
-def is_own(backbone: str) -> bool:
+def is_custom(backbone: str) -> bool:
     """Whether a backbone is a user's own, `module:function`."""
     return ":" in backbone
 
 
-def _own_or_known(backbone: Any) -> str:
-    return "own" if is_own(str(backbone)) else "known"
+def _custom_or_built_in(backbone: Any) -> str:
+    return "own" if is_custom(str(backbone)) else "known"
 
 
 # By its name, or a user's own function(width), as module:function; see us3l/models/backbones/custom.py.
 AnyBackbone = Annotated[
-    Annotated[Backbone, Tag("known")] | Annotated[OwnNetwork, Tag("own")], Discriminator(_own_or_known)
+    Annotated[Backbone, Tag("known")] | Annotated[CustomNetwork, Tag("own")], Discriminator(_custom_or_built_in)
 ]
 BackboneOrPixels = Annotated[
-    Annotated[Literal[Backbone, "pixels"], Tag("known")] | Annotated[OwnNetwork, Tag("own")],
-    Discriminator(_own_or_known),
+    Annotated[Literal[Backbone, "pixels"], Tag("known")] | Annotated[CustomNetwork, Tag("own")],
+    Discriminator(_custom_or_built_in),
 ]

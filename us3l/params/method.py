@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from us3l.params.schema import Closed, Count, Line, Positive, Probability, Reference, Several, at, require_distinct
+from us3l.params.schema import (
+    AtLeastTwo,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Reference,
+    StrictModel,
+    Text,
+    error_at,
+    require_distinct,
+)
 
 # What a loss compares a network with, and which settings it reads, besides two views of a student.
 ANY_TEACHER = ("cosine", "kl", "mse", "rkd-distance", "rkd-angle", "similarity-matrix", "similarity-matrix-mse", "dino")
@@ -32,12 +42,12 @@ def _known_losses(names: str) -> str:
 Losses = Annotated[str, AfterValidator(_known_losses)]
 
 
-class Features(Closed):
+class FeatureDistillation(StrictModel):
     """Distillation between feature maps of these layers, the student's through 1x1 convolutions; added to the other."""
 
-    layers: Annotated[list[Line], Field(min_length=1)]
+    layers: Annotated[list[Text], Field(min_length=1)]
     loss: Literal["mse", "cosine", "attention-spatial", "attention-channel"] = "mse"
-    strength: Positive = 1.0
+    strength: PositiveFloat = 1.0
 
     @property
     def compares_positions(self) -> bool:
@@ -45,12 +55,19 @@ class Features(Closed):
         return self.loss in ("mse", "attention-spatial")
 
     @model_validator(mode="after")
-    def _each_once(self) -> "Features":
+    def _each_once(self) -> "FeatureDistillation":
         require_distinct(self.layers, "layers", "layer")
         return self
 
 
-class Method(Closed):
+class Projector(StrictModel):
+    """Features of the hidden layers of projector and predictor, and of the embeddings that they make."""
+
+    hidden: AtLeastTwo = 2048
+    output: AtLeastTwo = 256
+
+
+class Method(StrictModel):
     """Heads, losses and teacher; see us3l/training/step.py.
 
     `name` fixes the heads; `base` is the loss of the widest network, `distillation` that of the others (null: they take
@@ -60,21 +77,20 @@ class Method(Closed):
     """
 
     name: Literal["simclr", "byol", "simsiam", "moco", "moco-v3", "seed", "supervised"]
-    base: Losses
-    distillation: Losses | None = "cosine"
-    distillation_strength: Positive = 1.0
-    features: Features | None = None
-    distillation_head: Literal["own", "shared"] = "own"
+    base_loss: Losses
+    distillation_loss: Losses | None = "cosine"
+    distillation_strength: PositiveFloat = 1.0
+    feature_distillation: FeatureDistillation | None = None
+    distillation_head: Literal["separate", "shared"] = "separate"
     teacher: Reference | None = None
     momentum: Probability | None = 0.99
     momentum_schedule: Literal["constant", "cosine"] = "constant"
     momentum_update: Literal["widest", "every-width"] = "widest"
-    temperature: Positive = 0.5
-    student_temperature: Positive = 0.1
-    teacher_temperature: Positive = 0.04
-    queue: Count | None = None
-    hidden: Several = 2048
-    output: Several = 256
+    temperature: PositiveFloat = 0.5
+    student_temperature: PositiveFloat = 0.1
+    teacher_temperature: PositiveFloat = 0.04
+    queue: PositiveInt | None = None
+    projector: Projector = Projector()
 
     @property
     def heads(self) -> str:
@@ -88,7 +104,7 @@ class Method(Closed):
 
     @property
     def losses(self) -> set[str]:
-        return {*self.base.split("+"), *(self.distillation or "").split("+")} - {""}
+        return {*self.base_loss.split("+"), *(self.distillation_loss or "").split("+")} - {""}
 
     @property
     def _has_teacher(self) -> bool:
@@ -109,20 +125,24 @@ class Method(Closed):
             raise ValueError(f"{self.name} needs a momentum encoder: give momentum")
         if self.name == "seed" and self.teacher is None:
             raise ValueError("seed learns from a frozen teacher: name its run under teacher")
-        if self.features and self.teacher is not None:
-            raise ValueError("features are distilled between widths of one network: leave features or teacher out")
-        if self.features and self.name == "moco":
-            raise ValueError("moco's teacher sees a batch shuffled, feature maps of other images: leave features out")
+        if self.feature_distillation and self.teacher is not None:
+            raise ValueError(
+                "feature maps are distilled between widths of one network: leave feature_distillation or teacher out"
+            )
+        if self.feature_distillation and self.name == "moco":
+            raise ValueError(
+                "moco's teacher sees a batch shuffled, maps of other images: leave feature_distillation out"
+            )
         return self
 
     @model_validator(mode="after")
     def _losses_fit(self) -> "Method":
-        base, others = self.base.split("+"), (self.distillation or self.base).split("+")
+        base, others = self.base_loss.split("+"), (self.distillation_loss or self.base_loss).split("+")
         for name in sorted(self.losses & set(OTHER_TEACHER)):
             if not self._has_teacher:
                 what = f"the {name} loss compares with another network's embeddings: give momentum or teacher"
                 raise ValueError(f"{what}{', or take nt-xent' if name == 'infonce' else ''}")
-        if self._has_teacher and not self.features and self.losses <= set(WITHOUT_TEACHER):
+        if self._has_teacher and not self.feature_distillation and self.losses <= set(WITHOUT_TEACHER):
             what = "no loss compares with the momentum encoder or the frozen teacher"
             raise ValueError(f"{what}: set momentum to null and leave teacher out, or take another loss than nt-xent")
         if {"queue", "queue-soft-labels"} <= self.losses:
@@ -130,13 +150,13 @@ class Method(Closed):
         if (self.name == "supervised") != ("cross-entropy" in base):
             raise ValueError("supervised training has the base loss cross-entropy, and no other method has it")
         if self.name == "supervised" and len(base) > 1:
-            raise ValueError(f"supervised training has the base loss cross-entropy alone, not {self.base}")
-        if self.name == "supervised" and (self._has_teacher or self.features):
+            raise ValueError(f"supervised training has the base loss cross-entropy alone, not {self.base_loss}")
+        if self.name == "supervised" and (self._has_teacher or self.feature_distillation):
             raise ValueError(
-                "supervised training learns from labels alone: set momentum to null, leave teacher and features out"
+                "supervised training learns from labels alone: set momentum to null, without teacher or feature_distillation"
             )
-        if self.name == "supervised" and self.distillation not in (None, "soft-labels"):
-            raise ValueError("supervised training distils by soft-labels, or not at all (distillation: null)")
+        if self.name == "supervised" and self.distillation_loss not in (None, "soft-labels"):
+            raise ValueError("supervised training distils by soft-labels, or not at all (distillation_loss: null)")
         if self.name != "supervised" and set(others) & set(BY_LABELS):
             raise ValueError("the loss soft-labels is that of supervised training")
         if "soft-labels" in base:
@@ -145,11 +165,9 @@ class Method(Closed):
 
     @model_validator(mode="after")
     def _distillation_fits(self) -> "Method":
-        if self.distillation is None:
-            if self.features:
-                raise ValueError(
-                    "features are distilled from the widest network: give distillation, or leave features out"
-                )
+        if self.distillation_loss is None:
+            if self.feature_distillation:
+                raise ValueError("feature_distillation is from the widest network, and needs a distillation_loss")
             if self.momentum is not None and self.momentum_update == "widest":
                 raise ValueError(
                     "without distillation every width needs its own target: set momentum_update to every-width"
@@ -160,16 +178,17 @@ class Method(Closed):
     def _settings_are_read(self) -> "Method":
         for key, readers in READ_BY.items():
             if self.sets(key) and not self.losses & set(readers):
-                raise at(key, f"is read by {', '.join(readers)} only, and the losses are {self._said_losses}")
-        for key in ("hidden", "output"):
-            if self.name == "supervised" and self.sets(key):
-                raise at(key, "is the size of a projector, which supervised training does not have")
+                raise error_at(key, f"is read by {', '.join(readers)} only, and the losses are {self._said_losses}")
+        if self.name == "supervised" and self.sets("projector"):
+            raise error_at("projector", "is not read: supervised training has no projector; leave it out")
         if self.queue is None and self.losses & set(READ_BY["queue"]):
-            raise at("queue", f"must say how many embeddings are kept, since the losses are {self._said_losses}")
+            raise error_at("queue", f"must say how many embeddings are kept, since the losses are {self._said_losses}")
         if self.distillation_head == "shared" and self.heads == "simsiam":
-            raise at("distillation_head", "is not read: simsiam without a teacher has one head anyway; leave it out")
-        if self.distillation is None and self.sets("distillation_strength"):
-            raise at("distillation_strength", "weighs a distillation loss, and there is none")
+            raise error_at(
+                "distillation_head", "is not read: simsiam without a teacher has one head anyway; leave it out"
+            )
+        if self.distillation_loss is None and self.sets("distillation_strength"):
+            raise error_at("distillation_strength", "weighs a distillation loss, and there is none")
         return self
 
     @property

@@ -4,18 +4,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from us3l.params.schema import Closed, Count, Fraction, NotNegative, Number, Positive, Probability, Whole, at
+from us3l.params.schema import (
+    Float,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    StrictModel,
+    error_at,
+)
 
 
-class Optimizer(Closed):
+class Optimizer(StrictModel):
     """SGD, its learning rate constant within an epoch; see us3l/training/lr_schedule.py."""
 
-    lr: Positive
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NotNegative = 0.0
+    lr: PositiveFloat
+    momentum: Annotated[Float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegativeFloat = 0.0
     schedule: Literal["cosine", "multistep", "constant"] = "cosine"
-    milestones: Annotated[list[Count], Field(default_factory=list)]
-    warmup_epochs: Whole = 0
+    milestones: Annotated[list[PositiveInt], Field(default_factory=list)]
+    warmup_epochs: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _milestones(self) -> "Optimizer":
@@ -23,29 +33,29 @@ class Optimizer(Closed):
             what = "milestones belong to the multistep schedule, and it needs them"
             raise ValueError(f"{what}; {self.schedule} has {self.milestones}")
         if self.milestones != sorted(set(self.milestones)):
-            raise at("milestones", f"must rise, not {self.milestones}")
+            raise error_at("milestones", f"must rise, not {self.milestones}")
         return self
 
     def check_epochs(self, epochs: int) -> None:
         """Raise an error where a training of so many epochs would end before the schedule has run its course."""
         if self.milestones and self.milestones[-1] >= epochs:
-            raise at("optimizer.milestones", f"must be below the {epochs} epochs, not {self.milestones}")
+            raise error_at("optimizer.milestones", f"must be below the {epochs} epochs, not {self.milestones}")
         if self.warmup_epochs >= epochs:
-            raise at("optimizer.warmup_epochs", f"must be below the {epochs} epochs, not {self.warmup_epochs}")
+            raise error_at("optimizer.warmup_epochs", f"must be below the {epochs} epochs, not {self.warmup_epochs}")
 
 
 class TrainingOptimizer(Optimizer):
     """SGD, or AdamW (arXiv 1711.05101) with `betas`; `rate` says whether its rate changes by the epoch or the step."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[OpenUnitInterval, OpenUnitInterval] = (0.9, 0.999)
     rate: Literal["epoch", "step"] = "epoch"
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> "TrainingOptimizer":
         ignored = "momentum" if self.kind == "adamw" else "betas"
         if self.sets(ignored):
-            raise at(ignored, f"is not read by {self.kind}: leave it out")
+            raise error_at(ignored, f"is not read by {self.kind}: leave it out")
         return self
 
 
@@ -58,7 +68,7 @@ PENALTIES_THAT_READ = {
 }
 
 
-class Regularizer(Closed):
+class Regularizer(StrictModel):
     """A penalty on all weights at every step; `group` weakens it from the first channels to the last, `l2` does not.
 
     Two are on the absolute values of BatchNorms' weights and biases only, from the end of the warm-up on:
@@ -67,12 +77,12 @@ class Regularizer(Closed):
     """
 
     kind: Literal["group", "l2", "l1-batchnorm", "group-l1-batchnorm"]
-    strength: Positive
+    strength: PositiveFloat
     alpha: Probability = 0.05
     decay: Literal["linear", "exponential"] = "linear"
-    groups: Count = 8
+    groups: PositiveInt = 8
     by: Literal["output-channel", "input-feature"] = "output-channel"
-    warmup_epochs: Whole = 0
+    warmup_epochs: NonNegativeInt = 0
 
     @property
     def is_l1(self) -> bool:
@@ -82,12 +92,12 @@ class Regularizer(Closed):
     def _settings_are_read(self) -> "Regularizer":
         for key, readers in PENALTIES_THAT_READ.items():
             if self.kind not in readers and self.sets(key):
-                raise at(key, f"is read by {', '.join(readers)} only, and the kind is {self.kind}")
+                raise error_at(key, f"is read by {', '.join(readers)} only, and the kind is {self.kind}")
         return self
 
     @model_validator(mode="after")
     def _never_negative(self) -> "Regularizer":
         if self.kind == "group" and self.decay == "linear" and self.alpha * (self.groups - 1) > 1:
             what = f"must be at most {1 / (self.groups - 1):.3g}, or the last of {self.groups} groups would grow"
-            raise at("alpha", f"{what}, not {self.alpha}")
+            raise error_at("alpha", f"{what}, not {self.alpha}")
         return self

@@ -7,12 +7,12 @@ from pydantic import model_validator
 from us3l.params.dataset import Dataset
 from us3l.params.protocols.protocol import Protocol
 from us3l.params.references import Address, check_references, run_at, sampling_of, source_of, widths_of
-from us3l.params.runs import Pretrained, Pruned, Reused, Run
-from us3l.params.schema import Closed, Name, at, require_distinct, suggestion
+from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
+from us3l.params.schema import Name, StrictModel, error_at, require_distinct, suggestion
 from us3l.params.study import Row, Study, Table
 
 
-class Params(Closed):
+class Params(StrictModel):
     """params.yaml. `build` names the studies that snakemake and `dvc repro` make when no target is given."""
 
     build: list[Name]
@@ -39,37 +39,40 @@ class Params(Closed):
                 if not widths_of(self.studies, (name, run)):
                     sampling = sampling_of(self.studies, (name, run))
                     what = f"has the widths {sampling}, but the study evaluates none of them, only {study.widths}"
-                    raise at(f"studies.{name}.runs.{run}", what)
+                    raise error_at(f"studies.{name}.runs.{run}", what)
             for table_name, table in study.tables.items():
                 self._check_table(table, name, f"studies.{name}.tables.{table_name}")
         return self
 
     def _check_run(self, run: Run, where: str) -> None:
-        if not isinstance(run, Pruned):
+        if not isinstance(run, PruneRun):
             _defined(run.dataset, self.datasets, f"{where}.dataset", "dataset")
-        if isinstance(run, Pretrained):
+        if isinstance(run, PretrainRun):
             self._check_views(run, where)
-        if isinstance(run, Reused) and run.protocol:
+        if isinstance(run, ReuseRun) and run.protocol:
             _defined(run.protocol, self.protocols, f"{where}.protocol", "protocol")
 
-    def _check_views(self, run: Pretrained, where: str) -> None:
+    def _check_views(self, run: PretrainRun, where: str) -> None:
         """Feature maps of two sizes do not lie on each other."""
         views = self.datasets[run.dataset].views.pretrain
         sizes = sorted({view.resized_crop.size for view in views if view.resized_crop})
-        if len(sizes) > 1 and run.method.features and run.method.features.compares_positions:
+        maps = run.method.feature_distillation
+        if len(sizes) > 1 and maps and maps.compares_positions:
             what = f"needs views of one size, and those of {run.dataset} have {sizes}: take attention-channel or cosine"
-            raise at(f"{where}.method.features.loss", f"{run.method.features.loss} {what}")
+            raise error_at(
+                f"{where}.method.feature_distillation.loss", f"{run.method.feature_distillation.loss} {what}"
+            )
 
     def _check_teacher(self, address: Address, where: str) -> None:
         """A frozen teacher sees the student's images."""
         student, source = run_at(self.studies, address), source_of(self.studies, address)
-        if source is None or not isinstance(student, Pretrained):
+        if source is None or not isinstance(student, PretrainRun):
             return
         teacher = run_at(self.studies, source)
         sees, there = (self.datasets[run.dataset].channels for run in (teacher, student))
         if sees != there:
             what = f"sees images of {sees} channels, and those of {student.dataset} have {there}"
-            raise at(f"{where}.method.teacher", f"{'/'.join(source)} {what}")
+            raise error_at(f"{where}.method.teacher", f"{'/'.join(source)} {what}")
 
     def _check_table(self, table: Table, study: str, where: str) -> None:
         kinds: dict[str, str] = {}
@@ -82,7 +85,7 @@ class Params(Closed):
         if len(kinds) > 1:
             (one, first), (other, second), *_ = kinds.items()
             what = f"has {first!r}, which {one} evaluates, and {second!r}, which {other} does"
-            raise at(where, f"{what}; give each kind of protocol a table of its own")
+            raise error_at(where, f"{what}; give each kind of protocol a table of its own")
 
     def _check_row(self, row: Row, study: str, where: str) -> None:
         runs = self.studies[study].runs
@@ -94,13 +97,13 @@ class Params(Closed):
             sampling = sampling_of(self.studies, (study, run))
             self._check_width(width, study, f"{where}.{width}")
             if not sampling.has(width):
-                raise at(f"{where}.{width}", f"the run {run!r} has the widths {sampling}")
+                raise error_at(f"{where}.{width}", f"the run {run!r} has the widths {sampling}")
 
     def _check_width(self, width: float, study: str, where: str) -> None:
         if width not in self.studies[study].widths:
-            raise at(where, f"must be one of the study's widths, {self.studies[study].widths}")
+            raise error_at(where, f"must be one of the study's widths, {self.studies[study].widths}")
 
 
 def _defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:
     if name not in known:
-        raise at(where, f"no {kind} is called {name!r}; {suggestion(name, list(known))}")
+        raise error_at(where, f"no {kind} is called {name!r}; {suggestion(name, list(known))}")

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from us3l.params.runs import Pretrained, Pruned, Reused, Run
+from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
 from us3l.params.sampling import AnySampling
-from us3l.params.schema import at, suggestion
+from us3l.params.schema import error_at, suggestion
 
 if TYPE_CHECKING:
     from us3l.params.study import Study
@@ -31,7 +31,7 @@ def source_of(studies: Studies, address: Address) -> Address | None:
 def sampling_of(studies: Studies, address: Address) -> AnySampling:
     """The widths that a run has."""
     run = run_at(studies, address)
-    return sampling_of(studies, source_of(studies, address)) if isinstance(run, Reused) else run.sampling
+    return sampling_of(studies, source_of(studies, address)) if isinstance(run, ReuseRun) else run.sampling
 
 
 def widths_of(studies: Studies, address: Address) -> list[float]:
@@ -52,11 +52,11 @@ def check_references(studies: Studies) -> None:
 def _reference(run: Run) -> tuple[str, str | None]:
     """The key of a run's reference, and the reference."""
     match run:
-        case Reused() | Pruned():
-            return "run", run.run
-        case Pretrained():
+        case ReuseRun() | PruneRun():
+            return "weights_from", run.weights_from
+        case PretrainRun():
             return "method.teacher", run.method.teacher
-    return "run", None
+    return "weights_from", None
 
 
 def _where(studies: Studies, address: Address) -> str:
@@ -68,10 +68,10 @@ def _check_names(studies: Studies, address: Address) -> None:
     study, run = source_of(studies, address)
     if study not in studies:
         what = f"no study is called {study!r}; {suggestion(study, list(studies))}"
-        raise at(_where(studies, address), what)
+        raise error_at(_where(studies, address), what)
     if run not in studies[study].runs:
         what = f"the study {study!r} has no run {run!r}; {suggestion(run, list(studies[study].runs))}"
-        raise at(_where(studies, address), what)
+        raise error_at(_where(studies, address), what)
 
 
 def _check_circles(studies: Studies, address: Address) -> None:
@@ -79,7 +79,7 @@ def _check_circles(studies: Studies, address: Address) -> None:
     while source := source_of(studies, seen[-1]):
         if source in seen:
             circle = " from ".join("/".join(each) for each in [*seen, source])
-            raise at(_where(studies, address), f"weights go round in a circle: {circle}")
+            raise error_at(_where(studies, address), f"weights go round in a circle: {circle}")
         seen.append(source)
 
 
@@ -87,24 +87,27 @@ def _check_kinds(studies: Studies, address: Address) -> None:
     source = source_of(studies, address)
     run, other = run_at(studies, address), run_at(studies, source)
     name, where = "/".join(source), _where(studies, address)
-    if isinstance(other, Reused) or (isinstance(other, Pruned) and not isinstance(run, Reused)):
+    if isinstance(other, ReuseRun) or (isinstance(other, PruneRun) and not isinstance(run, ReuseRun)):
         origin = "/".join(source_of(studies, source))
-        raise at(where, f"{name} has no such weights of its own; name {origin}, from which it takes them")
-    if isinstance(run, Pruned) and other.sampling.widest < 1:
-        raise at(where, f"{name} has the widths {other.sampling}; name a run that has the width 1.0, to be pruned")
-    if isinstance(run, Pruned) and other.backbone in NOT_TO_PRUNE:
-        raise at(where, f"{name} is of {other.backbone}, which has no BatchNorms behind convolutions to prune by")
-    if isinstance(run, Pretrained):
+        raise error_at(where, f"{name} has no such weights of its own; name {origin}, from which it takes them")
+    if isinstance(run, PruneRun) and other.sampling.widest < 1:
+        raise error_at(
+            where, f"{name} has the widths {other.sampling}; name a run that has the width 1.0, to be pruned"
+        )
+    if isinstance(run, PruneRun) and other.backbone in NOT_TO_PRUNE:
+        what = f"is of {other.backbone}, which has no BatchNorms behind convolutions to prune by"
+        raise error_at(where, f"{name} {what}")
+    if isinstance(run, PretrainRun):
         _check_teacher(run, other, name, where)
 
 
-def _check_teacher(run: Pretrained, teacher: Run, name: str, where: str) -> None:
+def _check_teacher(run: PretrainRun, teacher: Run, name: str, where: str) -> None:
     """Without a projector whose embeddings are as long as the student's there is nothing to compare with."""
-    if not isinstance(teacher, Pretrained) or teacher.method.name == "supervised":
-        raise at(where, f"{name} has no projector; name a self-supervised training")
-    if teacher.method.output != run.method.output:
-        lengths = f"{teacher.method.output} numbers, and the student's of {run.method.output}"
-        raise at(where, f"the embeddings of {name} are of {lengths}: give both the same method.output")
+    if not isinstance(teacher, PretrainRun) or teacher.method.name == "supervised":
+        raise error_at(where, f"{name} has no projector; name a self-supervised training")
+    if teacher.method.projector.output != run.method.projector.output:
+        lengths = f"{teacher.method.projector.output} numbers, and the student's of {run.method.projector.output}"
+        raise error_at(where, f"the embeddings of {name} are of {lengths}: give both the same method.projector.output")
 
 
 def _check_seeds(studies: Studies, address: Address) -> None:
@@ -112,13 +115,13 @@ def _check_seeds(studies: Studies, address: Address) -> None:
     mine, others = (studies[study].seeds for study in (address[0], source[0]))
     if set(mine) != set(others):
         what = f"the study {address[0]} has the seeds {mine} and {source[0]} has {others}; each needs its counterpart"
-        raise at(_where(studies, address), what)
+        raise error_at(_where(studies, address), what)
 
 
 def _check_widths(studies: Studies, address: Address) -> None:
     source = source_of(studies, address)
-    if isinstance(run_at(studies, address), Reused):
+    if isinstance(run_at(studies, address), ReuseRun):
         absent = [width for width in widths_of(studies, address) if width not in studies[source[0]].widths]
         if absent:
             what = f"the study {source[0]} does not evaluate the widths {absent} of {source[1]}; add them there"
-            raise at(_where(studies, address), what)
+            raise error_at(_where(studies, address), what)

@@ -9,24 +9,24 @@ from us3l.params.method import Method
 from us3l.params.optimizer import Regularizer, TrainingOptimizer
 from us3l.params.sampling import AnySampling, Sampling
 from us3l.params.schema import (
-    Closed,
-    Count,
-    Line,
     Name,
+    NonNegativeInt,
+    PositiveInt,
     Reference,
-    Whole,
+    StrictModel,
+    Text,
     Width,
-    at,
+    error_at,
     matching,
     rising,
 )
 
 
-class Batch(Closed):
+class Batch(StrictModel):
     """Images in a step over all processes, and the shards within which BatchNorm and negatives are computed."""
 
-    size: Count
-    shards: Count = 1
+    size: PositiveInt
+    shards: PositiveInt = 1
 
     @model_validator(mode="after")
     def _divides(self) -> "Batch":
@@ -34,26 +34,26 @@ class Batch(Closed):
             raise ValueError(f"{self.shards} shards do not divide a batch of {self.size}")
         if self.size < 2 * self.shards:
             what = f"must be at least {2 * self.shards}, 2 images for the batch statistics of each shard"
-            raise at("size", f"{what}, not {self.size}")
+            raise error_at("size", f"{what}, not {self.size}")
         return self
 
 
-class Resources(Closed):
+class Resources(StrictModel):
     """What one training asks of the machine; it changes the speed, never the result, so no fingerprint holds it.
 
     `shards_at_once` is for a GPU whose memory does not hold all shards of a process together, which are the default.
     """
 
-    gpus: Whole = 1
-    threads: Count = 1
-    memory_mb: Count = 2000
-    shards_at_once: Count | None = None
+    gpus: NonNegativeInt = 1
+    threads: PositiveInt = 1
+    memory_mb: PositiveInt = 2000
+    shards_at_once: PositiveInt | None = None
 
 
-class Untrained(Closed):
+class UntrainedRun(StrictModel):
     """A network as it is initialized: a baseline that no training went into. `backbone` as in a training, or pixels."""
 
-    method: Literal["none"]
+    kind: Literal["untrained"]
     dataset: Name
     backbone: BackboneOrPixels
     resources: Resources = Resources()
@@ -61,14 +61,14 @@ class Untrained(Closed):
     sampling: ClassVar[Sampling] = Sampling()
 
 
-class Official(Closed):
+class ImportRun(StrictModel):
     """A checkpoint of the official code in the place of a training, of every width.
 
     See us3l/models/official_checkpoint.py.
     """
 
-    method: Literal["official"]
-    checkpoint: Line
+    kind: Literal["import"]
+    checkpoint: Text
     sha256: Annotated[str, matching(r"[0-9a-f]{64}", "64 hexadecimal digits, in lower case")]
     dataset: Name
     backbone: Backbone
@@ -81,24 +81,25 @@ class Official(Closed):
         return Sampling(range=self.range)
 
     @model_validator(mode="after")
-    def _widest_is_there(self) -> "Official":
+    def _widest_is_there(self) -> "ImportRun":
         if self.range[1] != 1.0:
-            raise at(
+            raise error_at(
                 "range", f"must end at 1.0, the width of the weights in an official checkpoint, not {self.range[1]}"
             )
         return self
 
 
-class Pretrained(Closed):
+class PretrainRun(StrictModel):
     """One training.
 
     `backbone` is a name, or `module:function` for a user's own: see us3l/models/backbones/custom.py.
     """
 
+    kind: Literal["pretrain"] = "pretrain"
     method: Method
     dataset: Name
     backbone: AnyBackbone
-    epochs: Count
+    epochs: PositiveInt
     batch: Batch
     optimizer: TrainingOptimizer
     regularizer: Regularizer | None = None
@@ -107,23 +108,25 @@ class Pretrained(Closed):
     resources: Resources = Resources()
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Pretrained":
+    def _fits_together(self) -> "PretrainRun":
         self.optimizer.check_epochs(self.epochs)
         decay, gpus, shards = self.optimizer.weight_decay, self.resources.gpus, self.batch.shards
         if self.regularizer and decay:
-            raise at("optimizer.weight_decay", f"must be 0 where a regularizer takes its place, not {decay}")
+            raise error_at("optimizer.weight_decay", f"must be 0 where a regularizer takes its place, not {decay}")
         warmup = self.regularizer.warmup_epochs if self.regularizer else 0
         if warmup >= self.epochs:
-            raise at("regularizer.warmup_epochs", f"must be below the {self.epochs} epochs, not {warmup}")
+            raise error_at("regularizer.warmup_epochs", f"must be below the {self.epochs} epochs, not {warmup}")
         if gpus and shards % gpus:
-            raise at("resources.gpus", f"must divide the batch's shards, {shards}, not {gpus}")
+            raise error_at("resources.gpus", f"must divide the batch's shards, {shards}, not {gpus}")
         if self.method.queue and self.method.queue % self.batch.size:
-            raise at(
+            raise error_at(
                 "method.queue", f"must be a multiple of the batch's size, {self.batch.size}, not {self.method.queue}"
             )
-        if self.method.features and self.method.momentum is None and self._widest_varies:
+        if self.method.feature_distillation and self.method.momentum is None and self._widest_varies:
             what = "the teacher's feature maps would have other channels in every step"
-            raise at("sampling.rule", f"without a momentum encoder {what}: take sandwich, or leave features out")
+            raise error_at(
+                "sampling.rule", f"without a momentum encoder {what}: take sandwich, or leave feature_distillation out"
+            )
         return self
 
     @property
@@ -132,44 +135,50 @@ class Pretrained(Closed):
         return isinstance(self.sampling, Sampling) and self.sampling.rule == "uniform"
 
 
-class Reused(Closed):
+class ReuseRun(StrictModel):
     """The calibrated networks of another run, evaluated on another data set or by another protocol: no training.
 
     A protocol that is left out is the study's; the protocol's calibration has no part in it.
     """
 
-    method: Literal["reuse"]
-    run: Reference
+    kind: Literal["reuse"]
+    weights_from: Reference
     dataset: Name
     protocol: Name | None = None
     resources: Resources = Resources()
 
 
-class Pruned(Closed):
+class PruneRun(StrictModel):
     """The checkpoint of another run with its least channels cut off: a width is the share that is kept.
 
     The data set and the backbone are that run's. `criterion`: L1 norms of filters, or of BatchNorms' weights.
     """
 
-    method: Literal["pruned"]
-    run: Reference
+    kind: Literal["prune"]
+    weights_from: Reference
     criterion: Literal["filters", "batch-norm"]
     resources: Resources = Resources()
 
     sampling: ClassVar[Sampling] = Sampling()
 
 
-def _kind_of_run(run: Any) -> str:
-    method = run.get("method") if isinstance(run, dict) else getattr(run, "method", None)
-    kinds = {"none": "untrained", "official": "official", "reuse": "reused", "pruned": "pruned"}
-    return kinds.get(str(method), "pretrained")
+def _kind(run: Any) -> Any:
+    """Kind of a run; one that names none is a training."""
+    if isinstance(run, dict):
+        return run.get("kind", "pretrain")
+    return getattr(run, "kind", "pretrain")
 
 
 Run = Annotated[
-    Annotated[Untrained, Tag("untrained")]
-    | Annotated[Official, Tag("official")]
-    | Annotated[Reused, Tag("reused")]
-    | Annotated[Pruned, Tag("pruned")]
-    | Annotated[Pretrained, Tag("pretrained")],
-    Discriminator(_kind_of_run),
+    Annotated[PretrainRun, Tag("pretrain")]
+    | Annotated[ReuseRun, Tag("reuse")]
+    | Annotated[PruneRun, Tag("prune")]
+    | Annotated[ImportRun, Tag("import")]
+    | Annotated[UntrainedRun, Tag("untrained")],
+    Discriminator(
+        _kind,
+        custom_error_type="at_key",
+        custom_error_message="must be 'pretrain', 'reuse', 'prune', 'import' or 'untrained'",
+        custom_error_context={"key": "kind"},
+    ),
 ]

@@ -5,24 +5,24 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from us3l.params.schema import (
-    Closed,
-    Count,
+    PositiveInt,
+    StrictModel,
     Width,
-    at,
+    error_at,
     require_distinct,
     rising,
 )
 
 
-class Sampling(Closed):
+class Sampling(StrictModel):
     """Which widths of a range a training step sees, widest first; see us3l/training/width_sampling.py."""
 
     range: Annotated[tuple[Width, Width], AfterValidator(rising)] = (0.25, 1.0)
-    samples: Count = 3
+    widths_per_step: PositiveInt = 3
     rule: Literal["sandwich", "uniform"] = "sandwich"
     schedule: Literal["dynamic", "constant"] = "dynamic"
 
-    own_norms: ClassVar[tuple[float, ...]] = ()
+    switchable_bn_widths: ClassVar[tuple[float, ...]] = ()
 
     @property
     def widest(self) -> float:
@@ -36,25 +36,27 @@ class Sampling(Closed):
 
     @model_validator(mode="after")
     def _both_ends(self) -> "Sampling":
-        if self.rule == "sandwich" and self.samples == 1 and self.range[0] < self.range[1]:
-            raise at("samples", "must be at least 2, not 1: the sandwich rule takes the widest and narrowest network")
+        if self.rule == "sandwich" and self.widths_per_step == 1 and self.range[0] < self.range[1]:
+            raise error_at(
+                "widths_per_step", "must be at least 2, not 1: the sandwich rule takes the widest and narrowest network"
+            )
         return self
 
 
-class FixedWidths(Closed):
+class FixedWidths(StrictModel):
     """The same few widths in every step (S-Nets, arXiv 1812.08928), by default with BatchNorms of their own each."""
 
     widths: Annotated[list[Width], Field(min_length=1)]
-    batch_norm: Literal["own", "shared"] = "own"
+    batch_norm: Literal["switchable", "shared"] = "switchable"
 
     @property
     def widest(self) -> float:
         return max(self.widths)
 
     @property
-    def own_norms(self) -> tuple[float, ...]:
+    def switchable_bn_widths(self) -> tuple[float, ...]:
         """The widths whose BatchNorms are not the widest network's."""
-        return tuple(width for width in self.widths if width < self.widest) if self.batch_norm == "own" else ()
+        return tuple(width for width in self.widths if width < self.widest) if self.batch_norm == "switchable" else ()
 
     def has(self, width: float) -> bool:
         return width in self.widths

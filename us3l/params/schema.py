@@ -23,27 +23,27 @@ def rising(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
-Number = Annotated[float, Strict()]
-Share = Annotated[Number, Field(gt=0, le=1)]
-Fraction = Annotated[Number, Field(gt=0, lt=1)]
-Probability = Annotated[Number, Field(ge=0, le=1)]
-Positive = Annotated[Number, Field(gt=0)]
-NotNegative = Annotated[Number, Field(ge=0)]
-Whole = Annotated[int, Strict(), Field(ge=0)]
-Count = Annotated[int, Strict(), Field(ge=1)]
-Several = Annotated[int, Strict(), Field(ge=2)]
-Seed = Annotated[Whole, Field(lt=2**64)]
-Range = Annotated[tuple[Positive, Positive], AfterValidator(rising)]
+Float = Annotated[float, Strict()]
+UnitInterval = Annotated[Float, Field(gt=0, le=1)]
+OpenUnitInterval = Annotated[Float, Field(gt=0, lt=1)]
+Probability = Annotated[Float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[Float, Field(gt=0)]
+NonNegativeFloat = Annotated[Float, Field(ge=0)]
+NonNegativeInt = Annotated[int, Strict(), Field(ge=0)]
+PositiveInt = Annotated[int, Strict(), Field(ge=1)]
+AtLeastTwo = Annotated[int, Strict(), Field(ge=2)]
+Seed = Annotated[NonNegativeInt, Field(lt=2**64)]
+Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(rising)]
 WidthInText = Annotated[float, Field(ge=0.25, le=1)]
 Width = Annotated[WidthInText, Strict()]
 LISTED = 16  # names in a sentence: as many as the keys of the largest record
 _NAME = "[a-z0-9]+(-[a-z0-9]+)*"
 Name = Annotated[str, matching(_NAME, "lower-case letters and digits, with single hyphens between")]
 Reference = Annotated[str, matching(f"({_NAME}/)?{_NAME}", "the name of a run of this study, or study/run")]
-Line = Annotated[str, matching(r".*\S.*", "one line of text")]
+Text = Annotated[str, matching(r".*\S.*", "one line of text")]
 
 
-def at(key: str, said: str) -> PydanticCustomError:
+def error_at(key: str, said: str) -> PydanticCustomError:
     """What is wrong with a key inside the record that is checked."""
     return PydanticCustomError("at_key", "{said}", {"key": key, "said": said})
 
@@ -59,10 +59,10 @@ def suggestion(name: str, known: list[str]) -> str:
 def require_distinct(values: list[Any], where: str, what: str = "value") -> None:
     """Raise an error where one of the values stands twice."""
     if len(set(values)) < len(values):
-        raise at(where, f"{values} names a {what} twice; name each once")
+        raise error_at(where, f"{values} names a {what} twice; name each once")
 
 
-class Closed(BaseModel):
+class StrictModel(BaseModel):
     """A record that refuses keys it does not know and values of another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -78,7 +78,7 @@ class Closed(BaseModel):
         if isinstance(given, dict):
             for key in given:
                 if key not in known:
-                    raise at(str(key), f"unknown key; {suggestion(str(key), known)}")
+                    raise error_at(str(key), f"unknown key; {suggestion(str(key), known)}")
         elif not isinstance(given, cls):
             raise ValueError(f"must be a mapping with the keys {', '.join(known)}")
         return given

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Strict, Tag, ValidatorFunctionWrapHandler, WrapValidator
 
-from us3l.params.runs import Reused, Run
-from us3l.params.schema import Closed, Line, Name, Number, Seed, Width, WidthInText
+from us3l.params.runs import ReuseRun, Run
+from us3l.params.schema import Float, Name, Seed, StrictModel, Text, Width, WidthInText
 
 
 def _each_width_once(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -18,11 +18,11 @@ def _each_width_once(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
 RunOfEachWidth = Annotated[dict[WidthInText, Name], Field(min_length=1), WrapValidator(_each_width_once)]
 
 
-class Published(Closed):
+class Published(StrictModel):
     """A figure that others have published: top-1 accuracy in percent, and where it stands."""
 
-    top1: Annotated[Number, Field(ge=0, le=100)]
-    source: Line
+    top1: Annotated[Float, Field(ge=0, le=100)]
+    source: Text
 
 
 PublishedOfEachWidth = Annotated[
@@ -38,10 +38,10 @@ RunOrRuns = Annotated[
 ]
 
 
-class Row(Closed):
+class Row(StrictModel):
     """One line of a table: a run, or for each width the run that stands for it; and figures that others published."""
 
-    label: Line
+    label: Text
     runs: RunOrRuns
     published: PublishedOfEachWidth
 
@@ -55,13 +55,13 @@ class Row(Closed):
         return self.runs if isinstance(self.runs, str) else self.runs.get(width)
 
 
-class Table(Closed):
+class Table(StrictModel):
     """Rows are runs evaluated by one kind of protocol, columns are the study's widths, cells are top-1 accuracies.
 
     Published figures stand beside them where a row has some, or where `published` is true.
     """
 
-    title: Line
+    title: Text
     rows: Annotated[list[Row], Field(min_length=1)]
     published: Annotated[bool, Strict()] = False
 
@@ -70,7 +70,7 @@ class Table(Closed):
         return self.published or any(row.published for row in self.rows)
 
 
-class Study(Closed):
+class Study(StrictModel):
     """Runs that are evaluated alike, and the tables that compare them."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -81,5 +81,5 @@ class Study(Closed):
 
     def protocol_of(self, run: str) -> str:
         """The protocol that evaluates a run: its own, or the study's."""
-        own = self.runs[run].protocol if isinstance(self.runs[run], Reused) else None
+        own = self.runs[run].protocol if isinstance(self.runs[run], ReuseRun) else None
         return own or self.protocol

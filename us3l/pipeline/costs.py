@@ -67,7 +67,7 @@ def _recipe(job: Job) -> Any:
 
 def _kind(job: Job) -> Any:
     run = job.of
-    return job.stage, run.data.name, run.backbone, run.run.method == "none", run.run.resources.gpus
+    return job.stage, run.data.name, run.backbone, run.run.kind == "untrained", run.run.resources.gpus
 
 
 def _amount(job: Job) -> float:

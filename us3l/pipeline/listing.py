@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from us3l.params.runs import Official, Pretrained, Pruned, Reused, Untrained
+from us3l.params.runs import PretrainRun
 from us3l.params.schema import LISTED
 from us3l.pipeline.code import STAGES_OF_RUNS
 from us3l.pipeline.costs import FREE, Benchmarks, Cost
@@ -95,12 +95,12 @@ def _stages(jobs: list[Job]) -> list[str]:
 
 def _weights(run: RunPlan) -> str:
     """Where a run has its weights from, and from which other run."""
-    kinds = {Untrained: "initial", Official: "official", Pretrained: "trained", Pruned: "pruned", Reused: "reused"}
-    kind, source = kinds[type(run.run)], run.source
+    words = {"untrained": "initial", "import": "official", "pretrain": "trained", "prune": "pruned", "reuse": "reused"}
+    kind, source = words[run.run.kind], run.source
     if source is None:
         return kind
     name = source.name if source.study == run.study else f"{source.study}/{source.name}"
-    return f"{kind}, teacher {name}" if isinstance(run.run, Pretrained) else f"{kind} {name}"
+    return f"{kind}, teacher {name}" if isinstance(run.run, PretrainRun) else f"{kind} {name}"
 
 
 def _widths(run: RunPlan) -> str:

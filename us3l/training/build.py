@@ -1,7 +1,7 @@
 """The parts of a run's training step, put together."""
 
 from us3l.models.backbones.backbone import Backbone
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.training.micro_batches import Encoder, MicroBatching, micro_batching_on
 from us3l.training.optimizers import OPTIMIZERS
 from us3l.training.queue import Queue
@@ -12,7 +12,7 @@ from us3l.utils.distributed import World
 
 
 def build_train_step(
-    run: Pretrained,
+    run: PretrainRun,
     backbone: Backbone,
     classes: int,
     seed: int,
@@ -28,7 +28,7 @@ def build_train_step(
     method, device = run.method, world.device
     micro_batching = micro_batching or micro_batching_on(device, run, backbone)
     student = build_student(run, backbone, classes, seed, device)
-    queue = Queue(method.queue, method.output, seed, device) if method.queue else None
+    queue = Queue(method.queue, method.projector.output, seed, device) if method.queue else None
     teacher = Teacher(run, student, micro_batching, world.all_reduce_, queue, frozen)
     optimizer = OPTIMIZERS[run.optimizer.kind](run.optimizer, student.weights.values, student.weights.sizes)
     return TrainStep(run, student, teacher, optimizer, micro_batching, world.all_reduce_)

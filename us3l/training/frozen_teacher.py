@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import Network, Output
 from us3l.models.slimmable import Slimmable, of_width
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.training.micro_batches import Encoder, one_by_one
 from us3l.training.student import ENCODER
 from us3l.utils import checkpoint
 
 
 def frozen_teacher(
-    run: Pretrained, backbone: Backbone, path: Path, tensors: dict[str, Tensor], device: torch.device
+    run: PretrainRun, backbone: Backbone, path: Path, tensors: dict[str, Tensor], device: torch.device
 ) -> Encoder:
     """Return the encoder that a run trained; `tensors` are those of its checkpoint at `path`.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from us3l.data.stream import Shard
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import Output
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 
 Encoder = Callable[[Tensor, int], Output]  # of images [groups * B, C, H, W], and the number of groups
 MicroBatch = Sequence[Shard]
@@ -51,7 +51,7 @@ def one_by_one(encoder: Encoder) -> Encoder:
     return encode
 
 
-def micro_batching_on(device: torch.device, run: Pretrained, backbone: Backbone) -> MicroBatching:
+def micro_batching_on(device: torch.device, run: PretrainRun, backbone: Backbone) -> MicroBatching:
     """Choose what suits a device; a backbone that may mix groups sees one view of one shard, on a GPU too."""
     if not backbone.separates_groups:
         return MicroBatching(1, 0)

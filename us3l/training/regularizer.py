@@ -10,7 +10,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from us3l.params.optimizer import Regularizer
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.training.flat_parameters import FlatParameters
 from us3l.utils.errors import UserError
 
@@ -20,7 +20,7 @@ FEATURE_PROJECTIONS = "feature_projections."
 class Decay:
     """The penalty's coefficient or weight decay of each weight [P] of a run, made once an epoch."""
 
-    def __init__(self, run: Pretrained, weights: FlatParameters, batch_norms: Collection[str]) -> None:
+    def __init__(self, run: PretrainRun, weights: FlatParameters, batch_norms: Collection[str]) -> None:
         self.run, self.weights, self.batch_norms = run, weights, batch_norms
         self._of_epoch: dict[tuple[int, bool, int], tuple[Tensor, set[str]]] = {}
 

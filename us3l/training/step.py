@@ -22,7 +22,7 @@ from us3l.data.stream import Shard
 from us3l.losses.feature_maps import FEATURE_LOSSES
 from us3l.losses.registry import Target, in_full, loss, student_views
 from us3l.models.heads import Head, Output, project
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.training.flat_parameters import pack_grads, pairwise_sum
 from us3l.training.micro_batches import MicroBatch, MicroBatching
 from us3l.training.optimizers import FlatOptimizer
@@ -39,7 +39,7 @@ class TrainStep:
 
     def __init__(
         self,
-        run: Pretrained,
+        run: PretrainRun,
         student: Student,
         teacher: Teacher,
         optimizer: FlatOptimizer,
@@ -64,7 +64,7 @@ class TrainStep:
         results = []
         for width in widths:
             is_widest = width == widths[0]
-            takes_base_loss = is_widest or self.method.distillation is None
+            takes_base_loss = is_widest or self.method.distillation_loss is None
             moves_teacher = is_widest or self.method.momentum_update == "every-width"
             if moves_teacher:
                 self.teacher.update_momentum_encoder(epoch)
@@ -116,13 +116,13 @@ class TrainStep:
     ) -> list[Output]:
         """Run the network of a width on each view that its losses look at."""
         if takes_base_loss:
-            views = student_views(self.method.base)
+            views = student_views(self.method.base_loss)
         else:
-            views = range(2) if self.method.features else student_views(self.method.distillation)
+            views = range(2) if self.method.feature_distillation else student_views(self.method.distillation_loss)
         network = self.student.network
         encoder = lambda images, groups: network(leaves, width, images, head, groups=groups)  # noqa: E731
         outputs = self.micro_batching.encode(encoder, [[shard.views[view] for shard in micro_batch] for view in views])
-        if not self.method.features or takes_base_loss:
+        if not self.method.feature_distillation or takes_base_loss:
             return outputs
         skeleton = network.skeleton(width)
         return [output._replace(maps=project(skeleton, leaves, output.maps)) for output in outputs]
@@ -132,11 +132,13 @@ class TrainStep:
         method = self.method
         student = in_full(output.prediction.unflatten(0, (shards, -1)) for output in outputs)
         if takes_base_loss:
-            return loss(method.base, student, target, method)
-        value = method.distillation_strength * loss(method.distillation, student, target, method)
-        if method.features:
+            return loss(method.base_loss, student, target, method)
+        value = method.distillation_strength * loss(method.distillation_loss, student, target, method)
+        if method.feature_distillation:
             maps, teacher = ([in_full(each) for each in both] for both in ([o.maps for o in outputs], target.maps))
-            value = value + method.features.strength * FEATURE_LOSSES[method.features.loss](maps, teacher)
+            value = value + method.feature_distillation.strength * FEATURE_LOSSES[method.feature_distillation.loss](
+                maps, teacher
+            )
         return value
 
     def _update(self, gradients: Tensor, epoch: int, full_width: bool, lr: float) -> None:

@@ -8,7 +8,7 @@ from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import network
 from us3l.models.meta import blueprint
 from us3l.models.slimmable import Slimmable
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.training.flat_parameters import FlatParameters
 from us3l.training.regularizer import batch_norm_names
 
@@ -29,12 +29,12 @@ class Student:
         return sum(shape.numel() for name, shape in self.weights.shapes.items() if name.startswith(ENCODER))
 
 
-def build_student(run: Pretrained, backbone: Backbone, classes: int, seed: int, device: torch.device) -> Student:
+def build_student(run: PretrainRun, backbone: Backbone, classes: int, seed: int, device: torch.device) -> Student:
     """Build the student of a run, with weights as this seed initializes them."""
     widest = run.sampling.widest
     teacher = blueprint(lambda: backbone.build(widest))
     slimmable = Slimmable(
-        lambda width: network(run.method, backbone.build(width), teacher, classes), run.sampling.own_norms
+        lambda width: network(run.method, backbone.build(width), teacher, classes), run.sampling.switchable_bn_widths
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -11,7 +11,7 @@ from torch import Tensor
 from us3l.losses import dino
 from us3l.losses.registry import ONE_VIEW, Target, in_full, teacher_views
 from us3l.models.heads import Output
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.training.flat_parameters import cut
 from us3l.training.lr_schedule import cosine
 from us3l.training.micro_batches import Encoder, MicroBatch, MicroBatching
@@ -28,7 +28,7 @@ class Teacher:
 
     def __init__(
         self,
-        run: Pretrained,
+        run: PretrainRun,
         student: Student,
         micro_batching: MicroBatching,
         all_reduce_: Callable[[Tensor], None],
@@ -40,7 +40,7 @@ class Teacher:
         weights, is_momentum_encoder = student.weights.values, run.method.momentum is not None
         self.momentum_encoder = weights[: student.encoder_size].clone() if is_momentum_encoder else None
         has_center = "dino" in run.method.losses
-        self.center = torch.zeros(1, run.method.output, device=weights.device) if has_center else None
+        self.center = torch.zeros(1, run.method.projector.output, device=weights.device) if has_center else None
 
     def state(self) -> dict[str, Tensor]:
         """Return all that the next step depends on, by name."""
@@ -112,7 +112,10 @@ class Teacher:
         """The momentum encoder, at full width where it teaches narrower networks; None where the method has none."""
         if self.momentum_encoder is None:
             return None
-        network, teacher_width = self.student.network, self.run.sampling.widest if self.method.distillation else width
+        network, teacher_width = (
+            self.student.network,
+            self.run.sampling.widest if self.method.distillation_loss else width,
+        )
         encoder = self.student.weights.views(self.momentum_encoder)
         slices = {name: each for name, each in network.slices(teacher_width).items() if name in encoder}
         weights = cut(encoder, slices)

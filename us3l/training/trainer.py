@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from us3l.data.stream import Shard, Stream
-from us3l.params.runs import Pretrained
+from us3l.params.runs import PretrainRun
 from us3l.training.lr_schedule import learning_rate
 from us3l.training.progress import Progress
 from us3l.training.step import TrainStep
@@ -30,7 +30,7 @@ class Trainer:
     """
 
     def __init__(
-        self, run: Pretrained, train_step: TrainStep, stream: Stream, state: Path, save_every: float, label: str
+        self, run: PretrainRun, train_step: TrainStep, stream: Stream, state: Path, save_every: float, label: str
     ) -> None:
         self.run, self.train_step, self.stream, self.world = run, train_step, stream, stream.world
         self.state, self.save_every, self.label = state, save_every, label

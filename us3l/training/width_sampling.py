@@ -44,5 +44,5 @@ def sample(sampling: Sampling | FixedWidths, epoch: int, epochs: int, seed: int,
         return [high]
     ends = [high, low] if sampling.rule == "sandwich" else []
     key = RandomKey(seed, Purpose.WIDTHS, epoch)
-    drawn = uniform(key, torch.tensor([step]), count=sampling.samples - len(ends))
+    drawn = uniform(key, torch.tensor([step]), count=sampling.widths_per_step - len(ends))
     return sorted([*ends, *(low + (high - low) * drawn[0]).tolist()], reverse=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from us3l.models.backbones.custom import custom_network, require_features
 from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.meta import blueprint
-from us3l.params.backbone import is_own
+from us3l.params.backbone import is_custom
 from us3l.utils.errors import UserError
 
 
@@ -26,14 +26,14 @@ class Backbone:
     @property
     def separates_groups(self) -> bool:
         """True if several groups of images can go through in one pass: the layers of a custom network may mix them."""
-        return not is_own(self.name)
+        return not is_custom(self.name)
 
     def build(self, width: float) -> nn.Module:
         """Build the network of a width, from images to features [B, num_features].
 
         Raises UserError where a custom network cannot be built, or is no part of its widest one.
         """
-        if is_own(self.name):
+        if is_custom(self.name):
             return custom_network(self.name, width, self.image_size and (self.in_channels, *self.image_size))
         return BUILT_IN[self.name](width=width, in_channels=self.in_channels)
 

@@ -1,11 +1,11 @@
 """BatchNorm calibration in params.yaml."""
 
-from us3l.params.schema import Closed, Count, Several, Share
+from us3l.params.schema import AtLeastTwo, PositiveInt, StrictModel, UnitInterval
 
 
-class Calibration(Closed):
+class Calibration(StrictModel):
     """BatchNorm statistics of one width: passes over the training images, exponential average with this momentum."""
 
-    passes: Count = 3
-    batch_size: Several = 128
-    momentum: Share = 0.1
+    passes: PositiveInt = 3
+    batch_size: AtLeastTwo = 128
+    momentum: UnitInterval = 0.1

@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from us3l.params.protocols.trained import TrainedProtocol
-from us3l.params.schema import Positive, Several
+from us3l.params.schema import AtLeastTwo, PositiveFloat
 
 
 class Finetune(TrainedProtocol):
@@ -16,5 +16,5 @@ class Finetune(TrainedProtocol):
     action: ClassVar[str] = "Fine-tuning"
 
     kind: Literal["finetune"]
-    batch_size: Several
-    classifier_lr: Positive | None = None
+    batch_size: AtLeastTwo
+    classifier_lr: PositiveFloat | None = None

@@ -3,10 +3,10 @@
 from typing import ClassVar, Literal
 
 from us3l.params.protocols.calibration import Calibration
-from us3l.params.schema import Closed, Count, Positive
+from us3l.params.schema import PositiveFloat, PositiveInt, StrictModel
 
 
-class Knn(Closed):
+class Knn(StrictModel):
     """The nearest neighbours in the training set vote; nothing is trained. See us3l/evaluation/knn.py."""
 
     title: ClassVar[str] = "k-nearest-neighbour accuracy"
@@ -14,5 +14,5 @@ class Knn(Closed):
 
     kind: Literal["knn"]
     calibration: Calibration = Calibration()
-    neighbours: Count = 200
-    temperature: Positive = 0.1
+    neighbours: PositiveInt = 200
+    temperature: PositiveFloat = 0.1

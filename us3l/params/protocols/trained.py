@@ -4,21 +4,21 @@ from pydantic import model_validator
 
 from us3l.params.optimizer import Optimizer
 from us3l.params.protocols.calibration import Calibration
-from us3l.params.schema import Closed, Count, Positive
+from us3l.params.schema import PositiveFloat, PositiveInt, StrictModel
 
 
 class ClassifierOptimizer(Optimizer):
     """SGD, or LARS where `trust` is given: see `us3l.training.optimizers.trusted`."""
 
-    trust: Positive | None = None
+    trust_coefficient: PositiveFloat | None = None
 
 
-class TrainedProtocol(Closed):
+class TrainedProtocol(StrictModel):
     """A protocol that trains; its result is taken after the last epoch."""
 
     calibration: Calibration = Calibration()
-    epochs: Count
-    batch_size: Count
+    epochs: PositiveInt
+    batch_size: PositiveInt
     optimizer: Optimizer
 
     @model_validator(mode="after")

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from us3l.params.backbone import is_own
+from us3l.params.backbone import is_custom
 from us3l.params.params import Params
 from us3l.params.references import Address, run_at, source_of, widths_of
-from us3l.params.runs import Pruned
+from us3l.params.runs import PruneRun
 from us3l.params.schema import suggestion
 from us3l.params.study import Study, Table
 from us3l.pipeline.plan.dataset import DatasetPlan
@@ -77,12 +77,12 @@ class Plan:
         taken_from = source_of(params.studies, address)
         source = self._add_run(params, taken_from) if taken_from else None
         study, run = params.studies[address[0]], run_at(params.studies, address)
-        data = source.data if isinstance(run, Pruned) else self.datasets[run.dataset]
+        data = source.data if isinstance(run, PruneRun) else self.datasets[run.dataset]
         protocol = study.protocol_of(address[1])
         evaluation = (protocol, params.protocols[protocol], tuple(study.seeds))
         widths = tuple(widths_of(params.studies, address))
         made = self.runs[address] = RunPlan(*address, run, data, *evaluation, widths, source)
-        if is_own(made.backbone):
+        if is_custom(made.backbone):
             code_of_network(made.backbone)  # where it is absent, nothing runs at all
         return made
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from us3l.params.backbone import is_own
+from us3l.params.backbone import is_custom
 from us3l.params.dataset import Augmentation
 from us3l.params.protocols.protocol import Protocol
-from us3l.params.runs import Pretrained, Pruned, Reused, Run
+from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
 from us3l.pipeline.plan.dataset import DatasetPlan
 from us3l.utils.source import code_of_network, files_of_network
 
@@ -42,9 +42,9 @@ class RunPlan:
     def stages(self) -> tuple[str, ...]:
         """The stages of its own, one after the other; the last is its evaluation."""
         match self.run:
-            case Reused():
+            case ReuseRun():
                 return (self.protocol.kind,)
-            case Pruned():
+            case PruneRun():
                 return ("calibrate", self.protocol.kind)
         return ("pretrain", "calibrate", self.protocol.kind)
 
@@ -68,12 +68,12 @@ class RunPlan:
     @property
     def network_files(self) -> list[Path]:
         """The source of a user's own network."""
-        return files_of_network(self.backbone) if is_own(self.backbone) else []
+        return files_of_network(self.backbone) if is_custom(self.backbone) else []
 
     @property
     def _network_code(self) -> dict[str, Any]:
         """What that source says, which counts among the params of all stages that run the network."""
-        return {"code": code_of_network(self.backbone)} if is_own(self.backbone) else {}
+        return {"code": code_of_network(self.backbone)} if is_custom(self.backbone) else {}
 
     @property
     def trained_views(self) -> list[Augmentation]:
@@ -83,11 +83,11 @@ class RunPlan:
 
     @property
     def _learns_labels(self) -> bool:
-        return isinstance(self.run, Pretrained) and self.run.method.name == "supervised"
+        return isinstance(self.run, PretrainRun) and self.run.method.name == "supervised"
 
     @property
     def shards(self) -> int:
-        return self.run.batch.shards if isinstance(self.run, Pretrained) else 1
+        return self.run.batch.shards if isinstance(self.run, PretrainRun) else 1
 
     def checkpoint(self, seed: Seed) -> Path:
         return self.maker("pretrain")._file("checkpoints", f"seed{seed}.safetensors")
@@ -165,9 +165,9 @@ class RunPlan:
                 if self.source:
                     run["method"]["teacher"] = self.source.backbone
                 seen = self._views("normalize", "linear" if self._learns_labels else "pretrain")
-                return {"run": run, **({"views": seen} if isinstance(self.run, Pretrained) else {})}
+                return {"run": run, **({"views": seen} if isinstance(self.run, PretrainRun) else {})}
             case "calibrate":
-                pruning = {"criterion": self.run.criterion} if isinstance(self.run, Pruned) else {}
+                pruning = {"criterion": self.run.criterion} if isinstance(self.run, PruneRun) else {}
                 share = {"calibration": calibration, "widths": list(self.widths), **pruning}
                 return {**share, "views": self._views("normalize", "linear")}
         augmented = ["linear"] if stage in ("linear", "finetune") else []

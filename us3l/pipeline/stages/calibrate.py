@@ -16,7 +16,7 @@ from us3l.models.backbones.backbone import Backbone
 from us3l.models.pruning import pruned
 from us3l.models.saved_network import save_network
 from us3l.models.slimmable import Builder, narrow, of_width
-from us3l.params.runs import Pruned
+from us3l.params.runs import PruneRun
 from us3l.pipeline.plan.run import RunPlan, width_label
 from us3l.pipeline.provenance import identify, record, require_place, require_recipe
 from us3l.utils import checkpoint
@@ -49,7 +49,7 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
     calibrate_batch_norms(list(networks.values()), plan.protocol.calibration, images, views, seed)
     seals = {}
     for width, network in networks.items():
-        shape = widest if isinstance(plan.run, Pruned) else width  # a pruned network keeps its shape
+        shape = widest if isinstance(plan.run, PruneRun) else width  # a pruned network keeps its shape
         architecture, about = (plan.backbone, shape, channels), {**identity, "width": width}
         seals[width_label(width)] = save_network(plan.network(seed, width), network, *architecture, about)
     facts = record(identity, device, time.monotonic() - start)
@@ -58,7 +58,7 @@ def calibrate(plan: RunPlan, seed: int, device: torch.device) -> None:
 
 def _cut(plan: RunPlan, weights: dict[str, Tensor], build: Builder, store: Store) -> dict[float, nn.Module]:
     """The narrow networks: of a slimmable one the leading channels, of a pruned one those that weigh most."""
-    if isinstance(plan.run, Pruned):
+    if isinstance(plan.run, PruneRun):
         images, views = open_images(store.test, torch.device("cpu")), plan.data.dataset.views
         example = first_view(images, views.test, views.normalize)
         widest = of_width(weights, 1.0)

@@ -14,7 +14,7 @@ from us3l.models.backbones.custom import require_features
 from us3l.models.complexity import cost
 from us3l.models.pruning import keep_pruned
 from us3l.models.saved_network import open_network
-from us3l.params.runs import Pruned
+from us3l.params.runs import PruneRun
 from us3l.pipeline.plan.run import RunPlan
 from us3l.pipeline.provenance import identify, record, require_params, require_place, require_recipe
 from us3l.utils.errors import UserError
@@ -37,7 +37,7 @@ def evaluate(plan: RunPlan, seed: int, device: torch.device, predict_logits: Pre
     store, kind, start = open_store(plan.data.folder), plan.protocol.kind, time.monotonic()
     opened = networks_to_evaluate(plan, seed, store)
     networks = [network.to(device) for network, _ in opened]
-    if isinstance(plan.maker("calibrate").run, Pruned):
+    if isinstance(plan.maker("calibrate").run, PruneRun):
         keep_pruned(networks)
     images = EvaluationImages(store, plan.data.dataset.views, seed, device)
     example = images.example

@@ -13,7 +13,7 @@ from us3l.data.stream import Stream
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.official_checkpoint import Mapped, import_backbone
 from us3l.models.saved_network import of_backbone
-from us3l.params.runs import Official, Pretrained, Untrained
+from us3l.params.runs import ImportRun, PretrainRun, UntrainedRun
 from us3l.pipeline.plan.run import RunPlan
 from us3l.pipeline.provenance import fingerprint, identify, record, require_params, require_place
 from us3l.pipeline.run_directory import run_directory
@@ -49,10 +49,10 @@ def pretrain(plan: RunPlan, seed: int, world: World, runs: Path, save_every: flo
         seal = checkpoint.save(plan.checkpoint(seed), weights, identity)
         write_record(plan.training(seed), {**facts, "checkpoint": seal, "epochs": history, **more})
 
-    if isinstance(plan.run, Untrained):
+    if isinstance(plan.run, UntrainedRun):
         write(_initial_weights(plan.run, store, seed), [], 0.0)
         return
-    if isinstance(plan.run, Official):
+    if isinstance(plan.run, ImportRun):
         mapped = _imported(plan.run, store)
         write(of_backbone(mapped.weights), [], 0.0, official=mapped.facts)
         return
@@ -111,7 +111,7 @@ def _fitted_backbone(plan: RunPlan, store: Store) -> Backbone:
 
     sampling, backbone = plan.run.sampling, Backbone(plan.backbone, store.channels)
     fitted = backbone.fitted_to(load_image, dict.fromkeys([sampling.widest, *plan.widths]))
-    if isinstance(plan.run, Pretrained):
+    if isinstance(plan.run, PretrainRun):
         key = f"studies.{plan.study}.runs.{plan.name}.sampling"
         backbone.require_widths(probe_widths(sampling, WIDTHS_TRIED), f"every width of {key}, {sampling}, must work")
     return fitted
@@ -126,11 +126,11 @@ def _is_done_meanwhile(record: Path, before: int | None, fingerprint: str) -> bo
     return _mtime_ns(record) not in (None, before) and read_record(record)["fingerprint"] == fingerprint
 
 
-def _initial_weights(run: Untrained, store: Store, seed: int) -> dict[str, Tensor]:
+def _initial_weights(run: UntrainedRun, store: Store, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     network = Backbone(run.backbone, store.channels).build(1.0)
     return of_backbone(dict(network.named_parameters()))
 
 
-def _imported(run: Official, store: Store) -> Mapped:
+def _imported(run: ImportRun, store: Store) -> Mapped:
     return import_backbone(Path(run.checkpoint), run.sha256, run.backbone, store.channels)
