@@ -464,7 +464,7 @@ def test_choices_of_a_run_that_do_not_fit_together_are_refused(run: dict[str, An
         ),
         (
             {"name": "supervised", "base_loss": "cross-entropy"},
-            "supervised training learns from labels alone: set momentum to null, without teacher or feature_distillation",
+            "supervised training learns from labels: set momentum to null, give no teacher or feature_distillation",
         ),
         (
             {"name": "supervised", "base_loss": "cross-entropy+cosine", "momentum": None, "distillation_loss": None},

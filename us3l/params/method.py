@@ -153,7 +153,7 @@ class Method(StrictModel):
             raise ValueError(f"supervised training has the base loss cross-entropy alone, not {self.base_loss}")
         if self.name == "supervised" and (self._has_teacher or self.feature_distillation):
             raise ValueError(
-                "supervised training learns from labels alone: set momentum to null, without teacher or feature_distillation"
+                "supervised training learns from labels: set momentum to null, give no teacher or feature_distillation"
             )
         if self.name == "supervised" and self.distillation_loss not in (None, "soft-labels"):
             raise ValueError("supervised training distils by soft-labels, or not at all (distillation_loss: null)")
