@@ -17,6 +17,7 @@ NOTHING = object()
 STUDY, RUNS = "studies.tiny", "studies.tiny.runs.us3l"
 ROWS = f"{STUDY}.tables.main.rows"
 NAME = "must be lower-case letters and digits, with single hyphens between"
+KEYS = "build, include, datasets, methods, protocols, studies"
 SAMPLING_KEYS = "range, widths_per_step, rule, schedule"
 METHOD_KEYS = (
     "name, base_loss, distillation_loss, distillation_strength, feature_distillation, distillation_head, teacher, "
@@ -227,7 +228,9 @@ PAIR = "datasets.digits.views.pretrain.0.affine.scale"
         (f"{STUDY}.runs", None, f"{MAPPING}, not null"),
         ("datasets.digits.source", "digits", f"{MAPPING}, not 'digits'"),
         (f"{RUNS}.batch", 128, "must be a mapping with the keys size, shards, not 128"),
-        (f"{RUNS}.method", "simclr", f"must be a mapping with the keys {METHOD_KEYS}, not 'simclr'"),
+        (f"{RUNS}.method", 3, f"must be a mapping with the keys {METHOD_KEYS}, not 3"),
+        (f"{RUNS}.method", "simclr", "no method is called 'simclr'; there is none"),
+        (f"{RUNS}.sampling", 3, "must be at most 1.0, not 3"),
         (f"{RUNS}.optimizer", 0.1, f"must be a mapping with the keys {OPTIMIZER_KEYS}, not 0.1"),
         *(
             (
@@ -235,7 +238,7 @@ PAIR = "datasets.digits.views.pretrain.0.affine.scale"
                 value,
                 f"must be a mapping with the keys range, widths_per_step, rule, schedule, not {said}",
             )
-            for value, said in (("dynamic", "'dynamic'"), (None, "null"), (3, "3"), ([0.25, 1.0], "[0.25, 1.0]"))
+            for value, said in (("dynamic", "'dynamic'"), (None, "null"), ([0.25, 1.0], "[0.25, 1.0]"))
         ),
         ("datasets.digits.views.pretrain.0", None, f"must be a mapping with the keys {VIEW_KEYS}, not null"),
         (f"{ROWS}.0.runs", None, "must be a run, or a mapping of widths to runs, not null"),
@@ -918,8 +921,14 @@ def test_the_regularizer_may_warm_up_for_any_number_of_epochs(epochs: int, warmu
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "the file: must be a mapping with the keys build, datasets, protocols, studies, not null"),
-        ("- a", "the file: must be a mapping with the keys build, datasets, protocols, studies, not ['a']"),
+        (
+            "",
+            f"the file: must be a mapping with the keys {KEYS}, not null",
+        ),
+        (
+            "- a",
+            f"the file: must be a mapping with the keys {KEYS}, not ['a']",
+        ),
         (
             "build: [a\n: 3",
             "not readable as YAML: line 2, column 1: while parsing a flow sequence, did not find expected",
@@ -941,7 +950,7 @@ def test_a_file_that_is_no_params_file_is_refused(text: str | bytes, said: str) 
 def test_a_merged_key_may_be_given_again() -> None:
     """`<<` brings what runs share; what stands beside it takes precedence."""
     text = yaml.safe_dump({"a": 1}) + "b: &b {x: 1, y: 1}\nc: &c {<<: *b, y: 2}\nd: {<<: *c, y: 3}\n"
-    assert refusal(text) == "a: unknown key; there is build, datasets, protocols, studies"
+    assert refusal(text) == f"a: unknown key; there is {KEYS}"
 
 
 def test_a_list_that_holds_itself_is_refused() -> None:

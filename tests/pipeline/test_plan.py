@@ -16,9 +16,9 @@ from project import ROOT, RUN, params
 
 from us3l.data.store import FILES
 from us3l.params.params import Params
+from us3l.params.sampling import width_label
 from us3l.pipeline.code import EVALUATIONS, PIPELINE, STAGES, code
 from us3l.pipeline.plan.plan import Plan
-from us3l.pipeline.plan.run import width_label
 from us3l.utils import source
 from us3l.utils.errors import UserError
 

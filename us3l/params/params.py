@@ -1,28 +1,35 @@
 """params.yaml as a whole: typed, closed, checked across fields before anything runs."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from us3l.params.dataset import Dataset
+from us3l.params.method import Method
 from us3l.params.protocols.protocol import Protocol
 from us3l.params.references import Address, check_references, run_at, sampling_of, source_of, widths_of
 from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
-from us3l.params.schema import Name, StrictModel, error_at, require_distinct, suggestion
+from us3l.params.schema import Name, StrictModel, Text, error_at, require_distinct, suggestion
 from us3l.params.study import Row, Study, Table
 
 
 class Params(StrictModel):
-    """params.yaml. `build` names the studies that snakemake and `dvc repro` make when no target is given."""
+    """params.yaml. `build` names the studies that snakemake and `dvc repro` make when no target is given.
+
+    `include` names files with more entries of datasets, methods, protocols and studies, relative to this one.
+    """
 
     build: list[Name]
+    include: Annotated[list[Text], Field(default_factory=list)]
     datasets: dict[Name, Dataset]
+    methods: Annotated[dict[Name, Method], Field(default_factory=dict)]
     protocols: dict[Name, Protocol]
     studies: dict[Name, Study]
 
     @model_validator(mode="after")
     def _names_are_defined(self) -> "Params":
         require_distinct(self.build, "build")
+        require_distinct(self.include, "include")
         for index, study in enumerate(self.build):
             _defined(study, self.studies, f"build.{index}", "study")
         for name, study in self.studies.items():

@@ -1,71 +1,79 @@
-"""Reading params.yaml: what is wrong with it is said in one sentence, with file, key and value."""
+"""Reading params.yaml and the files that it includes; one sentence, with file, key and value, says what is wrong."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from us3l.params.language import Content, LanguageError, expand
 from us3l.params.params import Params
+from us3l.params.yaml_file import read_yaml
 from us3l.utils.errors import UserError
 
-
-class _Loader(yaml.CSafeLoader):
-    """YAML whose keys are text, as written, each once in a mapping, and whose numbers may be 5e-5, as in YAML 1.2."""
-
-    def get_single_node(self) -> yaml.Node | None:
-        node = super().get_single_node()
-        for mapping in _mappings(node, set()):
-            _take_keys_as_text(mapping)
-        return node
-
-
-def _mappings(node: Any, seen: set[yaml.Node]) -> Iterator[yaml.MappingNode]:
-    """All mappings at and below a node, each once, however many aliases it has."""
-    if isinstance(node, yaml.CollectionNode) and node not in seen:
-        seen.add(node)
-        is_mapping = isinstance(node, yaml.MappingNode)
-        if is_mapping:
-            yield node
-        for child in (value for _, value in node.value) if is_mapping else node.value:
-            yield from _mappings(child, seen)
-
-
-def _take_keys_as_text(mapping: yaml.MappingNode) -> None:
-    seen = []
-    for key, _ in mapping.value:
-        if key.value in seen:
-            what = f"the key {key.value!r} is there twice in one mapping; keep one"
-            raise yaml.MarkedYAMLError(problem=what, problem_mark=key.start_mark)
-        seen.append(key.value)
-        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-            key.tag = "tag:yaml.org,2002:str"
-
-
-_FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, [*"-+.0123456789"])
+SECTIONS = ("datasets", "methods", "protocols", "studies")  # the keys of an included file
 
 
 def load(path: Path) -> Params:
     """Read and check a params file. Raises UserError: file, key, value and what would be right, in one sentence."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the command where params.yaml lies, or give --params") from None
-    except OSError as error:
-        raise UserError(f"{path}: not readable: {error.strerror}; give a YAML file") from None
-    except yaml.MarkedYAMLError as error:
-        what = ", ".join(part for part in (error.context, error.problem) if part)
-        line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
-        raise UserError(f"{path}: not readable as YAML: line {line}, column {column}: {what}") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    content, origins = _read(path)
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {_sentence(error, content)}") from None
+        key, message = _sentence(error, content)
+        raise UserError(f"{_origin(key, origins, path)}: {key or 'the file'}: {message}") from None
+
+
+def read(path: Path) -> Content:
+    """Read a params file as plain values, all that it includes and abbreviates written out.
+
+    Raises UserError where a file is not readable, or an abbreviation stands for nothing.
+    """
+    return _read(path)[0]
+
+
+def params_files(path: Path, params: Params) -> list[Path]:
+    """Name the params file and those that it includes."""
+    return [path, *(path.parent / each for each in params.include)]
+
+
+Origins = dict[tuple[str, str], Path]  # the file of each entry of a section, where it is an included one
+
+
+def _read(path: Path) -> tuple[Any, Origins]:
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        return content, {}
+    content, origins = _with_included(content, path)
+    try:
+        return expand(content), origins
+    except LanguageError as error:
+        raise UserError(f"{_origin(error.key, origins, path)}: {error.key}: {error}") from None
+
+
+def _with_included(content: Content, path: Path) -> tuple[Content, Origins]:
+    names = content.get("include")
+    origins: Origins = {}
+    for name in names if isinstance(names, list) else []:
+        file = path.parent / str(name)
+        included = read_yaml(file)
+        if not isinstance(included, dict) or not included.keys() <= set(SECTIONS):
+            raise UserError(f"{file}: an included file must be a mapping with the keys {', '.join(SECTIONS)}, or some")
+        for section, entries in included.items():
+            if not isinstance(entries, dict) or not isinstance(content.get(section, {}), dict):
+                raise UserError(f"{file}: {section}: must be a mapping of names")
+            for entry in entries.keys() & content.get(section, {}).keys():
+                raise UserError(
+                    f"{file}: {section}.{entry}: is in {_origin(f'{section}.{entry}', origins, path)} already"
+                )
+            origins |= {(section, entry): file for entry in entries}
+            content = content | {section: content.get(section, {}) | entries}
+    return content, origins
+
+
+def _origin(key: str, origins: Origins, path: Path) -> Path:
+    section, _, rest = key.partition(".")
+    return origins.get((section, rest.partition(".")[0]), path)
 
 
 _SAID = {
@@ -87,15 +95,15 @@ _SAID = {
 }
 
 
-def _sentence(error: ValidationError, content: Any) -> str:
-    """One thing that is wrong: its key, what is wrong, the value given."""
+def _sentence(error: ValidationError, content: Any) -> tuple[str, str]:
+    """The key of one thing that is wrong, and what is wrong with the value given."""
     wrong = error.errors()[0]
     kind, value, context = wrong["type"], wrong["input"], wrong.get("ctx", {})
     said = _SAID.get(kind, "").format(**context) or wrong["msg"].removeprefix("Value error, ")
     said = re.sub("^Input should be", "must be", said)
     has_value = not isinstance(value, dict) and kind not in ("missing", "at_key")
     shown = "null" if value is None else repr(value)
-    return f"{_place(wrong, content) or 'the file'}: {said}{f', not {shown}' if has_value else ''}"
+    return _place(wrong, content), f"{said}{f', not {shown}' if has_value else ''}"
 
 
 def _place(wrong: Any, content: Any) -> str:

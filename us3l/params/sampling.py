@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from us3l.params.schema import (
     PositiveInt,
@@ -75,6 +75,20 @@ def _kind_of_sampling(given: Any) -> str:
     return "widths" if fixed else "range"
 
 
+def _one_width(given: Any) -> Any:
+    """A number is one width, trained alone."""
+    is_width = isinstance(given, int | float) and not isinstance(given, bool)
+    return {"range": [given, given], "widths_per_step": 1} if is_width else given
+
+
 AnySampling = Annotated[
-    Annotated[Sampling, Tag("range")] | Annotated[FixedWidths, Tag("widths")], Discriminator(_kind_of_sampling)
+    Annotated[Sampling, Tag("range")] | Annotated[FixedWidths, Tag("widths")],
+    Discriminator(_kind_of_sampling),
+    BeforeValidator(_one_width, json_schema_input_type=Width | Sampling | FixedWidths),
 ]
+
+
+def width_label(width: float) -> str:
+    """Return a width as part of a name: 1.0 is w100, 0.25 is w025, 0.275 is w0275; no dot, no two widths alike."""
+    integer, decimals = str(float(width)).split(".")
+    return f"w{integer}{decimals:0<2}"

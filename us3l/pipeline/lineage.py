@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from us3l.params.sampling import width_label
 from us3l.pipeline.plan.dataset import DatasetPlan
 from us3l.pipeline.plan.jobs import Job
-from us3l.pipeline.plan.run import RunPlan, width_label
+from us3l.pipeline.plan.run import RunPlan
 from us3l.pipeline.plan.table import TablePlan
 from us3l.pipeline.provenance import differences, identify
 from us3l.utils.errors import UserError

@@ -8,16 +8,11 @@ from us3l.params.backbone import is_custom
 from us3l.params.dataset import Augmentation
 from us3l.params.protocols.protocol import Protocol
 from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
+from us3l.params.sampling import width_label
 from us3l.pipeline.plan.dataset import DatasetPlan
 from us3l.utils.source import code_of_network, files_of_network
 
 Seed = int | str  # a number, or "{seed}" in a Snakemake pattern
-
-
-def width_label(width: float) -> str:
-    """1.0 is w100, 0.25 is w025, 0.275 is w0275: no dot, no two widths alike."""
-    whole, decimals = str(float(width)).split(".")
-    return f"w{whole}{decimals:0<2}"
 
 
 @dataclass(frozen=True, eq=False)

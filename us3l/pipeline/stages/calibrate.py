@@ -17,7 +17,8 @@ from us3l.models.pruning import pruned
 from us3l.models.saved_network import save_network
 from us3l.models.slimmable import Builder, narrow, of_width
 from us3l.params.runs import PruneRun
-from us3l.pipeline.plan.run import RunPlan, width_label
+from us3l.params.sampling import width_label
+from us3l.pipeline.plan.run import RunPlan
 from us3l.pipeline.provenance import identify, record, require_place, require_recipe
 from us3l.utils import checkpoint
 from us3l.utils.records import write_record

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from us3l.params.sampling import width_label
 from us3l.pipeline.dvc import locked_entries
 from us3l.pipeline.dvc_file import listed_stages
 from us3l.pipeline.integrity import damage, wrong_texts
 from us3l.pipeline.lineage import Change, changes
 from us3l.pipeline.plan.jobs import Job
-from us3l.pipeline.plan.run import RunPlan, width_label
+from us3l.pipeline.plan.run import RunPlan
 from us3l.pipeline.plan.table import TablePlan
 from us3l.pipeline.provenance import differences
 from us3l.pipeline.tables.cells import read_rows

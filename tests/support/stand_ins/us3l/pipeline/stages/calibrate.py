@@ -1,4 +1,4 @@
-from us3l.pipeline.plan.run import width_label
+from us3l.params.sampling import width_label
 from us3l.pipeline.provenance import fingerprint, identify, record
 from us3l.stand_in import data, log, save, seal
 from us3l.utils.records import write_record

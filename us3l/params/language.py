@@ -1,0 +1,135 @@
+"""The language of params files: named methods, runs that are like others, and one run for each width alone.
+
+Everything is replaced by what it stands for, as plain values; what is malformed stays, for the schema to refuse.
+"""
+
+from typing import Any
+
+from us3l.params.sampling import width_label
+from us3l.params.schema import suggestion
+
+Content = dict[str, Any]
+Address = tuple[str, str]  # study and run
+
+
+class LanguageError(ValueError):
+    """An expression that stands for nothing: the key of the file, and what would be right."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def expand(content: Content) -> Content:
+    """Replace `like`, names of methods and `widths_alone`. Raises LanguageError."""
+    methods = _expanded_methods(_mapping(content.get("methods")))
+    studies = {name: study for name, study in _mapping(content.get("studies")).items() if isinstance(study, dict)}
+    declared = {
+        (study, name): run
+        for study, settings in studies.items()
+        for name, run in _mapping(settings.get("runs")).items()
+        if isinstance(run, dict)
+    }
+    runs = {address: _with_method(dict(_like(address, declared)), methods, _key(address)) for address in declared}
+    expanded = {name: study | _expanded_study(name, study, runs) for name, study in studies.items()}
+    with_methods = {"methods": methods} if "methods" in content else {}
+    return content | with_methods | ({"studies": content["studies"] | expanded} if studies else {})
+
+
+def _expanded_methods(methods: Content) -> Content:
+    """Named methods, each of which may be like one that stands before it."""
+    expanded: Content = {}
+    for name, method in methods.items():
+        expanded[name] = _method(method, expanded, f"methods.{name}") if isinstance(method, dict) else method
+    return methods | expanded
+
+
+def _with_method(run: Content, methods: Content, key: str) -> Content:
+    return run | {"method": _method(run["method"], methods, f"{key}.method")} if "method" in run else run
+
+
+def _method(method: Any, methods: Content, key: str) -> Any:
+    """A method by its name, or a mapping that changes another one (`like`)."""
+    if isinstance(method, str):
+        return _named(method, methods, key)
+    if isinstance(method, dict) and isinstance(method.get("like"), str):
+        changes = {name: value for name, value in method.items() if name != "like"}
+        return _named(method["like"], methods, f"{key}.like") | changes
+    return method
+
+
+def _named(name: str, methods: Content, key: str) -> Content:
+    if not isinstance(methods.get(name), dict):
+        raise LanguageError(key, f"no method is called {name!r}; {suggestion(name, list(methods))}")
+    return methods[name]
+
+
+def _like(address: Address, declared: dict[Address, Content], seen: tuple[Address, ...] = ()) -> Content:
+    """A run with all that it takes over from the run that it is like; its own keys replace the other's, whole."""
+    run = declared[address]
+    if not isinstance(run.get("like"), str):
+        return run
+    key = f"{_key(address)}.like"
+    study, _, name = run["like"].rpartition("/")
+    other = study or address[0], name
+    if other in (*seen, address):
+        circle = " like ".join("/".join(each) for each in [*seen, address, other])
+        raise LanguageError(key, f"goes round in a circle: {circle}")
+    if other not in declared:
+        known = ["/".join(each) for each in declared] if study else [name for of, name in declared if of == address[0]]
+        raise LanguageError(key, f"no run is called {run['like']!r}; {suggestion(run['like'], known)}")
+    changes = {name: value for name, value in run.items() if name != "like"}
+    return _like(other, declared, (*seen, address)) | changes
+
+
+def _expanded_study(study: str, settings: Content, runs: dict[Address, Content]) -> Content:
+    """Runs and tables of a study, with a run for each width of those that have `widths_alone`."""
+    expanded: Content = {}
+    alone: dict[str, dict[float, str]] = {}
+    for name, run in _mapping(settings.get("runs")).items():
+        full = runs.get((study, name), run)
+        if widths := _alone(full, _key((study, name))):
+            alone[name] = {width: f"{name}-{width_label(width)}" for width in widths}
+            expanded |= {alone[name][width]: of_width for width, of_width in widths.items()}
+        else:
+            expanded[name] = full
+    tables = {name: _with_rows(table, alone) for name, table in _mapping(settings.get("tables")).items()}
+    found = {"runs": expanded, "tables": tables}
+    return {key: value for key, value in found.items() if isinstance(settings.get(key), dict)}
+
+
+def _alone(run: Any, key: str) -> dict[float, Content] | None:
+    """The runs of a run with `widths_alone`, by their widths; None where it has none."""
+    if not isinstance(run, dict) or "widths_alone" not in run:
+        return None
+    widths, key = run.pop("widths_alone"), f"{key}.widths_alone"
+    if widths is None:
+        return None
+    if "sampling" in run:
+        raise LanguageError(key, "says what sampling says: leave one of them out, or set widths_alone to null")
+    numbers = isinstance(widths, list) and all(type(each) in (int, float) and 0.25 <= each <= 1 for each in widths)
+    if not numbers or not widths or len(set(widths)) < len(widths):
+        raise LanguageError(key, f"must be a list of different widths from 0.25 to 1.0, not {widths}")
+    return {float(width): run | {"sampling": width} for width in widths}
+
+
+def _with_rows(table: Any, alone: dict[str, dict[float, str]]) -> Any:
+    """A table in which a row of `widths_alone` names the run of each width."""
+    if not isinstance(table, dict) or not isinstance(table.get("rows"), list):
+        return table
+    return table | {"rows": [_with_runs(row, alone) for row in table["rows"]]}
+
+
+def _with_runs(row: Any, alone: dict[str, dict[float, str]]) -> Any:
+    if not isinstance(row, dict) or not isinstance(row.get("runs"), str) or row["runs"] not in alone:
+        return row
+    return row | {"runs": {str(width): name for width, name in alone[row["runs"]].items()}}
+
+
+def _mapping(value: Any) -> Content:
+    return value if isinstance(value, dict) else {}
+
+
+def _key(address: Address) -> str:
+    study, run = address
+    return f"studies.{study}.runs.{run}"
