@@ -18,6 +18,7 @@ import pytest
 import yaml
 from project import ROOT, keep_studies
 
+from us3l.params.reading import read
 from us3l.utils.records import read_record, write_record
 
 COPIED = ("Snakefile", "workflow", "profiles", "dvc.yaml", "us3l", ".gitignore", ".dvcignore", ".dvc/config")
@@ -106,7 +107,7 @@ def checkout(tmp_path: Path) -> Checkout:
         source = ROOT / name
         shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder / name)
     shutil.copytree(Path(__file__).parent.parent / "support" / "stand_ins", folder, dirs_exist_ok=True)
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content = read(ROOT / "params.yaml")
     keep_studies(content, "digits", "cifar100-small")
     digits = content["studies"]["digits"]
     digits["runs"] = {name: digits["runs"][name] for name in ("us3l", "us-simsiam")}

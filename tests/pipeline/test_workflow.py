@@ -17,7 +17,7 @@ from dvc.repo import Repo
 from project import ROOT, RUN, Project, keep_studies, params
 
 from us3l.params.params import Params
-from us3l.params.reading import load
+from us3l.params.reading import load, read
 from us3l.pipeline.dvc_file import DVC_FILE, missing_stages, superfluous_stages, write_dvc_file
 from us3l.pipeline.plan.jobs import Job, jobs
 from us3l.pipeline.plan.plan import Plan
@@ -211,7 +211,7 @@ def test_a_dvc_yaml_that_is_none_is_named(alone: Plan, text: str) -> None:
 
 def test_dvc_repro_makes_the_table_and_agrees_with_snakemake(tmp_path: Path) -> None:
     """The project's own params.yaml, cut down to one short run and one that is not trained."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content = read(ROOT / "params.yaml")
     keep_studies(content, "digits")
     digits = content["studies"]["digits"]
     digits["runs"] = {name: digits["runs"][name] for name in ("us3l", "pixels")}

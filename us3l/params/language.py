@@ -32,7 +32,7 @@ def expand(content: Content) -> Content:
     }
     runs = {address: _with_method(dict(_like(address, declared)), methods, _key(address)) for address in declared}
     expanded = {name: study | _expanded_study(name, study, runs) for name, study in studies.items()}
-    with_methods = {"methods": methods} if "methods" in content else {}
+    with_methods = {"methods": methods} if methods else {}
     return content | with_methods | ({"studies": content["studies"] | expanded} if studies else {})
 
 
@@ -69,17 +69,19 @@ def _like(address: Address, declared: dict[Address, Content], seen: tuple[Addres
     run = declared[address]
     if not isinstance(run.get("like"), str):
         return run
-    key = f"{_key(address)}.like"
+    chain = [*seen, address]
     study, _, name = run["like"].rpartition("/")
     other = study or address[0], name
-    if other in (*seen, address):
-        circle = " like ".join("/".join(each) for each in [*seen, address, other])
-        raise LanguageError(key, f"goes round in a circle: {circle}")
+    if other in chain:
+        circle = " like ".join("/".join(each) for each in [*chain, other])
+        raise LanguageError(f"{_key(chain[0])}.like", f"goes round in a circle: {circle}")
     if other not in declared:
         known = ["/".join(each) for each in declared] if study else [name for of, name in declared if of == address[0]]
-        raise LanguageError(key, f"no run is called {run['like']!r}; {suggestion(run['like'], known)}")
+        raise LanguageError(
+            f"{_key(address)}.like", f"no run is called {run['like']!r}; {suggestion(run['like'], known)}"
+        )
     changes = {name: value for name, value in run.items() if name != "like"}
-    return _like(other, declared, (*seen, address)) | changes
+    return _like(other, declared, tuple(chain)) | changes
 
 
 def _expanded_study(study: str, settings: Content, runs: dict[Address, Content]) -> Content:
@@ -105,8 +107,8 @@ def _alone(run: Any, key: str) -> dict[float, Content] | None:
     widths, key = run.pop("widths_alone"), f"{key}.widths_alone"
     if widths is None:
         return None
-    if "sampling" in run:
-        raise LanguageError(key, "says what sampling says: leave one of them out, or set widths_alone to null")
+    if run.get("sampling") is not None:
+        raise LanguageError(key, "says what sampling says: leave one of them out, or set it to null")
     numbers = isinstance(widths, list) and all(type(each) in (int, float) and 0.25 <= each <= 1 for each in widths)
     if not numbers or not widths or len(set(widths)) < len(widths):
         raise LanguageError(key, f"must be a list of different widths from 0.25 to 1.0, not {widths}")

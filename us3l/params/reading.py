@@ -29,12 +29,8 @@ def read(path: Path) -> Content:
 
     Raises UserError where a file is not readable, or an abbreviation stands for nothing.
     """
-    return _read(path)[0]
-
-
-def params_files(path: Path, params: Params) -> list[Path]:
-    """Name the params file and those that it includes."""
-    return [path, *(path.parent / each for each in params.include)]
+    content = _read(path)[0]
+    return {key: value for key, value in content.items() if key != "include"}
 
 
 Origins = dict[tuple[str, str], Path]  # the file of each entry of a section, where it is an included one
@@ -63,9 +59,8 @@ def _with_included(content: Content, path: Path) -> tuple[Content, Origins]:
             if not isinstance(entries, dict) or not isinstance(content.get(section, {}), dict):
                 raise UserError(f"{file}: {section}: must be a mapping of names")
             for entry in entries.keys() & content.get(section, {}).keys():
-                raise UserError(
-                    f"{file}: {section}.{entry}: is in {_origin(f'{section}.{entry}', origins, path)} already"
-                )
+                other = origins.get((section, entry), path)
+                raise UserError(f"{file}: {section}.{entry}: is in {other} already; keep one")
             origins |= {(section, entry): file for entry in entries}
             content = content | {section: content.get(section, {}) | entries}
     return content, origins

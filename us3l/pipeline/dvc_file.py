@@ -88,9 +88,10 @@ def expected_groups(plan: Plan) -> dict[str, Any]:
 
 
 def _plan_stage(plan: Plan) -> dict[str, Any]:
-    networks = sorted({path.parts[0] for run in plan.runs.values() for path in run.network_files})
+    networks = {path.parts[0] for run in plan.runs.values() for path in run.network_files}
+    included = {name.rpartition("/")[0] or name for name in plan.included}
     output = {str(PLAN_FILE): {"cache": False, "persist": True}}
-    return {"cmd": f"{COMMAND} plan", "deps": ["params.yaml", "us3l", *networks], "outs": [output]}
+    return {"cmd": f"{COMMAND} plan", "deps": ["params.yaml", "us3l", *sorted(included | networks)], "outs": [output]}
 
 
 def _group(name: str, members: dict[str, list[Job]]) -> dict[str, Any]:

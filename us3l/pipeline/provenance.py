@@ -125,12 +125,12 @@ def _git(modules: Iterable[str]) -> dict[str, Any] | None:
 
     modules: those of a user's own network.
     """
-    places = [name.replace(".", "/") for name in modules]
-    own = [f"{place}{suffix}" for place in places for suffix in (".py", "/__init__.py")]
+    own = [f"{name.replace('.', '/')}{suffix}" for name in modules for suffix in (".py", "/__init__.py")]
     try:
         command = ["git", "rev-parse", "--verify", "HEAD"]
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        command = ["git", "status", "--porcelain", "--", "params.yaml", "us3l", "Snakefile", "workflow", *own]
+        places = ["params.yaml", "studies", "us3l", "Snakefile", "workflow", *own]
+        command = ["git", "status", "--porcelain", "--", *places]
         changes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -3,7 +3,7 @@
 
 rule plan:
     input:
-        "params.yaml",
+        [str(path) for path in PLAN.files],
         sorted(str(path) for path in Path("us3l").rglob("*.py")),
         sorted({str(path) for run in PLAN.runs.values() for path in run.network_files}),
     output:

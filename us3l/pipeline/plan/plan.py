@@ -21,7 +21,7 @@ class Plan:
 
     def __init__(self, params: Params, file: Path = Path("params.yaml")) -> None:
         self.file = file
-        self.build = params.build
+        self.build, self.included = params.build, params.include
         self.studies = list(params.studies)
         self.datasets = {name: DatasetPlan(name, dataset) for name, dataset in params.datasets.items()}
         self.runs: dict[Address, RunPlan] = {}  # each after the one whose weights it takes
@@ -33,6 +33,11 @@ class Plan:
             for study_name, study in params.studies.items()
             for name, table in study.tables.items()
         }
+
+    @property
+    def files(self) -> list[Path]:
+        """The params file and those that it includes."""
+        return [self.file, *(self.file.parent / name for name in self.included)]
 
     def groups(self) -> dict[tuple[str, str], list[RunPlan]]:
         """By stage and group the runs whose files differ in nothing but study, run and seed; pretraining needs none."""

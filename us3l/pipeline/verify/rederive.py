@@ -55,6 +55,9 @@ def rederive(selection: Selection, first: str) -> list[Rederived]:
     recorded = {path: read_record(path) for path in _records(selection, given)}
     with run_directory(Path("runs", f"verify-{first}")) as folder:
         shutil.copy(selection.params, folder / "params.yaml")
+        for name in selection.included:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(selection.params.parent / name, folder / name)
         _link(folder / "data", Path("data"))
         for path in (path for job in given for path in job.outputs):
             _link(folder / path, path)

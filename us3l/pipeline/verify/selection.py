@@ -13,12 +13,16 @@ from us3l.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Selection:
-    """Tables, the runs and widths of the selected cells, and the jobs that these rest on."""
+    """Tables, the runs and widths of the selected cells, and the jobs that these rest on.
+
+    params: the params file; included: the files that it includes, relative to it.
+    """
 
     tables: list[TablePlan]
     widths: dict[RunPlan, list[float]]
     jobs: list[Job]
     params: Path
+    included: list[str]
 
 
 def select(plan: Plan, text: str | None, params: Path) -> Selection:
@@ -37,7 +41,7 @@ def select(plan: Plan, text: str | None, params: Path) -> Selection:
             widths[run].append(w)
     if not widths:
         raise UserError(f"{text}: no run of params.yaml makes this cell")
-    return Selection([table], widths, jobs_for(plan, widths, [table]), params)
+    return Selection([table], widths, jobs_for(plan, widths, [table]), params, plan.included)
 
 
 def _everything(plan: Plan, params: Path) -> Selection:
@@ -46,7 +50,7 @@ def _everything(plan: Plan, params: Path) -> Selection:
     widths = {run: list(run.widths) for run in plan.runs.values() if run.study in plan.build}
     if not widths:
         raise UserError("params.yaml builds no run: name a table, as STUDY/TABLE, or a study under build")
-    return Selection(tables, widths, jobs(plan, plan.build), params)
+    return Selection(tables, widths, jobs(plan, plan.build), params, plan.included)
 
 
 def _table(plan: Plan, name: str) -> TablePlan:
