@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from full_disk import files_limited_to
 from project import Project, params
 from safetensors.numpy import save_file
 
 from us3l.cli import main
+from us3l.params.dataset import Dataset
 from us3l.params.params import Params
+from us3l.params.runs import PretrainRun
 from us3l.pipeline.plan.plan import Plan
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, read_weights, write_record
@@ -375,6 +378,30 @@ def plan_of_us3l(us3l: Command) -> tuple[list[str], list[str]]:
     *facts, pretrain, calibrate, linear = run.split()
     assert facts == ["tiny", "us3l", "trained", "digits", "small-resnet", "1", "0.25", "1"]
     return [pretrain, calibrate, linear], others
+
+
+def test_a_run_is_shown_with_all_that_determines_it(project: Project, us3l: Command) -> None:
+    code, printed, _ = us3l("plan", "--show", "tiny/us3l")
+    shown = yaml.safe_load(printed)
+    assert code == 0 and list(shown) == ["run", "datasets", "protocols", "seeds", "widths"]
+    made = Params.model_validate(params(epochs=1))
+    assert PretrainRun.model_validate(shown["run"]) == made.studies["tiny"].runs["us3l"]
+    assert shown["run"].keys() == PretrainRun.model_fields.keys()
+    assert {name: Dataset.model_validate(each) for name, each in shown["datasets"].items()} == made.datasets
+    assert shown["protocols"] == {"quick": made.protocols["quick"].model_dump(mode="json")}
+    assert (shown["seeds"], shown["widths"]) == ([0], [1.0, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("tiny", "--show tiny: must be STUDY/RUN, such as tiny/us3l"),
+        ("tiny/us3", "params.yaml: the study 'tiny' has no run 'us3'; did you mean 'us3l'?"),
+        ("tin/us3l", "params.yaml has no study 'tin'; did you mean 'tiny'?"),
+    ],
+)
+def test_a_run_that_there_is_not_is_not_shown(project: Project, us3l: Command, address: str, said: str) -> None:
+    assert us3l("plan", "--show", address) == (2, "", f"us3l: {said}\n")
 
 
 def test_the_plan_costs_what_the_jobs_to_do_took_before(project: Project, us3l: Command) -> None:

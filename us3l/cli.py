@@ -146,12 +146,18 @@ def plan(
     study: Annotated[str | None, typer.Option(help="This study, built or not.")] = None,
     cost: Annotated[bool, typer.Option("--cost", help="List what is to do, with hours and GPU-hours.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Write results/plan.json, which DVC reads.")] = False,
+    show_run: Annotated[
+        str | None, typer.Option("--show", metavar="STUDY/RUN", help="Print one run with all defaults written out.")
+    ] = None,
 ) -> None:
     """Check the params file and list what it makes, and which of it is there."""
     from us3l.pipeline.dvc import write_plan
-    from us3l.pipeline.listing import show, show_costs
+    from us3l.pipeline.listing import show, show_costs, show_run_in_full
 
     expanded = _plan(params)
+    if show_run:
+        show_run_in_full(expanded, show_run)
+        return
     if write:
         write_plan(expanded)
     (show_costs if cost else show)(expanded, study)
@@ -189,6 +195,24 @@ def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], par
     from us3l.pipeline.dvc import make
 
     make(_plan(params), stage)
+
+
+@app.command()
+def schema() -> None:
+    """Write params.schema.json, from which editors complete params files, and docs/params.md, on each key."""
+    import json
+
+    from us3l.params.documentation import params_documentation
+    from us3l.params.json_schema import params_schema
+    from us3l.utils.atomic import atomic_write
+
+    texts = {
+        Path("params.schema.json"): json.dumps(params_schema(), indent=2, ensure_ascii=False) + "\n",
+        Path("docs", "params.md"): params_documentation(),
+    }
+    for path, text in texts.items():
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 @app.command()

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
-from us3l.params.schema import matching
+from us3l.params.schema import Matching
 
 Backbone = Literal[
     "small-resnet",
@@ -25,7 +25,7 @@ Backbone = Literal[
 _IDENTIFIER = r"[A-Za-z_]\w*"
 CustomNetwork = Annotated[
     str,
-    matching(
+    Matching(
         rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}",
         "module:function, a module of this folder and a function of the width that is a torch.nn.Module",
     ),

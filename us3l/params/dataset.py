@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, Strict, model_validator
 from us3l.params.schema import (
     AtLeastTwo,
     Float,
+    Matching,
     NonNegativeFloat,
     OpenUnitInterval,
     PositiveInt,
@@ -15,7 +16,6 @@ from us3l.params.schema import (
     StrictModel,
     UnitInterval,
     error_at,
-    matching,
     rising,
 )
 
@@ -26,14 +26,16 @@ def _odd(number: int) -> int:
     return number
 
 
-Address = Annotated[str, matching(r"(https?|file)://\S+", "an https:// or file:// address")]
+Address = Annotated[str, Matching(r"(https?|file)://\S+", "an https:// or file:// address")]
 
 
 class Digits(StrictModel):
     """The 1,797 handwritten digits (8x8, grey) that ship with scikit-learn, split by class."""
 
     kind: Literal["digits"]
+    """The handwritten digits of scikit-learn."""
     test_fraction: OpenUnitInterval
+    """Fraction of each class to hold out as the test set."""
 
 
 class CifarSubset(StrictModel):
@@ -43,17 +45,24 @@ class CifarSubset(StrictModel):
     """
 
     classes: AtLeastTwo
+    """Number of classes, the first by name."""
     train: PositiveInt
+    """Training images of each class."""
     test: PositiveInt
+    """Test images of each class."""
 
 
 class Cifar(StrictModel):
     """The official python archive of CIFAR-10 or CIFAR-100, from an https:// or file:// address, or part of it."""
 
     kind: Literal["cifar10", "cifar100"]
+    """The data set of the archive."""
     url: Address
-    md5: Annotated[str, matching(r"[0-9a-f]{32}", "32 hexadecimal digits, in lower case")]
+    """Address of the official python archive, https:// or file://."""
+    md5: Annotated[str, Matching(r"[0-9a-f]{32}", "32 hexadecimal digits, in lower case")]
+    """MD5 of the archive, in hexadecimal digits."""
     subset: CifarSubset | None = None
+    """The part of the data set to take; null takes all of it."""
 
 
 class Folder(StrictModel):
@@ -65,12 +74,19 @@ class Folder(StrictModel):
     """
 
     kind: Literal["folder"]
+    """A folder of class folders."""
     train: str
+    """Folder of the training images, absolute or from the project's folder."""
     test: str | None = None
+    """Folder of the test images, with the same classes."""
     test_fraction: OpenUnitInterval | None = None
+    """Fraction of each class to hold out as the test set, where there is no test folder."""
     subset: str | None = None
+    """File that names the images to train on, one a line; null takes all."""
     image_size: PositiveInt | None = None
+    """Height and width in pixels to resize and crop to when prepared; null leaves images in their files."""
     page: Annotated[Address | None, Field(exclude=True)] = None
+    """Where the images can be had; it changes no result."""
 
     @model_validator(mode="after")
     def _one_test_set(self) -> "Folder":
@@ -90,10 +106,15 @@ class Transfer(StrictModel):
     """
 
     kind: Literal["aircraft", "caltech101", "dtd", "flowers102", "food101", "pets"]
+    """The data set."""
     root: str
+    """Folder that torchvision reads it from."""
     image_size: PositiveInt | None = None
+    """Height and width in pixels to resize and crop to when prepared; null leaves images in their files."""
     test_fraction: OpenUnitInterval | None = None
+    """Fraction of each class to hold out (caltech101 only); null takes 30 training images of each class."""
     download: Annotated[bool, Strict(), Field(exclude=True)] = False
+    """Let torchvision download what is missing; it changes no result."""
 
     @model_validator(mode="after")
     def _official_split(self) -> "Transfer":
@@ -106,62 +127,89 @@ class ResizedCrop(StrictModel):
     """torchvision's RandomResizedCrop: a box of this share of the area and aspect ratio, resized to size x size."""
 
     size: PositiveInt
+    """Height and width of the result in pixels."""
     scale: Annotated[tuple[UnitInterval, UnitInterval], AfterValidator(rising)] = (0.08, 1.0)
+    """Range of the box's share of the image's area."""
     ratio: Range = (3 / 4, 4 / 3)
+    """Range of the box's aspect ratio, width / height."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Filter that resizes the box."""
 
 
 class Affine(StrictModel):
     """torchvision's RandomAffine without shear: rotation in degrees, shift as a share of the side, zoom."""
 
     degrees: Annotated[Float, Field(ge=0, le=180)] = 0.0
+    """Largest rotation in degrees, to either side."""
     translate: Probability = 0.0
+    """Largest shift as a share of the image's side."""
     scale: Range = (1.0, 1.0)
+    """Range of the zoom factor."""
 
 
 class ColorJitter(StrictModel):
     """torchvision's ColorJitter, its four operations in random order, applied with a probability."""
 
     brightness: NonNegativeFloat = 0.0
+    """Largest relative change of brightness."""
     contrast: NonNegativeFloat = 0.0
+    """Largest relative change of contrast."""
     saturation: NonNegativeFloat = 0.0
+    """Largest relative change of saturation."""
     hue: Annotated[Float, Field(ge=0, le=0.5)] = 0.0
+    """Largest change of hue, in turns of the colour circle."""
     probability: Probability = 1.0
+    """Probability that a view is jittered."""
 
 
 class Blur(StrictModel):
     """torchvision's GaussianBlur with sigma in pixels, applied with a probability."""
 
     kernel_size: Annotated[PositiveInt, AfterValidator(_odd)]
+    """Side of the kernel in pixels, odd."""
     sigma: Range = (0.1, 2.0)
+    """Range of the standard deviation in pixels."""
     probability: Probability = 0.5
+    """Probability that a view is blurred."""
 
 
 class Solarize(StrictModel):
     """torchvision's RandomSolarize: values at or above the threshold (in [0, 1]) are inverted."""
 
     threshold: Probability = 0.5
+    """Value in [0, 1] from which on pixels are inverted."""
     probability: Probability = 0.2
+    """Probability that a view is solarized."""
 
 
 class Augmentation(StrictModel):
     """What happens to one view of a training image, in this order; what is left out does not happen."""
 
     resized_crop: ResizedCrop | None = None
+    """Random crop that is resized; null takes the whole image."""
     affine: Affine | None = None
+    """Random rotation, shift and zoom."""
     color_jitter: ColorJitter | None = None
+    """Random brightness, contrast, saturation and hue."""
     grayscale: Probability = 0.0
+    """Probability that a view is turned grey."""
     blur: Blur | None = None
+    """Random Gaussian blur."""
     flip: Probability = 0.0
+    """Probability that a view is mirrored."""
     solarize: Solarize | None = None
+    """Random solarization."""
 
 
 class TestView(StrictModel):
     """What happens to a test image: resize the shorter side, then cut the centre; nothing when both are left out."""
 
     resize: PositiveInt | None = None
+    """Length in pixels that the shorter side is resized to; null leaves it."""
     center_crop: PositiveInt | None = None
+    """Height and width in pixels of the centre to cut out; null takes all."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Filter that resizes the image."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "TestView":
@@ -174,23 +222,31 @@ class Normalize(StrictModel):
     """Per-channel mean and standard deviation of pixels in [0, 1]."""
 
     mean: list[Probability]
+    """Mean of each channel, of pixels in [0, 1]."""
     std: list[UnitInterval]
+    """Standard deviation of each channel, of pixels in [0, 1]."""
 
 
 class Views(StrictModel):
     """How a data set's images are seen: two views for pretraining, one for the linear classifier, one for the test."""
 
     normalize: Normalize
+    """Normalization of all views."""
     pretrain: Annotated[list[Augmentation], Field(min_length=2, max_length=2)]
+    """Augmentation of each of the two views of pretraining."""
     linear: Augmentation = Augmentation()
+    """Augmentation of the linear classifier's training images, and of calibration."""
     test: TestView = TestView()
+    """What happens to a test image."""
 
 
 class Dataset(StrictModel):
     """Where a data set comes from and how its images are seen."""
 
     source: Annotated[Digits | Cifar | Folder | Transfer, Field(discriminator="kind")]
+    """Where the images come from."""
     views: Views
+    """How the images are seen."""
 
     @property
     def channels(self) -> int:

@@ -46,8 +46,11 @@ class FeatureDistillation(StrictModel):
     """Distillation between feature maps of these layers, the student's through 1x1 convolutions; added to the other."""
 
     layers: Annotated[list[Text], Field(min_length=1)]
+    """Names of the backbone's layers whose outputs are compared."""
     loss: Literal["mse", "cosine", "attention-spatial", "attention-channel"] = "mse"
+    """Loss between the maps."""
     strength: PositiveFloat = 1.0
+    """Weight of this loss beside the distillation loss."""
 
     @property
     def compares_positions(self) -> bool:
@@ -64,7 +67,9 @@ class Projector(StrictModel):
     """Features of the hidden layers of projector and predictor, and of the embeddings that they make."""
 
     hidden: AtLeastTwo = 2048
+    """Features of the hidden layers of projector and predictor."""
     output: AtLeastTwo = 256
+    """Features of the embeddings."""
 
 
 class Method(StrictModel):
@@ -77,20 +82,35 @@ class Method(StrictModel):
     """
 
     name: Literal["simclr", "byol", "simsiam", "moco", "moco-v3", "seed", "supervised"]
+    """Whose heads: of SimCLR, BYOL, SimSiam, MoCo v2, MoCo v3, SEED, or a classifier."""
     base_loss: Losses
+    """Loss of the widest network: a loss, or several with + between."""
     distillation_loss: Losses | None = "cosine"
+    """Loss of the narrower networks; null: they take the base loss, too."""
     distillation_strength: PositiveFloat = 1.0
+    """Weight of the distillation loss; the official DISTILL_LAMBDA."""
     feature_distillation: FeatureDistillation | None = None
+    """Distillation between feature maps, added to the distillation loss."""
     distillation_head: Literal["separate", "shared"] = "separate"
+    """separate: narrower networks have a predictor of their own; shared: that of the widest."""
     teacher: Reference | None = None
+    """Run whose network is the frozen teacher, RUN or STUDY/RUN."""
     momentum: Probability | None = 0.99
+    """Share of the momentum encoder that stays in a step; null: no momentum encoder."""
     momentum_schedule: Literal["constant", "cosine"] = "constant"
+    """cosine: the momentum rises to 1 at the end of the training (MoCo v3)."""
     momentum_update: Literal["widest", "every-width"] = "widest"
+    """widest: the momentum encoder moves once a batch; every-width: once for each width of it."""
     temperature: PositiveFloat = 0.5
+    """Temperature of the contrastive losses."""
     student_temperature: PositiveFloat = 0.1
+    """Temperature of the student's softmax in kl, dino and queue-soft-labels."""
     teacher_temperature: PositiveFloat = 0.04
+    """Temperature of the teacher's softmax in kl, dino and queue-soft-labels."""
     queue: PositiveInt | None = None
+    """Number of embeddings kept from earlier steps; a multiple of the batch's size."""
     projector: Projector = Projector()
+    """Sizes of the projector and the predictors."""
 
     @property
     def heads(self) -> str:

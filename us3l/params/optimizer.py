@@ -21,11 +21,17 @@ class Optimizer(StrictModel):
     """SGD, its learning rate constant within an epoch; see us3l/training/lr_schedule.py."""
 
     lr: PositiveFloat
+    """Largest learning rate."""
     momentum: Annotated[Float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
     weight_decay: NonNegativeFloat = 0.0
+    """Weight decay (L2)."""
     schedule: Literal["cosine", "multistep", "constant"] = "cosine"
+    """Course of the learning rate over the epochs."""
     milestones: Annotated[list[PositiveInt], Field(default_factory=list)]
+    """Epochs at which the learning rate drops to a tenth (multistep)."""
     warmup_epochs: NonNegativeInt = 0
+    """Epochs of linear warm-up from 0."""
 
     @model_validator(mode="after")
     def _milestones(self) -> "Optimizer":
@@ -48,8 +54,11 @@ class TrainingOptimizer(Optimizer):
     """SGD, or AdamW (arXiv 1711.05101) with `betas`; `rate` says whether its rate changes by the epoch or the step."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
+    """SGD, or AdamW (arXiv 1711.05101)."""
     betas: tuple[OpenUnitInterval, OpenUnitInterval] = (0.9, 0.999)
+    """Decay rates of AdamW's moments."""
     rate: Literal["epoch", "step"] = "epoch"
+    """Whether the learning rate changes by the epoch or by the step."""
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> "TrainingOptimizer":
@@ -77,12 +86,19 @@ class Regularizer(StrictModel):
     """
 
     kind: Literal["group", "l2", "l1-batchnorm", "group-l1-batchnorm"]
+    """Penalty: group (US3L), l2, or L1 on BatchNorms as a whole or by groups."""
     strength: PositiveFloat
+    """Coefficient of the penalty; the official lambda, half a weight decay."""
     alpha: Probability = 0.05
+    """Step by which a group's coefficient is below that of the group before it."""
     decay: Literal["linear", "exponential"] = "linear"
+    """How coefficients fall from group to group."""
     groups: PositiveInt = 8
+    """Number of groups of channels; the official bins."""
     by: Literal["output-channel", "input-feature"] = "output-channel"
+    """Axis that falls into groups: output channels of BatchNorms and convolutions, or input features (ViT)."""
     warmup_epochs: NonNegativeInt = 0
+    """Epochs in which all groups have the same coefficient, or an L1 penalty none."""
 
     @property
     def is_l1(self) -> bool:

@@ -20,11 +20,17 @@ class Params(StrictModel):
     """
 
     build: list[Name]
+    """Studies that `snakemake` and `dvc repro` make when no target is given."""
     include: Annotated[list[Text], Field(default_factory=list)]
+    """Files with more datasets, methods, protocols and studies, relative to this one."""
     datasets: dict[Name, Dataset]
+    """Data sets by their names."""
     methods: Annotated[dict[Name, Method], Field(default_factory=dict)]
+    """Named methods, for runs to take."""
     protocols: dict[Name, Protocol]
+    """Protocols by their names."""
     studies: dict[Name, Study]
+    """Studies by their names."""
 
     @model_validator(mode="after")
     def _names_are_defined(self) -> "Params":

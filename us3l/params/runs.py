@@ -9,6 +9,7 @@ from us3l.params.method import Method
 from us3l.params.optimizer import Regularizer, TrainingOptimizer
 from us3l.params.sampling import AnySampling, Sampling
 from us3l.params.schema import (
+    Matching,
     Name,
     NonNegativeInt,
     PositiveInt,
@@ -17,7 +18,6 @@ from us3l.params.schema import (
     Text,
     Width,
     error_at,
-    matching,
     rising,
 )
 
@@ -26,7 +26,9 @@ class Batch(StrictModel):
     """Images in a step over all processes, and the shards within which BatchNorm and negatives are computed."""
 
     size: PositiveInt
+    """Images in a step, over all processes."""
     shards: PositiveInt = 1
+    """Equal parts of the batch within which BatchNorm and negatives are computed: the official number of GPUs."""
 
     @model_validator(mode="after")
     def _divides(self) -> "Batch":
@@ -45,18 +47,26 @@ class Resources(StrictModel):
     """
 
     gpus: NonNegativeInt = 1
+    """GPUs of a training, one process each; 0 is the CPU."""
     threads: PositiveInt = 1
+    """CPU threads of each process."""
     memory_mb: PositiveInt = 2000
+    """Memory in megabytes that Snakemake counts with."""
     shards_at_once: PositiveInt | None = None
+    """Shards of a process that go through the network together on a GPU; null takes all."""
 
 
 class UntrainedRun(StrictModel):
     """A network as it is initialized: a baseline that no training went into. `backbone` as in a training, or pixels."""
 
     kind: Literal["untrained"]
+    """A network as it is initialized."""
     dataset: Name
+    """Data set to evaluate on."""
     backbone: BackboneOrPixels
+    """Network: a built-in name, module:function, or pixels."""
     resources: Resources = Resources()
+    """What a job asks of the machine."""
 
     sampling: ClassVar[Sampling] = Sampling()
 
@@ -68,12 +78,19 @@ class ImportRun(StrictModel):
     """
 
     kind: Literal["import"]
+    """A checkpoint of the official code."""
     checkpoint: Text
-    sha256: Annotated[str, matching(r"[0-9a-f]{64}", "64 hexadecimal digits, in lower case")]
+    """Path of the file."""
+    sha256: Annotated[str, Matching(r"[0-9a-f]{64}", "64 hexadecimal digits, in lower case")]
+    """SHA-256 of the file, in hexadecimal digits."""
     dataset: Name
+    """Data set to evaluate on."""
     backbone: Backbone
+    """Network that the file holds."""
     range: Annotated[tuple[Width, Width], AfterValidator(rising)] = (0.25, 1.0)
+    """Narrowest and widest width multiplier that it was trained at."""
     resources: Resources = Resources()
+    """What a job asks of the machine."""
 
     @property
     def sampling(self) -> Sampling:
@@ -96,16 +113,27 @@ class PretrainRun(StrictModel):
     """
 
     kind: Literal["pretrain"] = "pretrain"
+    """A training."""
     method: Method
+    """How it learns: a named method, or its settings."""
     dataset: Name
+    """Data set to train and to evaluate on."""
     backbone: AnyBackbone
+    """Network: a built-in name, or module:function."""
     epochs: PositiveInt
+    """Passes over the training images."""
     batch: Batch
+    """Images of a step."""
     optimizer: TrainingOptimizer
+    """Optimizer of all weights."""
     regularizer: Regularizer | None = None
+    """Penalty on all weights; null: none."""
     sampling: AnySampling = Sampling()
+    """Widths of a step: a range, a list, or one width."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Floating-point type of the networks' passes; weights and losses are float32."""
     resources: Resources = Resources()
+    """What a job asks of the machine."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "PretrainRun":
@@ -142,10 +170,15 @@ class ReuseRun(StrictModel):
     """
 
     kind: Literal["reuse"]
+    """Another run's networks, evaluated otherwise."""
     weights_from: Reference
+    """Run whose calibrated networks are evaluated, RUN or STUDY/RUN."""
     dataset: Name
+    """Data set to evaluate on."""
     protocol: Name | None = None
+    """Protocol of the evaluation; null takes the study's."""
     resources: Resources = Resources()
+    """What a job asks of the machine."""
 
 
 class PruneRun(StrictModel):
@@ -155,9 +188,13 @@ class PruneRun(StrictModel):
     """
 
     kind: Literal["prune"]
+    """Another run's widest network, pruned."""
     weights_from: Reference
+    """Run whose checkpoint is pruned, RUN or STUDY/RUN."""
     criterion: Literal["filters", "batch-norm"]
+    """What a channel weighs: the L1 norm of its filter, or of its BatchNorm's weight."""
     resources: Resources = Resources()
+    """What a job asks of the machine."""
 
     sampling: ClassVar[Sampling] = Sampling()
 

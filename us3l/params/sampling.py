@@ -18,9 +18,13 @@ class Sampling(StrictModel):
     """Which widths of a range a training step sees, widest first; see us3l/training/width_sampling.py."""
 
     range: Annotated[tuple[Width, Width], AfterValidator(rising)] = (0.25, 1.0)
+    """Narrowest and widest width multiplier."""
     widths_per_step: PositiveInt = 3
+    """Number of widths in a training step; the official N."""
     rule: Literal["sandwich", "uniform"] = "sandwich"
+    """sandwich: the widest, the narrowest and drawn ones (US-Nets, arXiv 1903.05134); uniform: all drawn."""
     schedule: Literal["dynamic", "constant"] = "dynamic"
+    """dynamic: widen the range downwards by quarters of the epochs (US3L); constant: the whole range in every epoch."""
 
     switchable_bn_widths: ClassVar[tuple[float, ...]] = ()
 
@@ -47,7 +51,9 @@ class FixedWidths(StrictModel):
     """The same few widths in every step (S-Nets, arXiv 1812.08928), by default with BatchNorms of their own each."""
 
     widths: Annotated[list[Width], Field(min_length=1)]
+    """Width multipliers of every step."""
     batch_norm: Literal["switchable", "shared"] = "switchable"
+    """switchable: BatchNorms of their own for each width; shared: the leading channels of the widest network's."""
 
     @property
     def widest(self) -> float:

@@ -2,19 +2,39 @@
 
 import difflib
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
-def matching(pattern: str, what: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"must be {what}")
+@dataclass(frozen=True)
+class Matching:
+    """Text that matches a pattern as a whole; `what` says in a sentence what it must be."""
+
+    pattern: str
+    what: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
+
+    def _checked(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(f"must be {self.what}")
         return text
-
-    return AfterValidator(check)
 
 
 def rising(ends: tuple[float, float]) -> tuple[float, float]:
@@ -38,9 +58,9 @@ WidthInText = Annotated[float, Field(ge=0.25, le=1)]
 Width = Annotated[WidthInText, Strict()]
 LISTED = 16  # names in a sentence: as many as the keys of the largest record
 _NAME = "[a-z0-9]+(-[a-z0-9]+)*"
-Name = Annotated[str, matching(_NAME, "lower-case letters and digits, with single hyphens between")]
-Reference = Annotated[str, matching(f"({_NAME}/)?{_NAME}", "the name of a run of this study, or study/run")]
-Text = Annotated[str, matching(r".*\S.*", "one line of text")]
+Name = Annotated[str, Matching(_NAME, "lower-case letters and digits, with single hyphens between")]
+Reference = Annotated[str, Matching(f"({_NAME}/)?{_NAME}", "the name of a run of this study, or study/run")]
+Text = Annotated[str, Matching(r".*\S.*", "one line of text")]
 
 
 def error_at(key: str, said: str) -> PydanticCustomError:
@@ -65,7 +85,7 @@ def require_distinct(values: list[Any], where: str, what: str = "value") -> None
 class StrictModel(BaseModel):
     """A record that refuses keys it does not know and values of another type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     def sets(self, key: str) -> bool:
         """Whether a setting has another value than its default."""

@@ -22,7 +22,9 @@ class Published(StrictModel):
     """A figure that others have published: top-1 accuracy in percent, and where it stands."""
 
     top1: Annotated[Float, Field(ge=0, le=100)]
+    """Top-1 accuracy in percent."""
     source: Text
+    """Where the figure stands."""
 
 
 PublishedOfEachWidth = Annotated[
@@ -42,8 +44,11 @@ class Row(StrictModel):
     """One line of a table: a run, or for each width the run that stands for it; and figures that others published."""
 
     label: Text
+    """Text at the beginning of the row."""
     runs: RunOrRuns
+    """A run for all widths, or for each width its run."""
     published: PublishedOfEachWidth
+    """Figures that others published, by width."""
 
     @property
     def names(self) -> list[str]:
@@ -62,8 +67,11 @@ class Table(StrictModel):
     """
 
     title: Text
+    """Title of the table."""
     rows: Annotated[list[Row], Field(min_length=1)]
+    """Rows, from top to bottom."""
     published: Annotated[bool, Strict()] = False
+    """Show the columns of published figures even where a table has none."""
 
     @property
     def shows_published(self) -> bool:
@@ -74,10 +82,15 @@ class Study(StrictModel):
     """Runs that are evaluated alike, and the tables that compare them."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
+    """Seeds with which each run is trained and evaluated."""
     widths: Annotated[list[Width], Field(min_length=1)]
+    """Width multipliers to evaluate at: the columns of the tables."""
     protocol: Name
+    """Protocol of the evaluations."""
     runs: dict[Name, Run]
+    """Runs by their names."""
     tables: dict[Name, Table]
+    """Tables by their names."""
 
     def protocol_of(self, run: str) -> str:
         """The protocol that evaluates a run: its own, or the study's."""

@@ -1,5 +1,6 @@
 """`us3l plan`: what params.yaml makes, which of it is there, and what the rest will cost, in the terminal."""
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -12,6 +13,7 @@ from us3l.pipeline.lineage import Changes, work
 from us3l.pipeline.plan.jobs import Job, jobs
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunPlan
+from us3l.utils.errors import UserError
 
 UNLIMITED = 10_000  # columns: a terminal wraps long lines, and nothing is cut off
 
@@ -57,6 +59,27 @@ def show_costs(plan: Plan, study: str | None) -> None:
     total = " hours, ".join(_hours(sum(known.values(), FREE)))
     more = f"; runs that no record tells of: {len(unknown)}" if unknown else ""
     console.print(f"{len(to_do)} of {len(everything)} jobs to do: {total} GPU-hours{more}")
+
+
+def show_run_in_full(plan: Plan, address: str) -> None:
+    """Print as YAML what determines a run: its settings with all defaults, its data set, protocol, seeds and widths.
+
+    Raises UserError where params.yaml has no such run, or the address is none.
+    """
+    study, slash, name = address.partition("/")
+    if not slash:
+        raise UserError(
+            f"--show {address}: must be STUDY/RUN, such as {'/'.join(next(iter(plan.runs), ('STUDY', 'RUN')))}"
+        )
+    run = plan.run(study, name)
+    content = {
+        "run": run.run.model_dump(mode="json"),
+        "datasets": {run.data.name: run.data.dataset.model_dump(mode="json")},
+        "protocols": {run.protocol_name: run.protocol.model_dump(mode="json")},
+        "seeds": list(run.seeds),
+        "widths": list(run.widths),
+    }
+    print(yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=116), end="")
 
 
 def _about_dvc(plan: Plan) -> list[str]:

@@ -13,7 +13,6 @@ from typing import Any
 from us3l.utils.errors import UserError
 
 _PACKAGE = Path(__file__).parent.parent
-_WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def code_of(*modules: str, project: Path | None = None, ignored: str = "") -> dict[str, str]:
@@ -109,11 +108,19 @@ def _read(path: Path) -> tuple[list[ast.Import | ast.ImportFrom], str]:
 
 
 def _meaning(tree: ast.Module) -> str:
-    """What a source says without docstrings, comments and layout, the same in every version of Python."""
+    """Return what a source says without docstrings, comments and layout, the same in every version of Python.
+
+    Docstrings are those of attributes, too: any statement that is a string alone.
+    """
     for node in ast.walk(tree):
-        if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node):
-            node.body = node.body[1:]
+        for name, statements in ast.iter_fields(node):
+            if isinstance(statements, list):
+                setattr(node, name, [each for each in statements if not _is_docstring(each)])
     return repr(_plain(tree))
+
+
+def _is_docstring(node: Any) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _plain(node: Any) -> Any:

@@ -16,5 +16,8 @@ class Finetune(TrainedProtocol):
     action: ClassVar[str] = "Fine-tuning"
 
     kind: Literal["finetune"]
+    """Fine-tuning."""
     batch_size: AtLeastTwo
+    """Images in a batch."""
     classifier_lr: PositiveFloat | None = None
+    """Largest learning rate of the classifier, the official FC_LR; null takes the network's."""

@@ -13,6 +13,10 @@ class Knn(StrictModel):
     action: ClassVar[str] = "Nearest neighbours of"
 
     kind: Literal["knn"]
+    """k nearest neighbours."""
     calibration: Calibration = Calibration()
+    """Calibration of the BatchNorms before the evaluation."""
     neighbours: PositiveInt = 200
+    """Number of neighbours that vote."""
     temperature: PositiveFloat = 0.1
+    """Temperature of the votes' weights, exp(cosine / temperature)."""

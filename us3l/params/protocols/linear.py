@@ -12,7 +12,9 @@ class Linear(TrainedProtocol):
     action: ClassVar[str] = "Linear evaluation of"
 
     kind: Literal["linear"] = "linear"
+    """Linear evaluation."""
     optimizer: ClassifierOptimizer
+    """Optimizer of the classifiers."""
 
 
 class FeaturesLinear(TrainedProtocol):
@@ -22,4 +24,6 @@ class FeaturesLinear(TrainedProtocol):
     action: ClassVar[str] = "Linear evaluation on stored features of"
 
     kind: Literal["features-linear"]
+    """Linear evaluation on features that are computed once."""
     optimizer: ClassifierOptimizer
+    """Optimizer of the classifiers."""

@@ -8,18 +8,23 @@ from us3l.params.schema import PositiveFloat, PositiveInt, StrictModel
 
 
 class ClassifierOptimizer(Optimizer):
-    """SGD, or LARS where `trust` is given: see `us3l.training.optimizers.trusted`."""
+    """SGD, or LARS where `trust_coefficient` is given: see `us3l.training.optimizers.trusted`."""
 
     trust_coefficient: PositiveFloat | None = None
+    """Trust coefficient of LARS (arXiv 1708.03888); null is plain SGD."""
 
 
 class TrainedProtocol(StrictModel):
     """A protocol that trains; its result is taken after the last epoch."""
 
     calibration: Calibration = Calibration()
+    """Calibration of the BatchNorms before the evaluation."""
     epochs: PositiveInt
+    """Epochs of training."""
     batch_size: PositiveInt
+    """Images in a batch."""
     optimizer: Optimizer
+    """Optimizer of what is trained."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainedProtocol":
