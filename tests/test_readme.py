@@ -10,8 +10,7 @@ from project import ROOT
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.saved_network import save_network
-from us3l.params.params import Params
-from us3l.params.reading import load
+from us3l.params.reading import load, read
 from us3l.pipeline.plan.plan import Plan
 
 README = (ROOT / "README.md").read_text()
@@ -33,12 +32,13 @@ def test_a_narrow_network_is_loaded_by_the_name_of_its_file(tmp_path: Path, monk
     assert torch.equal(names["network"](images), small(images))
 
 
-def test_ones_own_images_are_added_to_the_params_file_as_it_is() -> None:
-    params = load(ROOT / "params.yaml").model_dump(mode="json")
+def test_ones_own_images_are_added_to_the_params_file_as_it_is(tmp_path: Path) -> None:
+    content = read(ROOT / "params.yaml")
     for key, added in yaml.safe_load(snippet("yaml", "cats-view")).items():
-        assert not params[key].keys() & added.keys(), "it would take the place of what is there"
-        params[key] |= added
-    plan = Plan(Params.model_validate(params))
+        assert not content[key].keys() & added.keys(), "it would take the place of what is there"
+        content[key] |= added
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    plan = Plan(load(tmp_path / "params.yaml"))
     run = plan.run("cats", "us3l")
     assert (run.data.name, run.widths, run.seeds) == ("cats", (1.0, 0.5, 0.25), (0,))
     assert plan.table("cats", "main").inputs
