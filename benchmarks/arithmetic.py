@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks.setting import SIDE, Setting
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.complexity import cost
-from us3l.models.heads import Head, network
+from us3l.models.heads import Head, build_network
 
 VIEWS = 2
 
@@ -33,6 +33,6 @@ def step(setting: Setting, widths: Sequence[float], teacher: bool = True) -> flo
 def _encoded(setting: Setting, width: float, head: Head | None) -> float:
     """Of one view through backbone, projector and head."""
     plain = Backbone(setting.run.backbone, setting.plan.data.dataset.channels).build(width)
-    whole = network(setting.run.method, plain, plain, classes=0)
+    whole = build_network(setting.run.method, plain, plain, classes=0)
     layers = [*whole.projector, *(whole.get_submodule(head).modules() if head else [])]
     return features(setting, width) + 2 * sum(each.weight.numel() for each in layers if isinstance(each, nn.Linear))

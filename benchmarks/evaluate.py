@@ -14,7 +14,7 @@ from us3l.evaluation.classifier import train_on_features
 from us3l.evaluation.features import EvaluationImages, features
 from us3l.evaluation.linear import train
 from us3l.models.backbones.backbone import Backbone
-from us3l.models.folding import folded
+from us3l.models.folding import fold_batch_norms
 
 EPOCHS = 100
 
@@ -33,7 +33,7 @@ def _augmented(setting: Setting) -> Case:
         name=f"an epoch of {_said(setting)}",
         unit="epoch",
         sides={
-            OURS: Side(lambda: train([folded(network) for network in networks], seen, protocol)),
+            OURS: Side(lambda: train([fold_batch_norms(network) for network in networks], seen, protocol)),
             STRAIGHTFORWARD: _straightforward(setting, store, transform),
         },
         images=setting.images,
@@ -48,7 +48,7 @@ def _kept(setting: Setting) -> Case:
     seen = EvaluationImages(store, views, setting.seed, setting.device)
 
     def ours() -> None:
-        frozen = [folded(network) for network in networks]
+        frozen = [fold_batch_norms(network) for network in networks]
         train_on_features(features(frozen, seen.training()), seen.labels, seen.classes, protocol, setting.seed)
 
     return Case(

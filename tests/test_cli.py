@@ -189,7 +189,7 @@ def test_a_batch_of_more_images_than_there_are_is_refused(project: Project, refu
     assert not Path("runs").exists() or not any(Path("runs").iterdir())
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(project: Project, refusal: Refusal) -> None:
+def test_a_checkpoint_of_other_params_is_refused(project: Project, refusal: Refusal) -> None:
     project.write(params(epochs=1, optimizer={"lr": 0.04}))
     message = refusal(*STAGES["calibrate"])
     assert message.startswith(
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(project: Project, refusal: Re
     )
 
 
-def test_a_network_of_another_recipe_is_refused(project: Project, refusal: Refusal) -> None:
+def test_a_network_of_other_params_is_refused(project: Project, refusal: Refusal) -> None:
     project.write(edited_protocol("calibration", {"passes": 1}))
     message = refusal(*STAGES["linear"])
     assert message.startswith(
@@ -206,7 +206,7 @@ def test_a_network_of_another_recipe_is_refused(project: Project, refusal: Refus
     assert "calibrate again" in message
 
 
-def test_an_evaluation_of_another_recipe_is_refused(project: Project, refusal: Refusal) -> None:
+def test_an_evaluation_of_other_params_is_refused(project: Project, refusal: Refusal) -> None:
     project.write(edited_protocol("epochs", 3))
     message = (
         "made with protocol.epochs = 2, but params.yaml says 3: run `us3l linear tiny us3l 0` again, or undo the edit"
@@ -263,7 +263,7 @@ def test_a_damaged_evaluation_stops_the_table(project: Project, refusal: Refusal
 
 
 @pytest.mark.parametrize("record", [EVALUATION, CALIBRATION, TRAINING])
-@pytest.mark.parametrize(("key", "value"), [("seed", 1), ("recipe", {}), ("seconds", 0.0), ("more", None)])
+@pytest.mark.parametrize(("key", "value"), [("seed", 1), ("params", {}), ("seconds", 0.0), ("more", None)])
 def test_a_record_with_an_entry_changed_by_hand_stops_the_table(
     project: Project, refusal: Refusal, record: Path, key: str, value: Any
 ) -> None:
@@ -435,7 +435,7 @@ def test_the_written_plan_has_an_entry_for_each_stage_of_dvc_yaml_and_is_left_al
     names = ("prepare@digits", *(f"tiny-{stage}" for stage in ("pretrain@us3l", "calibrate@us3l", "linear@us3l")))
     assert [*written] == [*names, "tiny-table@main"]
     assert written["tiny-pretrain@us3l"]["seeds"] == [0]
-    assert written["tiny-pretrain@us3l"]["recipe"]["run"]["epochs"] == 1
+    assert written["tiny-pretrain@us3l"]["params"]["run"]["epochs"] == 1
     before = path.stat().st_mtime_ns
     us3l("plan", "--write")
     assert path.stat().st_mtime_ns == before
@@ -465,7 +465,7 @@ def test_every_record_names_the_seals_of_what_it_came_from(project: Project) -> 
         width: read_weights(NETWORK.with_stem(f"seed0-{width}"))[1]["seal"] for width in ("w100", "w025")
     }
     assert (evaluation["data"], evaluation["checkpoint"], evaluation["network"]) == (data, checkpoint, network)
-    assert read_record(TABLE.with_suffix(".json"))["made_from"][str(EVALUATION)] == evaluation["seal"]
+    assert read_record(TABLE.with_suffix(".json"))["inputs"][str(EVALUATION)] == evaluation["seal"]
 
 
 def test_a_stage_that_runs_again_writes_the_same_weights(project: Project, us3l: Command) -> None:

@@ -12,6 +12,7 @@ from us3l.models.backbones.backbone import Backbone
 from us3l.models.saved_network import save_network
 from us3l.params.reading import load, read
 from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.table import TableJob
 
 README = (ROOT / "README.md").read_text()
 
@@ -41,4 +42,4 @@ def test_ones_own_images_are_added_to_the_params_file_as_it_is(tmp_path: Path) -
     plan = Plan(load(tmp_path / "params.yaml"))
     run = plan.run("cats", "us3l")
     assert (run.data.name, run.widths, run.seeds) == ("cats", (1.0, 0.5, 0.25), (0,))
-    assert plan.table("cats", "main").inputs
+    assert TableJob(plan.table("cats", "main")).inputs

@@ -13,7 +13,7 @@ from us3l.utils.errors import UserError
 
 if TYPE_CHECKING:
     from us3l.pipeline.plan.plan import Plan
-    from us3l.pipeline.plan.run import RunPlan
+    from us3l.pipeline.plan.run import RunStage
 
 app = typer.Typer(
     help="Universally slimmable self-supervised networks: one training without labels, every width.",
@@ -38,9 +38,10 @@ def prepare(
     dataset: Annotated[str, typer.Argument(help="A data set of the params file.")], params: ParamsFile = PARAMS
 ) -> None:
     """Make a data set's arrays, data/<dataset>/, from its source."""
+    from us3l.pipeline.plan.dataset import PrepareJob
     from us3l.pipeline.stages.prepare import prepare
 
-    prepare(_plan(params).dataset(dataset), Path("data", ".downloads"))
+    prepare(PrepareJob(_plan(params).dataset(dataset)), Path("data", ".downloads"))
 
 
 @app.command()
@@ -56,18 +57,18 @@ def pretrain(
     save_every: Annotated[float, typer.Option(help="Seconds between two saved states.", min=0)] = 60.0,
 ) -> None:
     """Train one run with one seed; continues where it was interrupted. Starts one process for each GPU."""
-    plan = _run(params, study, run, seed, "pretrain")
+    job = _job(params, study, run, seed, "pretrain")
     from us3l.pipeline.stages.pretrain import pretrain
     from us3l.utils import distributed
     from us3l.utils.devices import computing
 
     with computing(device, gpus, threads) as where:
-        processes = distributed.processes(where, plan.shards)
+        processes = distributed.processes(where, job.run.shards)
         if processes > 1:
             distributed.launch(processes)
             return
         with distributed.world(where) as world:
-            pretrain(plan, seed, world, runs, save_every)
+            pretrain(job, world, runs, save_every)
 
 
 @app.command()
@@ -94,12 +95,12 @@ def calibrate(
     threads: Threads = 1,
 ) -> None:
     """Cut a checkpoint to the study's widths and settle the BatchNorm statistics of each: plain narrow networks."""
-    plan = _run(params, study, run, seed, "calibrate")
+    job = _job(params, study, run, seed, "calibrate")
     from us3l.pipeline.stages.calibrate import calibrate
     from us3l.utils.devices import computing
 
     with computing(device, gpus, threads) as where:
-        calibrate(plan, seed, where)
+        calibrate(job, where)
 
 
 def _evaluation(kind: str, help: str) -> None:
@@ -115,13 +116,13 @@ def _evaluation(kind: str, help: str) -> None:
         gpus: Gpus = 1,
         threads: Threads = 1,
     ) -> None:
-        plan = _run(params, study, run, seed, kind)
+        job = _job(params, study, run, seed, kind)
         from us3l.pipeline.code import EVALUATIONS
         from us3l.pipeline.stages.evaluate import evaluate
         from us3l.utils.devices import computing
 
         with computing(device, gpus, threads) as where:
-            evaluate(plan, seed, where, import_module(EVALUATIONS[kind]).predict_logits)
+            evaluate(job, where, import_module(EVALUATIONS[kind]).predict_logits)
 
 
 _evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
@@ -135,9 +136,10 @@ def table(
     study: StudyName, name: Annotated[str, typer.Argument(help="A table of the study.")], params: ParamsFile = PARAMS
 ) -> None:
     """Write a table from the evaluations that are there."""
+    from us3l.pipeline.plan.table import TableJob
     from us3l.pipeline.stages.table import write_table
 
-    write_table(_plan(params).table(study, name))
+    write_table(TableJob(_plan(params).table(study, name)))
 
 
 @app.command()
@@ -250,11 +252,13 @@ def _plan(path: Path) -> "Plan":
     return Plan(load(path), path)
 
 
-def _run(path: Path, study: str, name: str, seed: int, stage: str) -> "RunPlan":
-    """The plan of a run that has the seed and the stage. Raises UserError for another."""
+def _job(path: Path, study: str, name: str, seed: int, stage: str) -> "RunStage":
+    """A stage of a run with one of its seeds. Raises UserError where the run has no such stage or seed."""
+    from us3l.pipeline.plan.run import RunStage
+
     run = _plan(path).run(study, name)
     if seed not in run.seeds:
         raise UserError(f"{path}: the study {study} has the seeds {list(run.seeds)}, and no {seed}")
     if stage not in run.stages:
         raise UserError(f"{path}: the run {study} {name} has the stages {', '.join(run.stages)}, and no {stage}")
-    return run
+    return RunStage(run, stage, seed)

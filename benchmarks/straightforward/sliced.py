@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l.models.backbones.layers import NormReLU, activated, scaled
+from us3l.models.backbones.layers import NormReLU, add_relu, scale_channels
 
 
 class SlicedConv2d(nn.Module):
@@ -12,7 +12,7 @@ class SlicedConv2d(nn.Module):
         self.weight, self.stride, self.padding, self.width = full.weight, full.stride, full.padding, 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs = scaled(len(self.weight), self.width)
+        outputs = scale_channels(len(self.weight), self.width)
         return F.conv2d(x, self.weight[:outputs, : x.shape[1]], None, self.stride, self.padding)
 
 
@@ -30,7 +30,7 @@ class SlicedBatchNorm(nn.Module):
 
 class SlicedNormReLU(SlicedBatchNorm):
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        return activated(super().forward(x), shortcut)
+        return add_relu(super().forward(x), shortcut)
 
 
 class SlicedLinear(nn.Module):

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from benchmarks.straightforward.penalty import penalty
 from benchmarks.straightforward.sliced import set_width, sliced
-from us3l.losses.registry import in_full
+from us3l.losses.registry import at_least_float32
 from us3l.models.backbones.backbone import Backbone
-from us3l.models.heads import network
+from us3l.models.heads import build_network
 from us3l.params.runs import PretrainRun
 
 Views = tuple[Tensor, Tensor]  # [B, C, H, W] each
@@ -26,7 +26,7 @@ class Trainer:
     def __init__(self, run: PretrainRun, channels: int, device: torch.device) -> None:
         self.run, self.method = run, run.method
         plain = Backbone(run.backbone, channels).build(1.0)
-        self.network = sliced(network(run.method, plain, plain, classes=0)).to(device)
+        self.network = sliced(build_network(run.method, plain, plain, classes=0)).to(device)
         self.encoder = copy.deepcopy(nn.Sequential(self.network.backbone, self.network.projector)).requires_grad_(False)
         settings = run.optimizer
         self.optimizer = torch.optim.SGD(
@@ -63,14 +63,14 @@ class Trainer:
     def _encode(self, views: Views) -> Views:
         with self._precision():
             first, second = (self.encoder(view) for view in views)
-        return in_full((first, second))
+        return at_least_float32((first, second))
 
     def _loss(self, views: Views, target: Views, widest: bool) -> Tensor:
         """Of both pairs of different views."""
         head = "predictor" if widest else "distillation_predictor"
         with self._precision():
             outputs = [self.network(view, head).prediction for view in views]
-        first, second = in_full(outputs)
+        first, second = at_least_float32(outputs)
         pairs = ((first, target[1]), (second, target[0]))
         name = self.method.base_loss if widest else self.method.distillation_loss
         strength = 1.0 if widest else self.method.distillation_strength

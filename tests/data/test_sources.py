@@ -14,6 +14,7 @@ from us3l.data.store import FILES, Store, open_store
 from us3l.params.dataset import Digits, Folder
 from us3l.params.params import Params
 from us3l.pipeline.code import code
+from us3l.pipeline.plan.dataset import PrepareJob
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.stages.prepare import prepare
 from us3l.utils.errors import UserError
@@ -64,25 +65,25 @@ def test_preparing_writes_a_record_of_what_the_arrays_came_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = Plan(Params.model_validate(params())).dataset("digits")
-    prepare(plan, Path("downloads"))
-    assert {path for path in Path().rglob("*") if path.is_file()} == {*plan.outputs}
-    record = read_record(plan.record)
-    told = {key: record[key] for key in ("stage", "recipe", "code", "data", "gpu_hours")}
+    job = PrepareJob(Plan(Params.model_validate(params())).dataset("digits"))
+    prepare(job, Path("downloads"))
+    assert {path for path in Path().rglob("*") if path.is_file()} == {*job.outputs}
+    record = read_record(job.record)
+    told = {key: record[key] for key in ("stage", "params", "code", "data", "gpu_hours")}
     assert told == {
         "stage": "prepare",
-        "recipe": {"kind": "digits", "test_fraction": 0.25},
+        "params": {"kind": "digits", "test_fraction": 0.25},
         "code": code("prepare"),
-        "data": open_store(plan.folder).sha256,
+        "data": open_store(job.data.folder).sha256,
         "gpu_hours": 0.0,
     }
 
 
 def test_a_data_set_that_cannot_be_made_has_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = Plan(Params.model_validate(params())).dataset("digits")
+    job = PrepareJob(Plan(Params.model_validate(params())).dataset("digits"))
     with files_limited_to(50_000), pytest.raises(UserError, match="the disk is full"):
-        prepare(plan, Path("downloads"))
+        prepare(job, Path("downloads"))
     assert [path for path in Path().rglob("*") if path.is_file()] == []
 
 

@@ -11,6 +11,7 @@ from us3l.data.sources.read import convert
 from us3l.data.store import Store, open_store
 from us3l.params.dataset import Folder
 from us3l.params.params import Params
+from us3l.pipeline.plan.dataset import PrepareJob
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.stages.prepare import prepare
 from us3l.utils.errors import UserError
@@ -91,11 +92,11 @@ def test_the_record_tells_of_the_list(images: Path, monkeypatch: pytest.MonkeyPa
         "source": {"kind": "folder", "train": "train", "test": "val", "subset": "list.txt", "image_size": 4},
         "views": {"normalize": {"mean": [0.5] * 3, "std": [0.2] * 3}, "pretrain": [{"flip": 0.5}, {"flip": 0.5}]},
     }
-    plan = Plan(Params.model_validate(made)).dataset("digits")
-    prepare(plan, Path("downloads"))
-    record = read_record(plan.record)
+    job = PrepareJob(Plan(Params.model_validate(made)).dataset("digits"))
+    prepare(job, Path("downloads"))
+    record = read_record(job.record)
     assert record["subset"] == hashlib.sha256(b"n01_0.png\n").hexdigest()
-    assert record["data"] == open_store(plan.folder).sha256
+    assert record["data"] == open_store(job.data.folder).sha256
 
 
 def test_an_absent_list_is_named(images: Path) -> None:

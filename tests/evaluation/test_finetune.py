@@ -20,11 +20,12 @@ from us3l.evaluation.finetune import Tuned, predict_logits
 from us3l.evaluation.metrics import score
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.complexity import cost
-from us3l.models.pruning import pruned
+from us3l.models.pruning import prune
 from us3l.params.params import Params
 from us3l.params.protocols.finetune import Finetune
 from us3l.params.protocols.linear import FeaturesLinear
 from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.stages import evaluate
 from us3l.utils.errors import UserError
 from us3l.utils.philox import Purpose, RandomKey, permutation
@@ -243,7 +244,7 @@ def half_silent() -> nn.Module:
     """A network that has lost half of its filters."""
     weights = dict(network(1.0).named_parameters())
     build, image = Backbone("small-resnet", 1).build, torch.zeros(1, 1, 8, 8)
-    return pruned(weights, build, 0.5, "filters", image).eval()
+    return prune(weights, build, 0.5, "filters", image).eval()
 
 
 def evaluation_of(run: str, tuned: nn.Module, folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -253,16 +254,14 @@ def evaluation_of(run: str, tuned: nn.Module, folder: Path, patch: pytest.Monkey
     study["runs"] |= {"cut": {"kind": "prune", "weights_from": "us3l", "criterion": "filters"}}
     made |= {"studies": {"tiny": study}, "protocols": {"quick": finetune(3).model_dump(mode="json")}}
     images, labels = (each.numpy() for each in pictures())
-    store, origin = (
-        Store(*[Split(images, labels)] * 2, ("top", "middle", "bottom"), "0"),
-        {"checkpoint": "", "network": ""},
-    )
+    store = Store(*[Split(images, labels)] * 2, ("top", "middle", "bottom"), "0")
     patch.chdir(folder)
     patch.setattr(evaluate, "open_store", lambda folder: store)
-    patch.setattr(evaluate, "networks_to_evaluate", lambda *arguments: [(tuned, {"data": "0", **origin})])
     plan = Plan(Params.model_validate(made)).run("tiny", run)
-    evaluate.evaluate(plan, 0, CPU, predict_logits)
-    return read_record(plan.evaluation(0, 0.5))
+    seals = dict.fromkeys([plan.checkpoint(0), plan.network(0, 0.5)], "")
+    patch.setattr(evaluate, "networks_to_evaluate", lambda *arguments: ([tuned], seals))
+    evaluate.evaluate(RunStage(plan, "finetune", 0), CPU, predict_logits)
+    return read_record(plan.evaluation_record(0, 0.5))
 
 
 def test_what_is_pruned_stays_so_and_the_rest_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,10 +49,10 @@ def target(teacher: Views) -> Target:
         maps=[],
         labels=torch.arange(len(teacher[0])),
         keys=keys,
-        first=len(teacher[0]),
+        offset=len(teacher[0]),
         queue=negatives / negatives.norm(dim=1, keepdim=True),
         center=torch.linspace(-1, 1, teacher[0].shape[1])[None],
-        sharpness=0.06,
+        teacher_temperature=0.06,
     )
 
 

@@ -4,7 +4,7 @@ import torchvision
 from torch import nn
 
 from us3l.models.backbones.backbone import Backbone
-from us3l.models.backbones.layers import scaled
+from us3l.models.backbones.layers import scale_channels
 from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.complexity import cost
 from us3l.models.heads import Network
@@ -138,7 +138,7 @@ def test_a_narrow_vision_transformer_is_a_whole_one_blind_to_the_inputs_that_are
     with torch.no_grad():
         for module in whole.modules():
             if isinstance(module, nn.Linear):
-                module.weight[:, scaled(module.in_features, width) :] = 0
+                module.weight[:, scale_channels(module.in_features, width) :] = 0
     x = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(5))
     torch.testing.assert_close(slim(x), whole(x), rtol=1e-10, atol=1e-10)
     assert {key: p.shape for key, p in slim.named_parameters() if "weight" not in key} == {
@@ -168,12 +168,12 @@ def test_channels_are_the_nearest_multiple_of_eight_unless_that_loses_a_tenth() 
         for width in torch.linspace(0.25, 1, 301, dtype=torch.float64).tolist():
             exact = channels * width
             nearest = min(range(8, 2049, 8), key=lambda multiple: (abs(multiple - exact), -multiple))
-            assert scaled(channels, width) == (nearest if nearest >= 0.9 * exact else nearest + 8)
+            assert scale_channels(channels, width) == (nearest if nearest >= 0.9 * exact else nearest + 8)
 
 
 @pytest.mark.parametrize("channels", [32, 64, 128, 256, 512, 2048])
 def test_wider_networks_never_have_fewer_channels(channels: int) -> None:
-    counts = [scaled(channels, width / 1000) for width in range(250, 1001)]
+    counts = [scale_channels(channels, width / 1000) for width in range(250, 1001)]
     assert counts == sorted(counts)
     assert counts[-1] == channels
 

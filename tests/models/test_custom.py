@@ -140,8 +140,8 @@ def test_an_edit_of_the_source_is_named_and_makes_all_that_uses_it_run_again(pro
     assert "nothing that it rests on has changed" in project.must("us3l", "why", EVALUATION)
     source.write_text(source.read_text() + "VALUE = 1\n")
     output = project.must("us3l", "why", EVALUATION)
-    made = read_record(project.folder / EVALUATION)["recipe"]["code"][f"networks.{module}"]
-    assert f"-recipe.code.networks.{module}: {made}\n+recipe.code.networks.{module}: " in output
+    made = read_record(project.folder / EVALUATION)["params"]["code"][f"networks.{module}"]
+    assert f"-params.code.networks.{module}: {made}\n+params.code.networks.{module}: " in output
     assert "would run again: pretrain tiny us3l 0, calibrate tiny us3l 0, linear tiny us3l 0, table" in output
     code, said = project.run("us3l", "calibrate", "tiny", "us3l", "0")
     assert code == 2 and f"made with code.networks.{module} = {made}, but the module is " in said
@@ -153,7 +153,7 @@ def test_an_edit_that_is_not_committed_is_recorded_as_such(tmp_path: Path, monke
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
     for command in ("init -q", "add networks params.yaml", "commit -qm one"):
         subprocess.run([*git, *command.split()], check=True)
-    identity = {"recipe": {"code": code_of_network("networks.mine:tiny")}}
+    identity = {"params": {"code": code_of_network("networks.mine:tiny")}}
     assert not record(identity, None, 0.0)["git"]["dirty"]
     write(made, parts=PARTS + "VALUE = 1\n")
     assert record(identity, None, 0.0)["git"]["dirty"]
@@ -167,7 +167,7 @@ def test_a_frozen_teacher_may_be_a_users_own_network(project: Project) -> None:
     project.write(content)
     project.must("us3l", "pretrain", "tiny", "student", "0")
     record = read_record(project.folder / "results/tiny/pretrain/student/seed0.json")
-    assert record["recipe"]["run"]["method"]["teacher"] == "networks.mine:tiny"
+    assert record["params"]["run"]["method"]["teacher"] == "networks.mine:tiny"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ class Shift(nn.Module):
         return self.layer(x.flatten(1) + self.shift)
 """)
     network = Slimmable(lambda width: Backbone(f"{name}:Shift", 1, (8, 8)).build(width))
-    assert network.skeleton(0.5).num_features == 4
+    assert network.meta_module(0.5).num_features == 4
     weights = {"layer.weight": torch.ones(4, 64), "layer.bias": torch.zeros(4)}
     features = network(weights, 0.5, torch.zeros(2, 1, 8, 8))
     torch.testing.assert_close(features, torch.full((2, 4), 31.5))

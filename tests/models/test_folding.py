@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.registry import BUILT_IN
-from us3l.models.folding import folded
+from us3l.models.batch_norms import BatchNorm, batch_norms
+from us3l.models.folding import fold_batch_norms
 
 CONVOLUTIONAL = [name for name in BUILT_IN if "resnet" in name or "mobilenet" in name]
 
@@ -31,12 +32,12 @@ def images(side: int = 32) -> Tensor:
 
 
 def left(network: nn.Module) -> int:
-    return sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    return len(batch_norms(network, BatchNorm))
 
 
 def require_the_same(network: nn.Module, x: Tensor, tolerance: float) -> None:
     with torch.no_grad():
-        expected, ours = network(x), folded(network)(x)
+        expected, ours = network(x), fold_batch_norms(network)(x)
     torch.testing.assert_close(ours / expected.std(), expected / expected.std(), rtol=tolerance, atol=tolerance)
 
 
@@ -44,7 +45,7 @@ def require_the_same(network: nn.Module, x: Tensor, tolerance: float) -> None:
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_no_batch_norm_is_left_and_the_features_are_the_same(name: str) -> None:
     network = settled(name, 0.3)
-    assert left(network) and not left(folded(network))
+    assert left(network) and not left(fold_batch_norms(network))
     require_the_same(network, images(32 if "cifar" in name or "small" in name else 64), 1e-10)
 
 
@@ -56,13 +57,13 @@ def test_in_float32_they_are_the_same_within_rounding(name: str) -> None:
 @pytest.mark.parametrize("name", ["pixels", "vit-tiny"])
 def test_a_network_without_batch_norms_is_what_it_was(name: str) -> None:
     network = settled(name, 0.5)
-    assert folded(network) is network
+    assert fold_batch_norms(network) is network
 
 
 def test_the_network_itself_keeps_its_batch_norms() -> None:
     network = settled("small-resnet", 0.5)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    folded(network)
+    fold_batch_norms(network)
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -134,12 +135,12 @@ def branch(network: nn.Module, block: nn.Module) -> None:
 )
 def test_a_batch_norm_stays_where_it_is_not_alone_with_its_convolution(change: Change) -> None:
     network = changed(change)
-    assert 0 < left(folded(network)) < left(network)
+    assert 0 < left(fold_batch_norms(network)) < left(network)
     require_the_same(network, images(), 1e-10)
 
 
 @pytest.mark.usefixtures("float64")
 def test_a_users_own_network_is_not_folded() -> None:
     network = Own().eval()
-    assert left(folded(network)) == 1
+    assert left(fold_batch_norms(network)) == 1
     require_the_same(network, images(), 1e-10)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from us3l.models.backbones.layers import NormReLU
-from us3l.models.ghost_batch_norm import keep_apart, plain
+from us3l.models.ghost_batch_norm import ghost_batch_norm_eager, to_ghost_batch_norm
 
 GROUPS, IMAGES, CHANNELS = 3, 4, 8
 
@@ -22,7 +22,9 @@ def test_each_group_is_normalized_as_if_it_were_alone_forward_and_backward(relu:
     x, shortcut = noise(GROUPS * IMAGES, CHANNELS, 5, 5), noise(GROUPS * IMAGES, CHANNELS, 5, 5).detach()
     shifted = x * torch.arange(1, GROUPS * IMAGES + 1)[:, None, None, None]
     rest = (shortcut,) if relu else ()
-    together = plain(shifted, norm.weight, norm.bias, GROUPS, norm.eps, shortcut if relu else None, relu)
+    together = ghost_batch_norm_eager(
+        shifted, norm.weight, norm.bias, GROUPS, norm.eps, shortcut if relu else None, relu
+    )
     parts = [norm(*part) for part in zip(*(each.chunk(GROUPS) for each in (shifted, *rest)), strict=True)]
     apart, sources = torch.cat(parts), [x, norm.weight, norm.bias]
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-12)
@@ -44,8 +46,10 @@ class Activated(nn.BatchNorm2d):
 @pytest.mark.usefixtures("float64")
 def test_a_batch_norm_that_does_more_goes_on_doing_it() -> None:
     norm, x = Activated(CHANNELS), noise(IMAGES, CHANNELS, 5, 5)
-    keep_apart(norm, lambda: 1)
-    torch.testing.assert_close(norm(x), plain(x, norm.weight, norm.bias, 1, norm.eps, None, False).tanh())
+    to_ghost_batch_norm(norm, lambda: 1)
+    torch.testing.assert_close(
+        norm(x), ghost_batch_norm_eager(x, norm.weight, norm.bias, 1, norm.eps, None, False).tanh()
+    )
     assert norm.running_mean is None
 
 
@@ -53,7 +57,7 @@ def test_a_batch_norm_that_does_more_goes_on_doing_it() -> None:
 def test_a_batch_norm_that_keeps_groups_apart_has_no_statistics_of_its_own_and_its_hooks_are_called() -> None:
     norm, groups, seen = nn.BatchNorm1d(CHANNELS), [1], []
     norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    keep_apart(norm, lambda: groups[0])
+    to_ghost_batch_norm(norm, lambda: groups[0])
     x = noise(GROUPS * IMAGES, CHANNELS)
     for count in (1, GROUPS):
         groups[0] = count

@@ -150,7 +150,7 @@ def test_an_imported_checkpoint_is_evaluated_like_our_own(
         assert us3l(*command.split())[0] == 0
     assert us3l("table", "tiny", "main")[0] == 0
     record = read_record(Path("results/tiny/pretrain/us3l/seed0.json"))
-    assert record["recipe"]["run"]["sha256"] == found and record["official"]["mapped"] == len(weights())
+    assert record["params"]["run"]["sha256"] == found and record["official"]["mapped"] == len(weights())
     narrow = load_network(Path("results/tiny/networks/us3l/seed0-w025.safetensors"))
     plain = Backbone(NAME, CHANNELS).build(0.25).train()
     with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.complexity import cost
-from us3l.models.pruning import pruned
+from us3l.models.pruning import prune
 from us3l.utils.errors import UserError
 
 BUILT_IN = ("small-resnet", "cifar-mobilenetv2", "resnet18")
@@ -26,7 +26,7 @@ def weights_of(name: str) -> dict[str, Tensor]:
 
 
 def made(name: str, kept: float, criterion: str, weights: dict[str, Tensor] | None = None) -> nn.Module:
-    return pruned(weights or weights_of(name), Backbone(name, 3).build, kept, criterion, torch.zeros(1, 3, 64, 64))
+    return prune(weights or weights_of(name), Backbone(name, 3).build, kept, criterion, torch.zeros(1, 3, 64, 64))
 
 
 def layers(name: str) -> Iterator[tuple[str, str]]:
@@ -131,7 +131,7 @@ def test_a_network_that_takes_images_of_one_size_is_run_on_those() -> None:
         return nn.Sequential(*block, nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
 
     weights = dict(build(1.0).named_parameters())
-    ours = pruned(weights, build, 0.5, "filters", torch.zeros(1, 1, 8, 8))
+    ours = prune(weights, build, 0.5, "filters", torch.zeros(1, 1, 8, 8))
     silent = ours[1].weight == 0
     assert silent.sum() == 2 and not ours[3].weight[:, silent].any()
     assert ours(torch.zeros(2, 1, 8, 8)).shape == (2, 5)
@@ -143,4 +143,4 @@ def test_a_network_without_batch_norms_or_weights_in_them_is_refused(criterion: 
         made("vit-tiny", 0.5, criterion)
     bare = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False))
     with pytest.raises(UserError, match="each with a BatchNorm of its own that has weights"):
-        pruned(dict(bare.named_parameters()), lambda width: bare, 0.5, criterion, torch.zeros(1, 3, 8, 8))
+        prune(dict(bare.named_parameters()), lambda width: bare, 0.5, criterion, torch.zeros(1, 3, 8, 8))

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.registry import BUILT_IN
-from us3l.models.slimmable import Slimmable, narrow, of_width
+from us3l.models.slimmable import Slimmable, narrow, switch_batch_norms
 from us3l.training.flat_parameters import FlatParameters, pack_grads
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -133,7 +133,7 @@ def test_the_slimmable_network_leaves_no_trace_of_a_forward_pass() -> None:
     first = slimmable(leaves, 0.5, images())
     slimmable(leaves, 0.5, images() * 100 + 3)
     assert torch.equal(slimmable(leaves, 0.5, images()), first)
-    assert not dict(slimmable.skeleton(0.5).named_buffers())
+    assert not dict(slimmable.meta_module(0.5).named_buffers())
 
 
 def test_a_slimmable_network_runs_in_training_mode() -> None:
@@ -207,7 +207,7 @@ def switchable() -> tuple[Switchable, FlatParameters]:
 def test_widths_with_batch_norms_of_their_own_are_switchable_networks() -> None:
     by_hand, flat = switchable()
     slimmable = Slimmable(Plain, (0.75, 0.5, 0.25))
-    assert set(slimmable.initial(1.0)) == set(flat.shapes)
+    assert set(slimmable.initial_parameters(1.0)) == set(flat.shapes)
     for width in (1.0, 0.5, 0.25, 0.75):
         slices = slimmable.slices(width)
         leaves = flat.leaves(slices)
@@ -228,15 +228,15 @@ def test_widths_with_batch_norms_of_their_own_are_switchable_networks() -> None:
 def test_a_network_that_is_shipped_has_the_batch_norms_of_its_width() -> None:
     by_hand, flat = switchable()
     for width in (1.0, 0.75, 0.5, 0.25):
-        network = narrow(of_width(flat.parameters, width), Plain(width)).train()
+        network = narrow(switch_batch_norms(flat.parameters, width), Plain(width)).train()
         torch.testing.assert_close(network(images()), by_hand(images(), width), rtol=0, atol=1e-10)
 
 
 def test_batch_norms_of_a_width_start_as_new_ones_and_the_rest_does_not_depend_on_them() -> None:
     torch.manual_seed(0)
-    shared = Slimmable(lambda w: Backbone("small-resnet", 3).build(w)).initial(1.0)
+    shared = Slimmable(lambda w: Backbone("small-resnet", 3).build(w)).initial_parameters(1.0)
     torch.manual_seed(0)
-    own = Slimmable(lambda w: Backbone("small-resnet", 3).build(w), (0.5,)).initial(1.0)
+    own = Slimmable(lambda w: Backbone("small-resnet", 3).build(w), (0.5,)).initial_parameters(1.0)
     assert all(torch.equal(own[name], shared[name]) for name in shared)
     added = {name: p for name, p in own.items() if name not in shared}
     norms = [m for m in Backbone("small-resnet", 3).build(0.5).modules() if isinstance(m, nn.BatchNorm2d)]

@@ -14,9 +14,9 @@ from us3l.params.reading import load
 from us3l.params.runs import PretrainRun
 from us3l.params.sampling import FixedWidths
 from us3l.pipeline.code import EVALUATIONS
-from us3l.pipeline.plan.dataset import DatasetPlan
+from us3l.pipeline.plan.dataset import DatasetPlan, PrepareJob
 from us3l.pipeline.plan.plan import Plan
-from us3l.pipeline.plan.run import RunPlan
+from us3l.pipeline.plan.run import RunPlan, RunStage
 from us3l.pipeline.stages import pretrain
 from us3l.pipeline.stages.calibrate import calibrate
 from us3l.pipeline.stages.evaluate import evaluate
@@ -30,16 +30,16 @@ PLAN = Plan(load(ROOT / "params.yaml"))
 RUNS = {"/".join(address): run for address, run in PLAN.runs.items()}
 
 
-class LastEpoch(pretrain.Training):
+class LastEpoch(pretrain.Trainer):
     """A training of which only the last epoch is left, when all widths are sampled; each of its weights must move."""
 
     def run_to_the_end(self) -> None:
         self.epoch = EPOCHS - 1
-        learner = self.learner
-        before = {name: weights.clone() for name, weights in learner.flat.parameters.items()}
+        flat = self.train_step.student.weights
+        before = {name: weights.clone() for name, weights in flat.parameters.items()}
         super().run_to_the_end()
-        still = {name for name, weights in learner.flat.parameters.items() if torch.equal(weights, before[name])}
-        trained = {name for name in learner.flat.trainable if name.startswith("backbone.") and "weight" in name}
+        still = {name for name, weights in flat.parameters.items() if torch.equal(weights, before[name])}
+        trained = {name for name in flat.trainable if name.startswith("backbone.") and "weight" in name}
         assert trained and not still & trained
 
 
@@ -49,7 +49,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunPla
     folder = tmp_path_factory.mktemp("every-run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pretrain, "Training", LastEpoch)
+        patch.setattr(pretrain, "Trainer", LastEpoch)
         draw_images()
         yield {name: tiny(run) for name, run in RUNS.items()}
     shutil.rmtree(folder)  # gigabytes
@@ -74,38 +74,39 @@ def test_a_run_passes_all_its_stages(small: dict[str, RunPlan], taken: set[str],
 
 
 def sources(run: RunPlan) -> list[RunPlan]:
-    return [run.source, *sources(run.source)] if run.source else []
+    return [run.weights_from, *sources(run.weights_from)] if run.weights_from else []
 
 
 def make(run: RunPlan) -> None:
     """The evaluation of a run, and all that it comes from, where it is not there yet."""
-    if all(path.is_file() for path in run.evaluations(0)):
+    if all(path.is_file() for path in run.evaluation_records(0)):
         return
-    *trainings, calibration = run.origins
+    *trainings, calibration = run.ancestors
     for origin, stage in (*reversed(trainings), calibration, (run, run.protocol.kind)):
         prepared(origin.data)
-        if not all(path.is_file() for path in origin.outputs(stage, 0)):
-            pass_stage(origin, stage)
+        job = RunStage(origin, stage, 0)
+        if not job.done:
+            pass_stage(job)
 
 
 def prepared(data: DatasetPlan) -> None:
     if not (data.folder / "meta.json").is_file():
-        write_digits(data) if data.dataset.source.kind == "digits" else prepare(data, Path("downloads"))
+        write_digits(data) if data.dataset.source.kind == "digits" else prepare(PrepareJob(data), Path("downloads"))
 
 
-def pass_stage(run: RunPlan, stage: str) -> None:
-    match stage:
+def pass_stage(job: RunStage) -> None:
+    match job.stage:
         case "pretrain":
-            pretrain.pretrain(run, 0, World(0, 1, CPU), Path("runs"), math.inf)
+            pretrain.pretrain(job, World(0, 1, CPU), Path("runs"), math.inf)
         case "calibrate":
-            calibrate(run, 0, CPU)
+            calibrate(job, CPU)
         case _:
-            evaluate(run, 0, CPU, import_module(EVALUATIONS[stage]).predict_logits)
+            evaluate(job, CPU, import_module(EVALUATIONS[job.stage]).predict_logits)
 
 
 def check_training(run: RunPlan) -> None:
     """One epoch of finite losses and spreads, of as many widths as a step samples."""
-    (epoch,) = read_record(run.training(0))["epochs"]
+    (epoch,) = read_record(run.training_record(0))["epochs"]
     sampling = run.run.sampling
     widths = len(sampling.widths) if isinstance(sampling, FixedWidths) else sampling.widths_per_step
     for values in (epoch["loss"], epoch["feature_std"]):
@@ -114,7 +115,7 @@ def check_training(run: RunPlan) -> None:
 
 
 def check_evaluations(run: RunPlan) -> None:
-    records = [read_record(run.evaluation(0, width)) for width in sorted(run.widths)]
+    records = [read_record(run.evaluation_record(0, width)) for width in sorted(run.widths)]
     for record in records:
         assert 0 <= record["top1"] <= 100 and record["n"] == TEST
     for cost in ("parameters", "macs"):

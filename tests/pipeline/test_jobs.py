@@ -9,8 +9,9 @@ from project import RUN, params
 
 from us3l.params.params import Params
 from us3l.pipeline.code import EVALUATIONS
-from us3l.pipeline.plan.jobs import Job, jobs
-from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.plan import Plan, jobs
+from us3l.pipeline.plan.run import RunStage
 
 RUN_STAGES = ("pretrain", "calibrate", "linear")
 RUNS = ("us3l", "other", "narrow")
@@ -130,8 +131,8 @@ def test_no_two_jobs_of_other_runs_share_a_stage_of_dvc_yaml_however_studies_are
 @pytest.mark.parametrize("studies", [["tiny"], ["later"], BOTH, []])
 def test_jobs_are_of_the_studies_asked_for_and_of_their_data_sets(studies: list[str]) -> None:
     everything = jobs(PLAN, studies)
-    assert {job.of.study for job in everything if job.stage != "prepare"} == set(studies)
-    datasets = {job.of.name for job in everything if job.stage == "prepare"}
+    assert {job.names[0] for job in everything if job.stage != "prepare"} == set(studies)
+    datasets = {job.names[0] for job in everything if job.stage == "prepare"}
     assert datasets == ({"digits", "more"} if studies else set())
 
 
@@ -181,11 +182,11 @@ def test_the_record_of_a_job_is_one_of_its_files(command: str, record: str) -> N
     assert job.record in job.outputs
 
 
-def test_a_job_has_the_recipe_of_its_stage() -> None:
-    assert named("prepare more").recipe == {"kind": "digits", "test_fraction": 0.25}
+def test_a_job_has_the_params_of_its_stage() -> None:
+    assert named("prepare more").stage_params == {"kind": "digits", "test_fraction": 0.25}
     for stage in RUN_STAGES:
-        assert named(f"{stage} tiny us3l 7").recipe == PLAN.run("tiny", "us3l").recipe(stage)
-    assert named("table tiny second").recipe["table"]["title"] == "Second"
+        assert named(f"{stage} tiny us3l 7").stage_params == RunStage(PLAN.run("tiny", "us3l"), stage, 7).stage_params
+    assert named("table tiny second").stage_params["table"]["title"] == "Second"
 
 
 def test_a_job_is_done_once_all_of_its_files_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import pytest
 from project import ROOT
 
 from us3l.models.backbones.backbone import Backbone
-from us3l.models.heads import network
-from us3l.models.meta import blueprint
+from us3l.models.heads import build_network
+from us3l.models.meta import on_meta_device
 from us3l.params.reading import load
 from us3l.params.runs import PretrainRun
 from us3l.params.sampling import FixedWidths
@@ -144,4 +144,4 @@ def test_every_network_of_params_yaml_can_be_built() -> None:
     methods = {(repr(run.method), run.backbone): run for run in runs if run.method.feature_distillation}
     for run in methods.values():
         whole = lambda run=run: Backbone(run.backbone, 3).build(1.0)  # noqa: E731
-        blueprint(lambda run=run, whole=whole: network(run.method, whole(), blueprint(whole), 10))
+        on_meta_device(lambda run=run, whole=whole: build_network(run.method, whole(), on_meta_device(whole), 10))

@@ -1,4 +1,4 @@
-"""The plan: paths, the recipe of every stage, and the code that a stage depends on."""
+"""The plan: paths, the params of every stage, and the code that a stage depends on."""
 
 import json
 import random
@@ -18,7 +18,10 @@ from us3l.data.store import FILES
 from us3l.params.params import Params
 from us3l.params.sampling import width_label
 from us3l.pipeline.code import EVALUATIONS, PIPELINE, STAGES, code
+from us3l.pipeline.plan.dataset import PrepareJob
 from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.run import RunStage
+from us3l.pipeline.plan.table import TableJob
 from us3l.utils import source
 from us3l.utils.errors import UserError
 
@@ -26,7 +29,7 @@ RUN_STAGES = ("pretrain", "calibrate", "linear")
 
 
 def content() -> dict[str, Any]:
-    """Two runs of the same recipe on two data sets, and two tables; nothing is shared, so an edit changes one place."""
+    """Two runs of the same params on two data sets, and two tables; nothing is shared, so an edit changes one place."""
     made = params()
     made["datasets"]["more"] = made["datasets"]["digits"]
     study = made["studies"]["tiny"]
@@ -39,13 +42,17 @@ def plan(made: dict[str, Any]) -> Plan:
     return Plan(Params.model_validate(made))
 
 
-def recipes(made: dict[str, Any]) -> dict[str, Any]:
-    """All recipes as JSON, by stage and name."""
+def stage_params(made: dict[str, Any]) -> dict[str, Any]:
+    """The params of all stages as JSON, by stage and name."""
     plan_ = plan(made)
-    found = {f"{stage} {run.name}": run.recipe(stage) for run in plan_.runs.values() for stage in RUN_STAGES}
-    found |= {f"prepare {data.name}": data.recipe for data in plan_.datasets.values()}
-    found |= {f"table {table.name}": table.recipe for table in plan_.tables.values()}
-    return {name: json.dumps(recipe) for name, recipe in found.items()}
+    found = {
+        f"{stage} {run.name}": RunStage(run, stage, 0).stage_params
+        for run in plan_.runs.values()
+        for stage in RUN_STAGES
+    }
+    found |= {f"prepare {data.name}": PrepareJob(data).stage_params for data in plan_.datasets.values()}
+    found |= {f"table {table.name}": TableJob(table).stage_params for table in plan_.tables.values()}
+    return {name: json.dumps(params) for name, params in found.items()}
 
 
 OF_ALL_RUNS = {stage: {f"{stage} us3l", f"{stage} other"} for stage in RUN_STAGES}
@@ -77,22 +84,24 @@ OF_ALL_RUNS = {stage: {f"{stage} us3l", f"{stage} other"} for stage in RUN_STAGE
         ("build", [], set()),
     ],
 )
-def test_an_edit_changes_the_recipes_that_depend_on_it_and_no_other(key: str, value: Any, changed: set[str]) -> None:
+def test_an_edit_changes_the_params_of_the_stages_that_depend_on_it_and_no_other(
+    key: str, value: Any, changed: set[str]
+) -> None:
     made = content()
-    before = recipes(made)
+    before = stage_params(made)
     *parents, last = (int(part) if part.isdigit() else part for part in key.split("."))
     place: Any = made
     for part in parents:
         place = place[part]
     place[last] = value
-    after = recipes(made)
+    after = stage_params(made)
     assert {name for name in before if before[name] != after[name]} == changed
 
 
 def test_a_key_left_out_and_its_default_are_the_same_recipe() -> None:
     spelt = content()
     spelt["studies"]["tiny"]["runs"]["us3l"]["method"]["temperature"] = 0.5
-    assert recipes(spelt) == recipes(content())
+    assert stage_params(spelt) == stage_params(content())
 
 
 def test_no_two_widths_have_the_same_label() -> None:
@@ -119,7 +128,7 @@ def test_a_run_makes_its_files_for_a_seed_and_for_the_widths_it_has() -> None:
     run = plan(made).run("tiny", "us3l")
     assert run.widths == (0.25,)
     for seed in (0, 7):
-        made_of_it = {stage: [str(path) for path in run.outputs(stage, seed)] for stage in RUN_STAGES}
+        made_of_it = {stage: [str(path) for path in RunStage(run, stage, seed).outputs] for stage in RUN_STAGES}
         assert made_of_it == {
             "pretrain": [
                 f"results/tiny/checkpoints/us3l/seed{seed}.safetensors",
@@ -136,7 +145,7 @@ def test_a_run_makes_its_files_for_a_seed_and_for_the_widths_it_has() -> None:
 def test_a_stage_reads_its_data_set_and_the_weights_of_the_stage_before_it() -> None:
     run = plan(content()).run("tiny", "other")
     data = [f"data/more/{name}" for name in FILES]
-    read = {stage: [str(path) for path in run.inputs(stage, 0)] for stage in RUN_STAGES}
+    read = {stage: [str(path) for path in RunStage(run, stage, 0).inputs] for stage in RUN_STAGES}
     assert read == {
         "pretrain": data,
         "calibrate": [*data, "results/tiny/checkpoints/other/seed0.safetensors"],
@@ -146,12 +155,15 @@ def test_a_stage_reads_its_data_set_and_the_weights_of_the_stage_before_it() -> 
 
 def test_a_data_set_is_its_arrays_and_a_record_that_no_stage_reads() -> None:
     data = plan(content()).dataset("more")
-    assert [str(path) for path in data.outputs] == [*(f"data/more/{name}" for name in FILES), "data/more/prepare.json"]
-    assert data.files == data.outputs[:-1]
+    assert [str(path) for path in PrepareJob(data).outputs] == [
+        *(f"data/more/{name}" for name in FILES),
+        "data/more/prepare.json",
+    ]
+    assert data.files == PrepareJob(data).outputs[:-1]
 
 
 def test_a_table_needs_the_evaluations_of_its_rows_and_what_these_came_from_and_no_other() -> None:
-    needed = plan(content()).table("tiny", "second").inputs
+    needed = TableJob(plan(content()).table("tiny", "second")).inputs
     assert {str(path) for path in needed} == {
         "results/tiny/linear/other/seed0-w025.json",
         "results/tiny/linear/other/seed0-w100.json",
@@ -165,8 +177,8 @@ def test_a_cell_has_the_run_that_its_row_takes_at_its_width_or_none() -> None:
     made["studies"]["tiny"]["runs"]["other"]["sampling"] = {"range": [0.25, 0.25], "widths_per_step": 1}
     rows = [{"label": "Apart", "runs": {1.0: "us3l"}}, {"label": "Narrow", "runs": "other"}]
     made["studies"]["tiny"]["tables"]["main"]["rows"] = rows
-    cells = plan(made).table("tiny", "main").cells()
-    assert [(row, width, run and run.name) for row, width, run in cells] == [
+    cells = plan(made).table("tiny", "main").cells
+    assert [(cell.number, cell.width, cell.run and cell.run.name) for cell in cells] == [
         (0, 1.0, "us3l"),
         (0, 0.25, None),
         (1, 1.0, None),
@@ -189,7 +201,7 @@ def test_the_runs_of_a_group_have_files_that_differ_in_study_run_and_seed_alone(
         assert [{run.study for run in runs} for runs in of_stage] == [{"tiny"}] * 4 + [{"later"}] * 4
         for runs in of_stage:
             patterns = [replace(run, study="{study}", name="{run}") for run in runs]
-            assert len({tuple(each.outputs(stage, "{seed}")) for each in patterns}) == 1
+            assert len({tuple(RunStage(each, stage, "{seed}").outputs) for each in patterns}) == 1
     assert {stage for stage, _ in groups} == {"calibrate", "linear"}
 
 
@@ -235,7 +247,7 @@ def test_a_run_has_the_stages_that_no_other_has_done_for_it(
     name: str, stages: tuple[str, ...], source: str, data: str, backbone: str, widths: tuple[float, ...]
 ) -> None:
     run = plan(taking()).run("later", name)
-    found = (run.stages, run.source.name, run.data.name, run.backbone, run.widths)
+    found = (run.stages, run.weights_from.name, run.data.name, run.backbone, run.widths)
     assert found == (stages, source, data, backbone, widths)
 
 
@@ -285,13 +297,13 @@ def test_a_stage_reads_the_files_of_the_run_whose_weights_it_takes(
 ) -> None:
     run = plan(taking()).run("later", name)
     data = [f"data/{run.data.name}/{each}" for each in FILES]
-    assert [str(path) for path in run.inputs(stage, 0)] == [*data, *read]
-    assert [str(path) for path in run.outputs(stage, 0)] == made
-    assert run.record(stage, 0) in run.outputs(stage, 0)
+    assert [str(path) for path in RunStage(run, stage, 0).inputs] == [*data, *read]
+    assert [str(path) for path in RunStage(run, stage, 0).outputs] == made
+    assert RunStage(run, stage, 0).record in RunStage(run, stage, 0).outputs
 
 
 @pytest.mark.parametrize(
-    ("name", "origins"),
+    ("name", "ancestors"),
     [
         ("near", ["tiny/us3l pretrain", "tiny/us3l calibrate"]),
         ("cut", ["tiny/us3l pretrain", "later/cut calibrate"]),
@@ -299,13 +311,13 @@ def test_a_stage_reads_the_files_of_the_run_whose_weights_it_takes(
         ("student", ["later/student pretrain", "tiny/us3l pretrain", "later/student calibrate"]),
     ],
 )
-def test_networks_come_from_trainings_and_a_calibration_whosever_they_are(name: str, origins: list[str]) -> None:
+def test_networks_come_from_trainings_and_a_calibration_whosever_they_are(name: str, ancestors: list[str]) -> None:
     run = plan(taking()).run("later", name)
-    assert [f"{each.study}/{each.name} {stage}" for each, stage in run.origins] == origins
+    assert [f"{each.study}/{each.name} {stage}" for each, stage in run.ancestors] == ancestors
 
 
 def test_a_table_needs_the_records_of_the_runs_whose_weights_its_rows_take() -> None:
-    assert {str(path) for path in plan(taking()).table("later", "main").inputs} == {
+    assert {str(path) for path in TableJob(plan(taking()).table("later", "main")).inputs} == {
         LATER.format("knn", "near", "-w025.json"),
         LATER.format("knn", "cut-near", "-w025.json"),
         LATER.format("calibrate", "cut", ".json"),
@@ -314,9 +326,11 @@ def test_a_table_needs_the_records_of_the_runs_whose_weights_its_rows_take() -> 
     }
 
 
-def recipes_of_takers(made: dict[str, Any]) -> dict[str, str]:
+def params_of_takers(made: dict[str, Any]) -> dict[str, str]:
     runs = [run for run in plan(made).runs.values() if run.study == "later"]
-    return {f"{stage} {run.name}": json.dumps(run.recipe(stage)) for run in runs for stage in run.stages}
+    return {
+        f"{stage} {run.name}": json.dumps(RunStage(run, stage, 0).stage_params) for run in runs for stage in run.stages
+    }
 
 
 @pytest.mark.parametrize(
@@ -335,16 +349,16 @@ def recipes_of_takers(made: dict[str, Any]) -> dict[str, str]:
         ("datasets.more.views.linear", {"flip": 0.5}, {"calibrate student", "linear student"}),
     ],
 )
-def test_an_edit_changes_the_recipes_of_the_takers_that_depend_on_it(key: str, value: Any, changed: set[str]) -> None:
+def test_an_edit_changes_the_params_of_the_takers_that_depend_on_it(key: str, value: Any, changed: set[str]) -> None:
     made = taking()
     made["studies"]["later"]["tables"] = {}
-    before = recipes_of_takers(made)
+    before = params_of_takers(made)
     *parents, last = key.split(".")
     place: Any = made
     for part in parents:
         place = place[part]
     place[last] = value
-    after = recipes_of_takers(made)
+    after = params_of_takers(made)
     assert {name for name in after if before.get(name) != after[name]} == changed
 
 
@@ -354,7 +368,8 @@ def test_a_table_names_its_kind_of_protocol_and_its_protocols() -> None:
     made["studies"]["later"]["runs"]["near"]["protocol"] = "nearer"
     table = plan(made).table("later", "main")
     assert (table.kind, table.protocols) == ("knn", ["near", "nearer"])
-    assert (table.recipe["kind"], table.recipe["protocols"]) == ("knn", ["near", "nearer"])
+    params = TableJob(table).stage_params
+    assert (params["kind"], params["protocols"]) == ("knn", ["near", "nearer"])
 
 
 @pytest.mark.parametrize("kind", EVALUATIONS)
@@ -364,11 +379,11 @@ def test_the_evaluations_of_each_kind_of_protocol_are_a_stage_with_a_folder(kind
     made["protocols"]["quick"] = {"kind": kind} | training
     run = plan(made).run("tiny", "us3l")
     assert run.stages == ("pretrain", "calibrate", kind)
-    assert [str(path) for path in run.outputs(kind, 0)] == [
+    assert [str(path) for path in RunStage(run, kind, 0).outputs] == [
         f"results/tiny/{kind}/us3l/seed0-{label}.json" for label in ("w100", "w025")
     ]
-    assert run.recipe(kind)["protocol"]["kind"] == kind
-    assert "calibration" not in run.recipe(kind)["protocol"]
+    assert RunStage(run, kind, 0).stage_params["protocol"]["kind"] == kind
+    assert "calibration" not in RunStage(run, kind, 0).stage_params["protocol"]
     assert {EVALUATIONS[kind], "us3l.pipeline.stages.evaluate"} <= code(kind).keys()
 
 

@@ -107,7 +107,7 @@ def test_one_two_and_four_processes_give_the_same_bits(tmp_path: Path) -> None:
     assert bits[1] == bits[2] == bits[4]
 
 
-def test_a_training_that_waited_for_another_of_its_recipe_takes_what_that_has_made(tmp_path: Path) -> None:
+def test_a_training_that_waited_for_another_of_its_params_takes_what_that_has_made(tmp_path: Path) -> None:
     made = project(tmp_path)
     first = made.start(*PRETRAIN, "--save-every", "0")
     wait_for_state(made, first)
@@ -143,7 +143,7 @@ def test_the_state_from_before_a_loss_that_is_not_finite_stays(tmp_path: Path) -
     assert all(tensor.isfinite().all() for tensor in load_file(state).values())
 
 
-def test_another_recipe_never_continues_from_this_ones_state(tmp_path: Path) -> None:
+def test_other_params_never_continues_from_this_ones_state(tmp_path: Path) -> None:
     made = project(tmp_path)
     process = made.start(*PRETRAIN, "--save-every", "0")
     wait_for_state(made, process)
@@ -152,7 +152,7 @@ def test_another_recipe_never_continues_from_this_ones_state(tmp_path: Path) -> 
     made.write(params(optimizer={"lr": 0.04}))
     made.must(*PRETRAIN)
     assert history(made)["epochs"][0]["lr"] == 0.04
-    assert len(saved_states(made)) == 1, "the first recipe's state stays for the first recipe"
+    assert len(saved_states(made)) == 1, "the first params' state stays for the first params"
 
 
 def test_a_collapse_is_logged(tmp_path: Path) -> None:

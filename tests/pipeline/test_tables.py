@@ -16,8 +16,8 @@ from scipy import stats
 
 from us3l.params.params import Params
 from us3l.pipeline.plan.plan import Plan
-from us3l.pipeline.plan.run import RunPlan
-from us3l.pipeline.plan.table import TablePlan
+from us3l.pipeline.plan.run import RunPlan, RunStage
+from us3l.pipeline.plan.table import TableJob, TablePlan
 from us3l.pipeline.stages.table import write_table
 from us3l.pipeline.tables.formats import MISSING
 from us3l.utils.errors import UserError
@@ -54,31 +54,44 @@ def run(name: str = "us3l") -> RunPlan:
     return plan(US3L).runs[name]
 
 
+def stage_params(of: RunPlan, stage: str) -> dict[str, Any]:
+    return RunStage(of, stage, 0).stage_params
+
+
 def describe(kind: str, **facts: Any) -> dict[str, Any]:
     """A record of what a stage took, so far as tables read it."""
     stage = {"evaluation": "linear", "training": "pretrain", "calibration": "calibrate"}[kind]
     hours = {"seconds": 3600 * HOUR[kind], "gpu_hours": 2 * HOUR[kind]}
-    return {"stage": stage, "recipe": run().recipe(stage), "code": {"us3l": kind}, "data": "5eed", **hours, **facts}
+    return {
+        "stage": stage,
+        "params": stage_params(run(), stage),
+        "code": {"us3l": kind},
+        "data": "5eed",
+        **hours,
+        **facts,
+    }
 
 
 def evaluate(name: str, width: float, accuracies: list[float], **facts: Any) -> None:
     """Write one evaluation a seed."""
     of = run(name)
     for seed, top1 in enumerate(accuracies):
-        record = describe("evaluation", width=width, top1=top1, recipe=of.recipe("linear"), seed=seed)
-        write_record(of.evaluation(seed, width), record | facts)
+        record = describe("evaluation", width=width, top1=top1, params=stage_params(of, "linear"), seed=seed)
+        write_record(of.evaluation_record(seed, width), record | facts)
 
 
 def train(seeds: int) -> None:
     """Write the records of trainings and of calibrations."""
     for seed in range(seeds):
-        write_record(run().training(seed), describe("training", seed=seed, checkpoint="a", epochs=[{"loss": 1.0}]))
-        write_record(run().calibration(seed), describe("calibration", seed=seed, networks={"w100": "b"}))
+        write_record(
+            run().training_record(seed), describe("training", seed=seed, checkpoint="a", epochs=[{"loss": 1.0}])
+        )
+        write_record(run().calibration_record(seed), describe("calibration", seed=seed, networks={"w100": "b"}))
 
 
 def written(table: TablePlan) -> dict[str, str]:
     """The table in every format."""
-    write_table(table)
+    write_table(TableJob(table))
     return {suffix: table.file(suffix).read_text() for suffix in FORMATS}
 
 
@@ -87,7 +100,7 @@ def cells(table: TablePlan) -> list[dict[str, Any]]:
 
 
 def markdown_rows(table: TablePlan) -> list[list[str]]:
-    lines = [line for line in written(table)["md"].splitlines() if line.startswith("|")]
+    lines = [line for line in written(table)["md"].splitlines() if line.startswith("|") and "--:|" not in line]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
@@ -99,7 +112,7 @@ def test_a_cell_is_the_mean_with_half_of_students_interval(accuracies: list[floa
     assert cell["mean"] == pytest.approx(np.mean(accuracies))
     error = np.std(accuracies, ddof=1) / len(accuracies) ** 0.5
     low, high = stats.t.interval(0.95, len(accuracies) - 1, np.mean(accuracies), error) if error else (0, 0)
-    assert cell["half_width"] == pytest.approx((high - low) / 2)
+    assert cell["ci95"] == pytest.approx((high - low) / 2)
 
 
 def test_every_format_shows_the_same_cell() -> None:
@@ -113,7 +126,7 @@ def test_every_format_shows_the_same_cell() -> None:
         ["US3L", 1.0, 92.0, 3, 3],
         ["US3L", 0.25, 82.0, 3, 3],
     ]
-    assert frame["half_width"].tolist() == pytest.approx([cell["half_width"] for cell in cells(plan(US3L))])
+    assert frame["ci95"].tolist() == pytest.approx([cell["ci95"] for cell in cells(plan(US3L))])
     assert "n = 3." in texts["md"] and "n = 3." in texts["tex"]
 
 
@@ -121,8 +134,8 @@ def test_one_seed_has_no_interval() -> None:
     evaluate("us3l", 1.0, [92.0])
     table = plan(US3L, seeds=(0,))
     assert markdown_rows(table)[-1] == ["US3L", "92.0", MISSING]
-    assert cells(table)[0]["half_width"] is None
-    assert pd.read_csv(StringIO(written(table)["csv"]))["half_width"].isna().all()
+    assert cells(table)[0]["ci95"] is None
+    assert pd.read_csv(StringIO(written(table)["csv"]))["ci95"].isna().all()
 
 
 def test_a_cell_without_results_is_a_mark_and_never_a_number() -> None:
@@ -134,7 +147,7 @@ def test_a_cell_without_results_is_a_mark_and_never_a_number() -> None:
     assert f"{MISSING}: no result" in texts["md"] and "---: no result" in texts["tex"]
     assert texts["csv"].splitlines()[1] == "US3L,1.0,,,0,1"
     missing = cells(table)[0]
-    assert (missing["mean"], missing["half_width"], missing["n"], missing["values"]) == (None, None, 0, [])
+    assert (missing["mean"], missing["ci95"], missing["n"], missing["values"]) == (None, None, 0, [])
 
 
 def test_a_table_without_any_results_is_all_marks() -> None:
@@ -157,7 +170,7 @@ def test_a_row_may_take_each_width_from_another_run() -> None:
     evaluate("narrow", 0.25, [80.0])
     rows = [{"label": "Apart", "runs": {1.0: "us3l", 0.25: "narrow"}}, {"label": "Narrow", "runs": "narrow"}]
     table = plan(rows, seeds=(0,))
-    assert markdown_rows(table)[2:] == [["Apart", "92.0", "80.0"], ["Narrow", MISSING, "80.0"]]
+    assert markdown_rows(table)[1:] == [["Apart", "92.0", "80.0"], ["Narrow", MISSING, "80.0"]]
     assert [cell["planned"] for cell in cells(table)] == [1, 1, 0, 1]
 
 
@@ -193,9 +206,9 @@ def test_the_json_has_the_records_of_all_files_that_its_cells_came_from() -> Non
     evaluate("us3l", 0.25, [81.0])
     table = plan(US3L, seeds=(0,))
     made = json.loads(written(table)["json"])
-    assert {"title", "fingerprint", "recipe", "code", "made_from"} <= made.keys()
-    assert [Path(path) for path in made["records"]] == table.inputs
-    assert made["made_from"] == {str(path): read_record(path)["seal"] for path in table.inputs}
+    assert {"title", "fingerprint", "params", "code", "inputs"} <= made.keys()
+    assert [Path(path) for path in made["records"]] == TableJob(table).inputs
+    assert made["inputs"] == {str(path): read_record(path)["seal"] for path in TableJob(table).inputs}
     for path, record in made["records"].items():
         whole = read_record(Path(path))
         assert {key: whole[key] for key in whole if key not in ("code", "epochs", "networks")} == {
@@ -243,8 +256,11 @@ def test_the_caption_names_the_kind_of_protocol_and_the_protocol() -> None:
 def test_a_cell_names_the_records_of_the_run_whose_networks_it_evaluates() -> None:
     train(1)
     near = plan(US3L).runs["near"]
-    record = describe("evaluation", width=1.0, top1=88.0, seed=0) | {"stage": "knn", "recipe": near.recipe("knn")}
-    write_record(near.evaluation(0, 1.0), record)
+    record = describe("evaluation", width=1.0, top1=88.0, seed=0) | {
+        "stage": "knn",
+        "params": stage_params(near, "knn"),
+    }
+    write_record(near.evaluation_record(0, 1.0), record)
     table = plan([{"label": "Near", "runs": "near"}], seeds=(0,))
     cell = cells(table)[0]
     assert (cell["mean"], cell["hours"]) == (88.0, sum(HOUR.values()))
@@ -255,16 +271,19 @@ def test_a_cell_names_the_records_of_the_run_whose_networks_it_evaluates() -> No
     ]
 
 
-def test_a_record_of_another_recipe_is_to_be_made_again_by_the_run_that_made_it() -> None:
+def test_a_record_of_other_params_is_to_be_made_again_by_the_run_that_made_it() -> None:
     train(1)
     near = plan(US3L).runs["near"]
-    record = describe("evaluation", width=1.0, top1=88.0, seed=0) | {"stage": "knn", "recipe": near.recipe("knn")}
-    write_record(near.evaluation(0, 1.0), record)
-    recipe = run().recipe("pretrain")
-    recipe["run"]["epochs"] = 9
-    write_record(run().training(0), describe("training", seed=0, recipe=recipe))
+    record = describe("evaluation", width=1.0, top1=88.0, seed=0) | {
+        "stage": "knn",
+        "params": stage_params(near, "knn"),
+    }
+    write_record(near.evaluation_record(0, 1.0), record)
+    made = stage_params(run(), "pretrain")
+    made["run"]["epochs"] = 9
+    write_record(run().training_record(0), describe("training", seed=0, params=made))
     said = "made with run.epochs = 9, but params.yaml says 4: run `us3l pretrain tiny us3l 0` again, or undo the edit"
-    assert refusal(plan([{"label": "Near", "runs": "near"}])) == f"{run().training(0)}: {said}"
+    assert refusal(plan([{"label": "Near", "runs": "near"}])) == f"{run().training_record(0)}: {said}"
 
 
 # --- published figures ----------------------------------------------------------------------------------------------
@@ -282,15 +301,14 @@ def test_published_figures_stand_beside_ours_with_their_sources() -> None:
     texts = written(plan(BESIDE))
     assert markdown_rows(plan(BESIDE)) == [
         ["", "1x", "0.25x", "1x, published", "0.25x, published"],
-        ["---", "---:", "---:", "---:", "---:"],
         ["US3L", "92.0 ± 2.5", MISSING, "90.25 [1]", ""],
         ["Narrow", MISSING, MISSING, "", "70.0 [2]"],
         ["Both", "92.0 ± 2.5", MISSING, "80.5 [1]", "80.5 [1]"],
     ]
     assert texts["md"].endswith(f" Published: [1] {OTHER}; [2] {PAPER}.\n")
     assert texts["csv"].splitlines()[:3] == [
-        "row,width,mean,half_width,n,planned,published,published_source",
-        f"US3L,1.0,92.0,{cells(plan(BESIDE))[0]['half_width']},3,3,90.25,{OTHER}",
+        "row,width,mean,ci95,n,planned,published,published_source",
+        f"US3L,1.0,92.0,{cells(plan(BESIDE))[0]['ci95']},3,3,90.25,{OTHER}",
         "US3L,0.25,,,0,3,,",
     ]
     assert f'70.0,"{PAPER}"' in texts["csv"].splitlines()[4]
@@ -305,7 +323,7 @@ def test_published_figures_stand_beside_ours_with_their_sources() -> None:
 def test_a_table_that_asks_for_published_figures_has_empty_columns_where_none_is_known() -> None:
     table = plan(US3L, published=True)
     assert markdown_rows(table)[0] == ["", "1x", "0.25x", "1x, published", "0.25x, published"]
-    assert markdown_rows(table)[2] == ["US3L", MISSING, MISSING, "", ""]
+    assert markdown_rows(table)[1] == ["US3L", MISSING, MISSING, "", ""]
     assert "Published: " not in written(table)["md"]
     assert [cell["published"] for cell in cells(table)] == [None, None]
     assert written(table)["csv"].splitlines()[1] == "US3L,1.0,,,0,3,,"
@@ -323,12 +341,14 @@ def test_a_table_without_published_figures_has_no_columns_for_them() -> None:
 def refusal(table: TablePlan) -> str:
     """The sentence with which the table is refused; no file of it is written."""
     with pytest.raises(UserError) as refused:
-        write_table(table)
-    assert not any(path.exists() for path in table.outputs)
+        write_table(TableJob(table))
+    assert not any(path.exists() for path in TableJob(table).outputs)
     return str(refused.value)
 
 
-@pytest.mark.parametrize("of", [lambda r: r.evaluation(0, 1.0), lambda r: r.training(0), lambda r: r.calibration(0)])
+@pytest.mark.parametrize(
+    "of", [lambda r: r.evaluation_record(0, 1.0), lambda r: r.training_record(0), lambda r: r.calibration_record(0)]
+)
 def test_a_record_with_a_changed_digit_stops_the_table(of: Callable[[RunPlan], Path]) -> None:
     train(1)
     evaluate("us3l", 1.0, [91.0])
@@ -337,26 +357,26 @@ def test_a_record_with_a_changed_digit_stops_the_table(of: Callable[[RunPlan], P
     assert refusal(plan(US3L)).startswith(f"{path}: damaged: it was changed after it was written")
 
 
-def test_an_evaluation_of_another_recipe_stops_the_table() -> None:
-    recipe = run().recipe("linear")
-    recipe["protocol"]["epochs"] = 9
-    evaluate("us3l", 1.0, [91.0], recipe=recipe)
+def test_an_evaluation_of_other_params_stops_the_table() -> None:
+    made = stage_params(run(), "linear")
+    made["protocol"]["epochs"] = 9
+    evaluate("us3l", 1.0, [91.0], params=made)
     said = (
         "made with protocol.epochs = 9, but params.yaml says 2: run `us3l linear tiny us3l 0` again, or undo the edit"
     )
-    assert refusal(plan(US3L)) == f"{run().evaluation(0, 1.0)}: {said}"
+    assert refusal(plan(US3L)) == f"{run().evaluation_record(0, 1.0)}: {said}"
 
 
 def test_an_evaluation_that_does_not_say_how_it_was_made_stops_the_table() -> None:
-    evaluate("us3l", 1.0, [91.0], recipe={})
-    assert f"{run().evaluation(0, 1.0)}: made with protocol = absent" in refusal(plan(US3L))
+    evaluate("us3l", 1.0, [91.0], params={})
+    assert f"{run().evaluation_record(0, 1.0)}: made with protocol = absent" in refusal(plan(US3L))
 
 
 @pytest.mark.parametrize("there", [(0, 0.25), (1, 1.0)])
 def test_an_evaluation_of_another_width_or_seed_stops_the_table(there: tuple[int, float]) -> None:
     evaluate("us3l", 1.0, [91.0])
-    path = run().evaluation(*there)
-    run().evaluation(0, 1.0).rename(path)
+    path = run().evaluation_record(*there)
+    run().evaluation_record(0, 1.0).rename(path)
     (seed, width), again = there, f"run `us3l linear tiny us3l {there[0]}` again"
     said = f"holds seed 0, and by its name seed {seed}" if seed else f"holds width 1.0, and by its name width {width}"
     assert refusal(plan(US3L)) == f"{path}: {said}: {again}"
@@ -369,7 +389,7 @@ AWKWARD = r"a|b & 50% _x_ #1 $y$ {z} \w ~ ^ < >"
 
 def test_a_bar_in_a_label_stays_in_its_markdown_cell() -> None:
     table = plan([{"label": "a|b", "runs": "us3l"}])
-    assert rf"| a\|b | {MISSING} | {MISSING} |" in written(table)["md"]
+    assert markdown_rows(table)[-1] == [r"a\|b", MISSING, MISSING]
 
 
 def test_a_label_survives_the_csv() -> None:

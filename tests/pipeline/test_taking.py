@@ -124,7 +124,7 @@ def test_a_pruned_network_is_cut_from_the_checkpoint_of_the_other_run(project: P
 def test_a_training_with_a_teacher_names_the_seal_of_its_checkpoint(project: Project) -> None:
     record = read_record(Path("results/later/pretrain/student/seed0.json"))
     assert record["teacher"] == seal(CHECKPOINT)
-    assert record["recipe"]["run"]["method"]["teacher"] == "small-resnet"
+    assert record["params"]["run"]["method"]["teacher"] == "small-resnet"
     assert "teacher" not in read_record(Path("results/tiny/pretrain/us3l/seed0.json"))
 
 
@@ -155,7 +155,7 @@ def test_another_teacher_is_what_has_changed(project: Project, us3l: Command) ->
     made["studies"]["later"]["runs"]["student"]["method"] |= {"momentum": 0.9, "teacher": None}
     project.write(made)
     printed = us3l("why", "results/later/linear/student/seed0-w025.json")[1]
-    assert "-recipe.run.method.teacher: small-resnet\n+recipe.run.method.teacher: None\n" in printed
+    assert "-params.run.method.teacher: small-resnet\n+params.run.method.teacher: None\n" in printed
 
 
 def test_an_edit_of_the_other_run_makes_again_all_that_rests_on_it(project: Project, us3l: Command) -> None:
@@ -244,7 +244,7 @@ def edited(path: str, value: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_weights_of_another_recipe_or_for_other_images_are_refused(
+def test_weights_of_other_params_or_for_other_images_are_refused(
     project: Project, us3l: Command, key: str, value: Any, command: str, said: str
 ) -> None:
     project.write(edited(key, value))

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from forks import Process, fork_server
 from project import ROOT, keep_studies
 
 from us3l.params.reading import read
@@ -33,14 +33,19 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "runs").mkdir(exist_ok=True)
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        path = os.pathsep.join([str(fork_server().programs), os.environ["PATH"]])
         self.environment = os.environ | {"PYTHONPATH": str(folder), "PATH": path}
 
+    def start(self, *command: str) -> Process:
+        return fork_server().start(command, self.folder, self.environment)
+
     def try_(self, *command: str) -> tuple[int, str]:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        return done.returncode, done.stdout
+        process = self.start(*command)
+        output, _ = process.communicate()
+        return process.wait(), output
+
+    def git(self, *arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=self.folder, check=True, capture_output=True, text=True).stdout
 
     def run(self, *command: str) -> str:
         code, output = self.try_(*command)
@@ -82,12 +87,12 @@ class Checkout:
             file.write(text)
 
     def commit(self) -> str:
-        self.run("git", "add", "--all")
-        self.run("git", "commit", "--quiet", "--message", "as it is")
-        return self.run("git", "rev-parse", "HEAD").strip()
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "as it is")
+        return self.git("rev-parse", "HEAD").strip()
 
     def switch(self, commit: str) -> None:
-        self.run("git", "checkout", "--quiet", commit)
+        self.git("checkout", "--quiet", commit)
         self.run("dvc", "checkout", "--quiet")
 
 
@@ -99,9 +104,8 @@ def temperature(value: float) -> Callable[[Any], None]:
     return lambda params: params["studies"]["digits"]["runs"]["us3l"]["method"].update(temperature=value)
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    folder = tmp_path / "project"
+def lay_out(folder: Path) -> Checkout:
+    """Write the project into a folder, with nothing made; what DVC pushes goes into `store` beside it."""
     for name in COPIED:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         source = ROOT / name
@@ -115,52 +119,77 @@ def checkout(tmp_path: Path) -> Checkout:
     digits["seeds"], digits["widths"] = [0], [1.0, 0.25]
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     made = Checkout(folder)
-    made.run("git", "init", "--quiet")
-    made.run("git", "config", "user.name", "Tester")
-    made.run("git", "config", "user.email", "tester@example.org")
+    made.git("init", "--quiet")
+    made.git("config", "user.name", "Tester")
+    made.git("config", "user.email", "tester@example.org")
     made.run("us3l", "dvc")
-    made.run("dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
+    made.run("dvc", "remote", "add", "--quiet", "--default", "store", "../store")
     return made
 
 
-def test_neither_tool_makes_again_what_the_other_has_made(checkout: Checkout, tmp_path: Path) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A project in which nothing is made."""
+    return lay_out(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = lay_out(tmp_path_factory.mktemp("finished") / "project")
+    made.run(*SNAKEMAKE)
+    return made.folder
+
+
+@pytest.fixture
+def built(tmp_path: Path, finished: Path) -> Checkout:
+    """A copy of the project as Snakemake has made it."""
+    return Checkout(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+
+
+def test_dvc_does_not_make_again_what_snakemake_has_made(checkout: Checkout) -> None:
     of_both = [*OF_US3L, *(job.replace("us3l", "us-simsiam") for job in OF_US3L)]
     assert checkout.ran(*SNAKEMAKE) == sorted([*of_both, "prepare digits"])
     assert checkout.clean()
-    first = checkout.commit()
 
-    checkout.edit(temperature(0.4))
-    assert checkout.ran(*REPRO) == OF_US3L
-    assert checkout.clean()
-    second = checkout.commit()
+
+def test_snakemake_does_not_make_again_what_dvc_has_made_or_checked_out(built: Checkout) -> None:
+    first = built.commit()
+
+    built.edit(temperature(0.4))
+    assert built.ran(*REPRO) == OF_US3L
+    assert built.clean()
+    second = built.commit()
 
     for value in (0.5, 0.4):
-        checkout.edit(temperature(value))
-        assert checkout.ran(*REPRO) == OF_US3L
-        assert checkout.clean()
+        built.edit(temperature(value))
+        assert built.ran(*REPRO) == OF_US3L
+        assert built.clean()
 
-    checkout.run("git", "stash", "--quiet")
+    built.git("stash", "--quiet")
     for commit in (first, second):
-        checkout.switch(commit)
-        assert checkout.clean()
+        built.switch(commit)
+        assert built.clean()
 
-    checkout.run("dvc", "push", "--quiet")
-    checkout.run("git", "clone", "--quiet", str(checkout.folder), str(tmp_path / "clone"))
+
+def test_a_missing_file_is_made_again_or_checked_out_and_a_clone_has_all_of_it(built: Checkout, tmp_path: Path) -> None:
+    (built.folder / CHECKPOINT).unlink()
+    assert built.dirty() == {"digits-pretrain@us3l", "digits-calibrate@us3l"}
+    assert built.pending() == {"pretrain": 1, "calibrate": 1, "linear": 1, "table": 1}
+    assert built.ran(*REPRO) == ["pretrain us3l"], "the same bytes again: nothing that reads them has to run"
+    assert built.clean()
+
+    (built.folder / CHECKPOINT).unlink()
+    built.run("dvc", "checkout", "--quiet")
+    assert built.clean()
+
+    built.commit()
+    built.run("dvc", "push", "--quiet")
+    built.git("clone", "--quiet", str(built.folder), str(tmp_path / "clone"))
     clone = Checkout(tmp_path / "clone")
     clone.run("dvc", "pull", "--quiet")
     assert clone.clean()
     assert clone.ran(*REPRO) == []
     assert clone.ran(*SNAKEMAKE) == []
-
-    (checkout.folder / CHECKPOINT).unlink()
-    assert checkout.dirty() == {"digits-pretrain@us3l", "digits-calibrate@us3l"}
-    assert checkout.pending() == {"pretrain": 1, "calibrate": 1, "linear": 1, "table": 1}
-    assert checkout.ran(*REPRO) == ["pretrain us3l"], "the same bytes again: nothing that reads them has to run"
-    assert checkout.clean()
-
-    (checkout.folder / CHECKPOINT).unlink()
-    checkout.run("dvc", "checkout", "--quiet")
-    assert checkout.clean()
 
 
 def flip(path: Path) -> None:
@@ -170,59 +199,56 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_flipped_byte_is_found_by_both_and_mended(checkout: Checkout) -> None:
-    checkout.run(*SNAKEMAKE)
-    flip(checkout.folder / CHECKPOINT)
-    assert checkout.dirty() == {"digits-pretrain@us3l", "digits-calibrate@us3l"}
-    assert checkout.pending() == {"calibrate": 1, "linear": 1, "table": 1}
-    code, output = checkout.try_(*SNAKEMAKE)
+def test_a_flipped_byte_is_found_by_both_and_mended(built: Checkout) -> None:
+    flip(built.folder / CHECKPOINT)
+    assert built.dirty() == {"digits-pretrain@us3l", "digits-calibrate@us3l"}
+    assert built.pending() == {"calibrate": 1, "linear": 1, "table": 1}
+    code, output = built.try_(*SNAKEMAKE)
     assert code != 0
     assert f"{CHECKPOINT}: damaged: it was changed after it was written" in output
-    assert "digits-pretrain@us3l" in checkout.dirty(), "the damaged file is not taken into dvc.lock"
-    assert checkout.ran(*REPRO) == ["calibrate us3l", "pretrain us3l"], "the same bytes again: linear has no more to do"
-    assert checkout.clean()
+    assert "digits-pretrain@us3l" in built.dirty(), "the damaged file is not taken into dvc.lock"
+    assert built.ran(*REPRO) == ["calibrate us3l", "pretrain us3l"], "the same bytes again: linear has no more to do"
+    assert built.clean()
 
-    flip(checkout.folder / "data/digits/train_images.npy")
-    assert "prepare@digits" in checkout.dirty()
-    assert checkout.pending() == {"pretrain": 2, "calibrate": 2, "linear": 2, "table": 1}
-    assert checkout.ran(*REPRO) == ["prepare digits"], "the same bytes again: nothing that reads them has to run"
-    assert checkout.clean()
+    flip(built.folder / "data/digits/train_images.npy")
+    assert "prepare@digits" in built.dirty()
+    assert built.pending() == {"pretrain": 2, "calibrate": 2, "linear": 2, "table": 1}
+    assert built.ran(*REPRO) == ["prepare digits"], "the same bytes again: nothing that reads them has to run"
+    assert built.clean()
 
-    table = checkout.folder / RESULTS / "tables/main.md"
+    table = built.folder / RESULTS / "tables/main.md"
     flip(table)
-    assert checkout.dirty() == {"digits-table@main"}
-    assert checkout.ran(*REPRO) == []
-    assert checkout.clean()
+    assert built.dirty() == {"digits-table@main"}
+    assert built.ran(*REPRO) == []
+    assert built.clean()
 
 
-def test_an_edit_of_code_runs_the_stages_that_import_it_and_a_comment_none(checkout: Checkout) -> None:
-    checkout.run(*SNAKEMAKE)
-    (checkout.folder / "us3l" / "notes.txt").write_text("Not code.")
-    assert checkout.clean()
-    checkout.append("evaluation/linear.py", "\n\n# A comment.\n")
-    assert checkout.dirty() == {"plan"}
-    assert checkout.pending() == {"plan": 1}
-    assert checkout.ran(*SNAKEMAKE) == []
-    assert checkout.clean()
-    checkout.append("pipeline/stages/calibrate.py", "\n\n# Another.\n")
-    assert checkout.ran(*REPRO) == []
-    assert checkout.clean()
+def test_an_edit_of_code_runs_the_stages_that_import_it_and_a_comment_none(built: Checkout) -> None:
+    (built.folder / "us3l" / "notes.txt").write_text("Not code.")
+    assert built.clean()
+    built.append("evaluation/linear.py", "\n\n# A comment.\n")
+    assert built.dirty() == {"plan"}
+    assert built.pending() == {"plan": 1}
+    assert built.ran(*SNAKEMAKE) == []
+    assert built.clean()
+    built.append("pipeline/stages/calibrate.py", "\n\n# Another.\n")
+    assert built.ran(*REPRO) == []
+    assert built.clean()
 
-    checkout.append("evaluation/linear.py", "SCALE = 50\n")
-    assert checkout.pending() == {"plan": 1, "linear": 2, "table": 1}
-    assert checkout.ran(*REPRO) == ["linear us-simsiam", "linear us3l"]
-    assert checkout.clean()
-    checkout.append("evaluation/linear.py", "SCALE = 25\n")
-    assert checkout.ran(*SNAKEMAKE) == ["linear us-simsiam", "linear us3l"]
-    assert checkout.clean()
+    built.append("evaluation/linear.py", "SCALE = 50\n")
+    assert built.pending() == {"plan": 1, "linear": 2, "table": 1}
+    assert built.ran(*REPRO) == ["linear us-simsiam", "linear us3l"]
+    assert built.clean()
+    built.append("evaluation/linear.py", "SCALE = 25\n")
+    assert built.ran(*SNAKEMAKE) == ["linear us-simsiam", "linear us3l"]
+    assert built.clean()
 
 
-def test_resources_and_a_study_that_is_not_built_change_nothing(checkout: Checkout) -> None:
-    checkout.run(*SNAKEMAKE)
-    checkout.edit(lambda params: params["studies"]["digits"]["runs"]["us3l"]["resources"].update(threads=2))
-    checkout.edit(lambda params: params["studies"]["cifar100-small"].update(seeds=[7]))
-    assert checkout.ran(*REPRO) == []
-    assert checkout.clean()
+def test_resources_and_a_study_that_is_not_built_change_nothing(built: Checkout) -> None:
+    built.edit(lambda params: params["studies"]["digits"]["runs"]["us3l"]["resources"].update(threads=2))
+    built.edit(lambda params: params["studies"]["cifar100-small"].update(seeds=[7]))
+    assert built.ran(*REPRO) == []
+    assert built.clean()
 
 
 def test_a_failed_build_leaves_what_it_finished_to_both(checkout: Checkout) -> None:
@@ -238,15 +264,14 @@ def test_a_failed_build_leaves_what_it_finished_to_both(checkout: Checkout) -> N
     assert checkout.clean()
 
 
-def test_verify_holds_after_both_tools_and_finds_what_dvc_lock_does_not_know(checkout: Checkout) -> None:
-    checkout.run(*SNAKEMAKE)
+def test_verify_holds_after_both_tools_and_finds_what_dvc_lock_does_not_know(built: Checkout) -> None:
     verify = ("us3l", "verify", "main")
-    assert checkout.run(*verify).count("holds") == 3
-    path = checkout.folder / RESULTS / "linear/us3l/seed0-w025.json"
+    assert built.run(*verify).count("holds") == 3
+    path = built.folder / RESULTS / "linear/us3l/seed0-w025.json"
     forged = read_record(path) | {"top1": 99}
     write_record(path, {key: value for key, value in forged.items() if key != "seal"})
-    checkout.run("us3l", "table", "digits", "main")
-    code, output = checkout.try_(*verify)
+    built.run("us3l", "table", "digits", "main")
+    code, output = built.try_(*verify)
     assert code == 1
     assert (
         output.count("holds") == 2 and "digits-linear@us3l: changed outs: results/digits/linear/us3l modified" in output
@@ -282,9 +307,7 @@ def test_a_stage_of_which_one_seed_is_stale_or_damaged_is_not_taken_for_done(che
 def test_an_edit_while_snakemake_runs_is_an_edit_for_both(checkout: Checkout) -> None:
     module = checkout.folder / "us3l/evaluation/linear.py"
     module.write_text(module.read_text().replace("    log(", "    import time\n    time.sleep(3)\n    log("))
-    building = subprocess.Popen(
-        SNAKEMAKE, cwd=checkout.folder, env=checkout.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    building = checkout.start(*SNAKEMAKE)
     log = checkout.folder / "runs" / "log"
     while not log.exists() or "calibrate us3l" not in log.read_text():
         assert building.poll() is None

@@ -118,7 +118,7 @@ def test_a_param_is_caught_at_level_1_and_why_shows_it_with_what_would_run_again
     project.write(params(epochs=1, optimizer={"lr": 0.07}))
     assert verdicts(project, 1) == {0: True, 1: False}
     output = project.must("us3l", "why", str(EVALUATION))
-    assert "-recipe.run.optimizer.lr: 0.05\n+recipe.run.optimizer.lr: 0.07\n" in output
+    assert "-params.run.optimizer.lr: 0.05\n+params.run.optimizer.lr: 0.07\n" in output
     again = "pretrain tiny us3l 0, calibrate tiny us3l 0, linear tiny us3l 0, table tiny main"
     assert output.endswith(f"would run again: {again}\n")
 
@@ -249,7 +249,7 @@ def test_a_cell_tells_all_that_it_came_from(project: Project) -> None:
     assert [record["stage"] for record in records] == ["linear", "pretrain", "calibrate"]
     for record in records:
         assert {
-            "recipe",
+            "params",
             "code",
             "data",
             "checkpoint",

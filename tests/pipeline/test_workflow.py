@@ -19,8 +19,8 @@ from project import ROOT, RUN, Project, keep_studies, params
 from us3l.params.params import Params
 from us3l.params.reading import load, read
 from us3l.pipeline.dvc_file import DVC_FILE, missing_stages, superfluous_stages, write_dvc_file
-from us3l.pipeline.plan.jobs import Job, jobs
-from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.utils.errors import UserError
 
 SNAKEMAKE = ("snakemake", "--cores", "2", "--quiet")

@@ -66,7 +66,7 @@ class Process:
 class ForkServer:
     """Starts Python modules as forks of one process, which ends with this one.
 
-    Processes with `programs` first on their PATH start us3l, snakemake and dvc as forks, too.
+    What has `programs` first on its PATH starts us3l, snakemake and dvc as forks, too.
     """
 
     def __init__(self) -> None:
@@ -91,11 +91,11 @@ class ForkServer:
         assert self._server.stdout and self._server.stdout.readline() == b"ready\n"
 
     def start(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Process:
-        """Start `python -m command`, in a session of its own; output and errors come through one pipe."""
+        """Start a program of PROGRAMS, or `-m` and a module, in a session of its own; one pipe takes what it prints."""
         read, write = os.pipe()
         with open(os.devnull) as nothing:
             files = (nothing.fileno(), write, write)
-            connection, pid = request(self._socket, ["-m", *command], str(folder), environment, files)
+            connection, pid = request(self._socket, command, str(folder), environment, files)
         os.close(write)
         return Process(connection, pid, open(read))
 

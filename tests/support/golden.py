@@ -26,7 +26,7 @@ from us3l.data.stream import Shard
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.backbones.vit import positions
-from us3l.models.folding import folded
+from us3l.models.folding import fold_batch_norms
 from us3l.models.slimmable import narrow
 from us3l.params.method import READ_BY, FeatureDistillation, Method, Projector
 from us3l.params.optimizer import Regularizer, TrainingOptimizer
@@ -363,7 +363,7 @@ def calibrated_errors(case: Case) -> Iterator[float]:
     with torch.no_grad():
         for batch in range(3):
             network(normal(f"calibrate/{arch}/batch{batch}", (8, 3, size, size)))
-        logits = head(folded(network)(normal(f"calibrate/{arch}/eval", (4, 3, size, size))))
+        logits = head(fold_batch_norms(network)(normal(f"calibrate/{arch}/eval", (4, 3, size, size))))
     official = [x for row in json_rows(case) for x in row]
     for own, logit in zip(logits[:, :5].flatten().tolist(), official, strict=True):
         yield relative_error(own, logit)

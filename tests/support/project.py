@@ -71,7 +71,7 @@ class Project:
         server = fork_server()
         path = os.pathsep.join([str(server.programs), os.environ["PATH"]])
         environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path} | self.environment
-        return server.start(command, self.folder, os.environ | environment)
+        return server.start(["-m", *command], self.folder, os.environ | environment)
 
     def run(self, *command: str) -> tuple[int, str]:
         """Run a Python module to its end; exit code and all that it printed."""

@@ -10,10 +10,10 @@ from us3l.data.store import DatasetSource, SplitSource, write_store
 from us3l.params.params import Params
 from us3l.params.runs import PretrainRun, PruneRun, ReuseRun
 from us3l.params.sampling import Sampling
+from us3l.pipeline.identity import fingerprint
 from us3l.pipeline.plan.dataset import DatasetPlan
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunPlan
-from us3l.pipeline.provenance import fingerprint
 
 CLASSES = 6
 TRAIN, TEST = 8, 6  # images
@@ -39,7 +39,7 @@ def _ends(run: RunPlan) -> set[float]:
 
 
 def _is_narrow_alone(run: RunPlan) -> bool:
-    sampling = run.maker("pretrain").run.sampling
+    sampling = run.producer("pretrain").run.sampling
     return isinstance(sampling, Sampling) and sampling.range[0] == sampling.range[1] < 1
 
 
@@ -52,9 +52,9 @@ def _add_study(content: Content, run: RunPlan, widths: set[float]) -> str:
             made["sampling"]["range"] = [NARROWEST, NARROWEST]
     if not isinstance(run.run, PruneRun):
         made["dataset"] = _add_dataset(content, run)
-    if run.source:
+    if run.weights_from:
         taken = widths if isinstance(run.run, ReuseRun) else set()
-        source = f"{_add_study(content, run.source, _ends(run.source) | taken)}/run"
+        source = f"{_add_study(content, run.weights_from, _ends(run.weights_from) | taken)}/run"
         made |= (
             {"method": made["method"] | {"teacher": source}}
             if isinstance(run.run, PretrainRun)
@@ -102,7 +102,7 @@ def _small_protocol(run: RunPlan) -> Content:
 
 def side(run: RunPlan) -> int:
     """Pixels that leave something of an image to the last layers of the run's networks."""
-    names = [run.backbone, run.source.backbone] if run.source else [run.backbone]
+    names = [run.backbone, run.weights_from.backbone] if run.weights_from else [run.backbone]
     return 8 if all(name.startswith(("cifar", "small", "pixels")) for name in names) else 32
 
 
@@ -115,7 +115,7 @@ def _add_dataset(content: Content, run: RunPlan) -> str:
     if dataset.source.kind != "digits":
         in_files = getattr(dataset.source, "image_size", small) is None
         source = {"kind": "folder", "train": "train", "test": "test", "image_size": None if in_files else small}
-    moved = run.data is not run.maker("calibrate").data
+    moved = run.data is not run.producer("calibrate").data
     name = fingerprint([source, views, small]) + "-moved" * moved
     content["datasets"][name] = {"source": source, "views": views}
     return name

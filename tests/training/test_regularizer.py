@@ -6,10 +6,10 @@ import pytest
 import torch
 from penalty import penalty
 from pydantic import ValidationError
-from torch import Size, Tensor, nn
+from torch import Size, Tensor
 
 from us3l.params.optimizer import Regularizer
-from us3l.training.regularizer import add_gradient, batch_norm_names, coefficients
+from us3l.training.regularizer import add_gradient, coefficients
 from us3l.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -129,12 +129,6 @@ def test_group_l1_grows_with_the_channels_and_waits_for_the_end_of_the_warmup() 
     )
     made = [coefficients({norm: Size([8])}, regularizer(**changes), epoch, 10, False, [norm])[norm] for epoch in (2, 3)]
     assert [each.tolist() for each in made] == [[0] * 8, list(range(8))]
-
-
-def test_batch_norms_are_known_by_their_modules() -> None:
-    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Sequential(nn.BatchNorm2d(3), nn.LayerNorm(3)))
-    assert batch_norm_names(network) == {"1.weight", "1.bias", "2.0.weight", "2.0.bias"}
-    assert batch_norm_names(nn.BatchNorm1d(3)) == {"weight", "bias"}
 
 
 @pytest.mark.parametrize("kind", ["l1-batchnorm", "group-l1-batchnorm"])

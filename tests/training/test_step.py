@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from us3l.data.stream import Shard
 from us3l.losses.registry import Target, loss
 from us3l.models.backbones.backbone import Backbone
+from us3l.models.batch_norms import BatchNorm, batch_norm_parameters
 from us3l.models.heads import Head, Network, Output
 from us3l.params.runs import PretrainRun, Resources
 from us3l.training.build import build_train_step
 from us3l.training.micro_batches import CACHE, MicroBatching, micro_batching_on, one_by_one
-from us3l.training.regularizer import batch_norm_names
 from us3l.training.step import TrainStep, feature_std
 from us3l.utils.distributed import World
 from us3l.utils.errors import UserError
@@ -141,7 +141,7 @@ class Plain:
             trainable = [
                 (name, p) for name, p in self.online.named_parameters() if p.requires_grad and "feature" not in name
             ]
-            norms = batch_norm_names(self.online)
+            norms = batch_norm_parameters(self.online, BatchNorm)
             penalty(trainable, self.run.regularizer, epoch, self.run.epochs, width, norms).backward()
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
@@ -305,7 +305,7 @@ def test_only_the_gradients_of_a_widths_own_channels_are_added_up_over_the_proce
     ours = train_step(CASES["byol-own-head"], listen=lambda gradients: sizes.append(gradients.numel()))
     ours(shards(0), [1.0, 0.5], 0, 0.1)
     for width, size in zip([1.0, 0.5], sizes, strict=True):
-        assert size == sum(p.numel() for p in ours.student.network.skeleton(width).parameters())
+        assert size == sum(p.numel() for p in ours.student.network.meta_module(width).parameters())
     assert sizes[1] < sizes[0] / 2
 
 

@@ -17,11 +17,12 @@ from torch import Tensor
 import us3l
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.saved_network import load_network, open_network, save_network
-from us3l.pipeline.provenance import differences, require_recipe
+from us3l.pipeline.identity import differences
+from us3l.pipeline.requirements import require_data, require_params
 from us3l.utils.checkpoint import load, require_shapes, save
 from us3l.utils.errors import UserError
 
-ABOUT = {"recipe": {"run": {"epochs": 4, "range": [0.25, 1.0]}}, "data": "5eed", "seed": 0}
+ABOUT = {"params": {"run": {"epochs": 4, "range": [0.25, 1.0]}}, "data": "5eed", "seed": 0}
 
 
 def tensors() -> dict[str, Tensor]:
@@ -154,20 +155,20 @@ def test_a_tensor_too_few_or_too_many_is_refused(lacking: int, sentence: str) ->
         ({"run": {"old": 1}}, {"run": {}}, "run.old", ("1", "absent")),
     ],
 )
-def test_another_recipe_is_refused_with_the_key_and_both_values(
+def test_other_params_are_refused_with_the_key_and_both_values(
     made: dict[str, Any], asked: dict[str, Any], key: str, values: tuple[str, str]
 ) -> None:
-    sentence = refusal(require_recipe, Path("x.safetensors"), {"recipe": made, "data": "d"}, asked, "d", "train")
+    sentence = refusal(require_params, Path("x.safetensors"), {"params": made}, asked, "train")
     assert f"x.safetensors: made with {key} = {values[0]}, but params.yaml says {values[1]}: train again" in sentence
 
 
 def test_a_checkpoint_of_other_images_is_refused_and_one_of_the_same_run_is_not() -> None:
     message = "x: made from other images than those prepared now: train again"
-    assert refusal(require_recipe, Path("x"), ABOUT, ABOUT["recipe"], "0ther", "train") == message
-    require_recipe(Path("x"), ABOUT, ABOUT["recipe"], "5eed", "train")
+    assert refusal(require_data, Path("x"), ABOUT, "0ther", "train") == message
+    require_data(Path("x"), ABOUT, "5eed", "train")
 
 
-def test_all_differences_of_two_recipes_are_told_in_the_order_of_their_keys() -> None:
+def test_all_differences_of_two_params_are_told_in_the_order_of_their_keys() -> None:
     made = {"b": {"same": 1, "y": 2, "x": [1, 2]}, "a": 1, "c": {"deep": 1}}
     now = {"a": 1.5, "b": {"x": [1, 3], "y": 2, "same": 1}, "c": None}
     assert differences(made, now) == [("a", 1, 1.5), ("b.x", [1, 2], [1, 3]), ("c", {"deep": 1}, None)]

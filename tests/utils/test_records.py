@@ -13,8 +13,8 @@ from us3l.utils.checkpoint import load, save
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, read_weights, seal_of_record, seal_of_weights, write_record
 
-ABOUT = {"recipe": {"lr": 0.05, "range": [0.25, 1.0]}, "data": "5eed", "seed": 0}
-RECORD = {"top1": 91.25, "top5": None, "recipe": {"range": [0.25, 1.0], "label": "US3L"}, "seconds": 17, "good": True}
+ABOUT = {"params": {"lr": 0.05, "range": [0.25, 1.0]}, "data": "5eed", "seed": 0}
+RECORD = {"top1": 91.25, "top5": None, "params": {"range": [0.25, 1.0], "label": "US3L"}, "seconds": 17, "good": True}
 DAMAGED = "damaged: it was changed after it was written; take it back with `dvc checkout` or git, or delete it"
 
 
@@ -97,7 +97,7 @@ def test_other_values_shapes_types_or_names_have_another_seal_and_cannot_take_it
 
 
 @pytest.mark.parametrize(
-    "about", [ABOUT | {"seed": 1}, ABOUT | {"recipe": {}}, {**ABOUT, "more": None}, {"data": "5eed", "seed": 0}]
+    "about", [ABOUT | {"seed": 1}, ABOUT | {"params": {}}, {**ABOUT, "more": None}, {"data": "5eed", "seed": 0}]
 )
 def test_another_record_has_another_seal_and_cannot_take_its_place(tmp_path: Path, about: dict[str, Any]) -> None:
     seal = save(tmp_path / "x", tensors(), ABOUT)
@@ -184,7 +184,7 @@ def test_a_record_that_lacks_an_entry_is_refused(tmp_path: Path, key: str) -> No
 def test_the_order_of_keys_and_the_layout_do_not_matter(tmp_path: Path) -> None:
     write_record(tmp_path / "x", RECORD)
     record = json.loads((tmp_path / "x").read_text())
-    turned = dict(reversed(record.items())) | {"recipe": dict(reversed(record["recipe"].items()))}
+    turned = dict(reversed(record.items())) | {"params": dict(reversed(record["params"].items()))}
     (tmp_path / "x").write_text(json.dumps(turned))
     assert read_record(tmp_path / "x") == record
     assert seal_of_record(dict(reversed(RECORD.items()))) == seal_of_record(RECORD)

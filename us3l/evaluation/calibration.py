@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from us3l.data.images import Images
+from us3l.models.batch_norms import BatchNorm, batch_norms
 from us3l.params.dataset import Views
 from us3l.params.protocols.calibration import Calibration
 from us3l.utils.philox import Purpose, RandomKey, permutation
@@ -15,7 +15,7 @@ def calibrate_batch_norms(
     networks: list[nn.Module], calibration: Calibration, images: Images, views: Views, seed: int
 ) -> None:
     """Give each network the running statistics of its own activations; all of them see the same batches."""
-    norms = [each for network in networks for each in network.modules() if isinstance(each, _BatchNorm)]
+    norms = [norm for network in networks for norm in batch_norms(network, BatchNorm).values()]
     if not norms:
         return
     for norm in norms:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from us3l.evaluation.features import EvaluationImages, features
-from us3l.models.folding import folded
+from us3l.models.folding import fold_batch_norms
 from us3l.params.protocols.knn import Knn
 from us3l.utils.errors import UserError
 
@@ -21,7 +21,7 @@ def predict_logits(networks: list[nn.Module], images: EvaluationImages, protocol
     if protocol.neighbours > count:
         what = f"must be at most {count}, the number of training images, not {protocol.neighbours}"
         raise UserError(f"the knn protocol's neighbours {what}")
-    frozen = [folded(network) for network in networks]
+    frozen = [fold_batch_norms(network) for network in networks]
     banks, queries = features(frozen, images.training()), features(frozen, images.test())
     return [votes(*each, images.labels, images.classes, protocol) for each in zip(banks, queries, strict=True)]
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from us3l.evaluation.classifier import Classifiers, fit, train_on_features
 from us3l.evaluation.features import CHUNK, EvaluationImages, feature_sizes, features
-from us3l.models.folding import folded
+from us3l.models.folding import fold_batch_norms
 from us3l.params.dataset import Augmentation
 from us3l.params.protocols.linear import Linear
 
 
 def predict_logits(networks: list[nn.Module], images: EvaluationImages, protocol: Linear) -> list[Tensor]:
     """Return each network's logits of the test images [N, classes]."""
-    frozen = [folded(network) for network in networks]
+    frozen = [fold_batch_norms(network) for network in networks]
     return train(frozen, images, protocol)(features(frozen, images.test()))
 
 

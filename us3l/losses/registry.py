@@ -17,18 +17,18 @@ class Target(NamedTuple):
     """What the student of S shards of B images is held against.
 
     embeddings: the teacher's, [S, B, D] each, by view; maps: its feature maps of each view; labels: [S, B]. Of the
-    whole batch: keys: [N, D], by view, in which the shards begin at row `first`. Kept from earlier steps: queue:
-    [K, D]; center: [1, D]. sharpness: DINO's temperature of the teacher.
+    whole batch: keys: [N, D], by view, in which the shards begin at row `offset`. Kept from earlier steps: queue:
+    [K, D]; center: [1, D]. teacher_temperature: DINO's temperature of the teacher.
     """
 
     embeddings: dict[int, Tensor]
     maps: list[list[Tensor]]
     labels: Tensor | None
     keys: dict[int, Tensor]
-    first: int
+    offset: int
     queue: Tensor | None
     center: Tensor | None
-    sharpness: float
+    teacher_temperature: float
 
     @property
     def pair(self) -> Views:
@@ -50,7 +50,7 @@ _OF_PAIRS = {
 def _contrastive(student: Student, target: Target, method: Method) -> Tensor:
     """The sum of both directions, as MoCo v3 has it."""
     keys = target.keys[0], target.keys[1]
-    return sum(embeddings.contrastive(*pair, target.first, method.temperature) for pair in crossed(student, keys))
+    return sum(embeddings.contrastive(*pair, target.offset, method.temperature) for pair in crossed(student, keys))
 
 
 LOSSES: dict[str, Callable[[Student, Target, Method], Tensor]] = {
@@ -58,7 +58,7 @@ LOSSES: dict[str, Callable[[Student, Target, Method], Tensor]] = {
     "infonce": lambda s, t, m: embeddings.infonce(s, t.pair, m.temperature),
     "nt-xent": lambda s, t, m: embeddings.nt_xent(*s, m.temperature),
     "kl": lambda s, t, m: embeddings.kl(s, t.pair, m.student_temperature, m.teacher_temperature),
-    "dino": lambda s, t, m: dino(s, t.pair, t.center, m.student_temperature, t.sharpness),
+    "dino": lambda s, t, m: dino(s, t.pair, t.center, m.student_temperature, t.teacher_temperature),
     "contrastive": _contrastive,
     "queue": lambda s, t, m: embeddings.queue(s[0], t.embeddings[1], t.queue, m.temperature),
     "queue-soft-labels": lambda s, t, m: embeddings.queue_soft_labels(
@@ -88,6 +88,6 @@ def teacher_views(method: Method) -> list[int]:
     return [0, 1] if method.feature_distillation else sorted(views)
 
 
-def in_full(views: Iterable[Tensor]) -> tuple[Tensor, ...]:
+def at_least_float32(views: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """Losses are computed in the weights' precision or in float32, never in bfloat16."""
     return tuple(view.float() if view.dtype == torch.bfloat16 else view for view in views)

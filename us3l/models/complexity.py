@@ -51,10 +51,10 @@ def _weights(module: nn.Module) -> int:
 
 
 def _outputs(module: nn.Module) -> int:
-    return int(outputs_left(module).sum())
+    return int(active_outputs(module).sum())
 
 
-def outputs_left(module: nn.Module) -> Tensor:
+def active_outputs(module: nn.Module) -> Tensor:
     """Which outputs of a layer, or channels of a normalization, are not zero whatever comes in: [outputs] bool."""
     left = module.weight.flatten(1).any(1) if module.weight.dim() > 1 else module.weight != 0
     bias = getattr(module, "bias", None)

@@ -23,7 +23,7 @@ KNOWN = (ResNet, BasicBlock, Bottleneck, MobileNetV2, InvertedResidual, nn.Seque
 LEFT: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: nn.Identity, NormReLU: AddReLU}
 
 
-def folded(network: nn.Module) -> nn.Module:
+def fold_batch_norms(network: nn.Module) -> nn.Module:
     """A copy, in evaluation mode, without the BatchNorms of a ResNet or MobileNetV2: [B, C, H, W] to [B, F] as before.
 
     A BatchNorm is folded where it alone takes the output of a convolution, and both run once. Networks of other

@@ -1,4 +1,4 @@
-"""BatchNorm with statistics of its own for each group of images (ghost BatchNorm, arXiv 1705.08741, algorithm 1).
+"""BatchNorm with the statistics of each group of images (ghost BatchNorm, arXiv 1705.08741, algorithm 1).
 
 So the views of all shards of a batch go through a network together, and each is normalized as if it went alone.
 """
@@ -6,51 +6,56 @@ So the views of all shards of a batch go through a network together, and each is
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from us3l.models.backbones.layers import NormReLU, activated
+from us3l.models.backbones.layers import NormReLU, add_relu
+from us3l.models.batch_norms import BatchNorm, batch_norms
 
 
 def ghost_batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float, shortcut: Tensor | None, relu: bool
 ) -> Tensor:
-    """x [groups * B, C, ...] with batch statistics, what follows a `NormReLU` included where `relu`.
+    """Normalize x [groups * B, C, ...] by the statistics of each group; with `relu`, as a `NormReLU` does.
 
-    A GPU makes one pass of it (`us3l.models.ghost_batch_norm_triton`), in float32 or bfloat16.
+    A GPU does it in one pass (`us3l.models.ghost_batch_norm_triton`), in float32 or bfloat16.
     """
     if x.is_cuda and x.dim() in (2, 4) and x.dtype in (torch.float32, torch.bfloat16):
         from us3l.models import ghost_batch_norm_triton
 
         return ghost_batch_norm_triton.ghost_batch_norm(x, weight, bias, groups, eps, shortcut, relu)
-    return plain(x, weight, bias, groups, eps, shortcut, relu)
+    return ghost_batch_norm_eager(x, weight, bias, groups, eps, shortcut, relu)
 
 
-def plain(
+def ghost_batch_norm_eager(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float, shortcut: Tensor | None, relu: bool
 ) -> Tensor:
-    """The same in PyTorch's operations."""
+    """Compute `ghost_batch_norm` by PyTorch's operations."""
     parts = [
         F.batch_norm(part, None, None, weight, bias, training=True, momentum=0.0, eps=eps) for part in x.chunk(groups)
     ]
     result = torch.cat(parts) if groups > 1 else parts[0]
-    return activated(result, shortcut) if relu else result
+    return add_relu(result, shortcut) if relu else result
 
 
-def keep_apart(norm: _BatchNorm, groups: Callable[[], int]) -> None:
-    """Have a BatchNorm take statistics within each group of a batch, and keep none; groups: how many there are.
+def to_ghost_batch_norm(network: nn.Module, groups: Callable[[], int]) -> None:
+    """Have all BatchNorms of a network take the statistics of each group, and track none.
 
-    One of a class that does more, such as a user's own, goes on doing it, and sees one group at a
-    time (`us3l.training.micro_batches`).
+    groups: returns the number of groups in a forward pass. A BatchNorm whose class has a forward of its own, such as a
+    user's, keeps that, and sees one group at a time (`us3l.training.micro_batches`).
     """
-    norm.track_running_stats = False
-    norm.running_mean = norm.running_var = norm.num_batches_tracked = None
-    if type(norm).forward not in (_BatchNorm.forward, NormReLU.forward):
-        return
+    for norm in batch_norms(network, BatchNorm).values():
+        norm.track_running_stats = False
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+        if type(norm).forward in (BatchNorm.forward, NormReLU.forward):
+            # Names, hooks and class of the module stay as they are; only its code is another.
+            norm.forward = _forward(norm, groups)  # type: ignore[method-assign]
+
+
+def _forward(norm: BatchNorm, groups: Callable[[], int]) -> Callable[..., Tensor]:
     relu = isinstance(norm, NormReLU)
 
     def forward(x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         return ghost_batch_norm(x, norm.weight, norm.bias, groups(), norm.eps, shortcut, relu)
 
-    norm.forward = forward
+    return forward

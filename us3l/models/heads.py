@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from us3l.models.batch_norms import batch_norms
 from us3l.params.method import Method
 from us3l.params.schema import suggestion
 from us3l.utils.errors import UserError
@@ -34,7 +35,7 @@ class Output(NamedTuple):
         return [Output(*each[:2], list(each[2])) for each in zip(projections, predictions, maps, strict=True)]
 
 
-def network(method: Method, backbone: nn.Module, teacher: nn.Module, classes: int) -> nn.Module:
+def build_network(method: Method, backbone: nn.Module, teacher: nn.Module, classes: int) -> nn.Module:
     """Images [B, C, H, W] to an `Output`, by way of a `Head` or None: all that is trained, at one width.
 
     teacher: a backbone of the teacher's width, for its shapes alone.
@@ -92,7 +93,7 @@ class Network(nn.Module):
         return lambda module, inputs, output: self._maps.__setitem__(layer, output)
 
 
-def project(network: Network, weights: dict[str, Tensor], maps: list[Tensor]) -> list[Tensor]:
+def project_maps(network: Network, weights: dict[str, Tensor], maps: list[Tensor]) -> list[Tensor]:
     """Feature maps [B, c, h, w] with the channels of the teacher's, by 1x1 convolutions of these weights."""
     return [
         functional_call(convolution, {"weight": weights[f"feature_projections.{index}.weight"]}, each)
@@ -103,18 +104,14 @@ def project(network: Network, weights: dict[str, Tensor], maps: list[Tensor]) ->
 def channels(backbone: nn.Module, layer: str) -> int:
     """How many channels leave a layer. Raises UserError where the backbone has no such layer, or it no BatchNorm."""
     module = dict(backbone.named_modules()).get(layer)
-    norms = _norms(module) if module else []
+    norms = list(batch_norms(module, nn.BatchNorm2d).values()) if module else []
     if not norms:
-        known = [name for name, each in backbone.named_modules() if name and _norms(each)]
+        known = [name for name, each in backbone.named_modules() if name and batch_norms(each, nn.BatchNorm2d)]
         raise UserError(
             f"method.feature_distillation.layers: the backbone has no layer {layer!r} with a BatchNorm; "
             f"{suggestion(layer, known)}"
         )
     return norms[-1].num_features
-
-
-def _norms(module: nn.Module) -> list[nn.BatchNorm2d]:
-    return [each for each in module.modules() if isinstance(each, nn.BatchNorm2d)]
 
 
 def projector(features: int, method: Method) -> nn.Sequential:

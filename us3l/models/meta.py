@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
-def blueprint(build: Callable[[], nn.Module]) -> nn.Module:
+def on_meta_device(build: Callable[[], nn.Module]) -> nn.Module:
     """The module that `build` makes, on the meta device, where there is nothing to initialize."""
     with torch.device("meta"), _WithoutRandomNumbers():
         return build()

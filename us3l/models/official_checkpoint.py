@@ -20,8 +20,8 @@ from torch import Tensor
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.registry import BUILT_IN
-from us3l.models.meta import blueprint
-from us3l.models.saved_network import of_backbone
+from us3l.models.meta import on_meta_device
+from us3l.models.saved_network import add_backbone_prefix
 from us3l.utils import checkpoint
 from us3l.utils.errors import UserError
 
@@ -127,7 +127,7 @@ def expected_shapes(name: str, in_channels: int) -> Shapes:
     if name not in READ:
         what = f"the official checkpoints of vision transformers are not read, those of {', '.join(READ)} are"
         raise UserError(f"there is no backbone {name!r} to import: {what}")
-    network = blueprint(lambda: Backbone(name, in_channels).build(1.0))
+    network = on_meta_device(lambda: Backbone(name, in_channels).build(1.0))
     return {key: tuple(parameter.shape) for key, parameter in network.named_parameters()}
 
 
@@ -221,5 +221,5 @@ def inspect(path: Path, name: str, in_channels: int, output: Path | None) -> str
     mapped = map_names(official.tensors, expected)
     require_whole(path, mapped, name, in_channels)
     if output:
-        checkpoint.save(output, of_backbone(mapped.weights), {"official": official.sha256, "backbone": name})
+        checkpoint.save(output, add_backbone_prefix(mapped.weights), {"official": official.sha256, "backbone": name})
     return summary(official, mapped, name)

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from us3l.models.complexity import outputs_left
+from us3l.models.batch_norms import batch_norms
+from us3l.models.complexity import active_outputs
 from us3l.models.slimmable import narrow
 from us3l.utils.errors import UserError
 
 
-def pruned(
+def prune(
     weights: dict[str, Tensor],
     build: Callable[[float], nn.Module],
     kept: float,
@@ -60,7 +61,7 @@ def _cut_silent_inputs(network: nn.Module, image: Tensor) -> None:
     """
 
     def send(norm: nn.BatchNorm2d, inputs: Any, output: Tensor) -> Tensor:
-        return sum(inputs[1:], torch.ones_like(output) * outputs_left(norm)[:, None, None])
+        return sum(inputs[1:], torch.ones_like(output) * active_outputs(norm)[:, None, None])
 
     def cut(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> None:
         silent = ~inputs[0][0].flatten(1).any(1)
@@ -79,13 +80,13 @@ def _cut_silent_inputs(network: nn.Module, image: Tensor) -> None:
         hook.remove()
 
 
-def keep_pruned(networks: list[nn.Module]) -> None:
+def freeze_pruned_channels(networks: list[nn.Module]) -> None:
     """No gradient reaches BatchNorm channels that are zero: what is cut stays silent where the rest is trained.
 
     The weights before and after a silent channel get no gradient from it anyway.
     """
-    norms = [each for network in networks for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
+    norms = [norm for network in networks for norm in batch_norms(network, nn.BatchNorm2d).values()]
     for norm in norms:
         for parameter in (norm.weight, norm.bias):
             if parameter.requires_grad:
-                parameter.register_hook(outputs_left(norm).mul)
+                parameter.register_hook(active_outputs(norm).mul)

@@ -42,6 +42,6 @@ def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return network.eval(), about
 
 
-def of_backbone(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_backbone_prefix(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
     """A backbone's parameters by the names that they have in a checkpoint."""
     return {f"backbone.{name}": value for name, value in parameters.items()}

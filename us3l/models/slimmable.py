@@ -1,72 +1,58 @@
-"""A slimmable network is a plain network plus slicing."""
+"""The slimmable network: one copy of weights, whose leading part at every width is a network of that width.
+
+Slicing rule. Where the plain network of width w has a parameter of shape [a, b, ...], its values are W[:a, :b, ...] of
+the widest network's W. US-Nets (arXiv 1903.05134) call a network universally slimmable that runs so at any width of a
+range, with the BatchNorm statistics of the batch in training, and of a calibration after it ("post-statistics").
+
+Switchable BatchNorms. S-Nets (arXiv 1812.08928) run at a few widths, each with BatchNorms of its own. Their parameters
+are kept beside the widest network's, as NAME@WIDTH.
+"""
 
 from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from us3l.models.ghost_batch_norm import keep_apart
-from us3l.models.meta import blueprint
+from us3l.models.batch_norms import batch_norm_parameters
+from us3l.models.ghost_batch_norm import to_ghost_batch_norm
+from us3l.models.meta import on_meta_device
 
 Builder = Callable[[float], nn.Module]
 Slices = tuple[slice, ...]
 
 
-class Slimmable:
-    """Any `builder(width) -> nn.Module` made universally slimmable.
+def leading_slices(shape: Size) -> Slices:
+    """Return the slices that cut a tensor of the widest network to `shape`: the leading part along every axis."""
+    return tuple(slice(size) for size in shape)
 
-    The weights of width w are the leading slices, along every axis, of the widest network's weights. Nothing here owns
-    weights: they are passed in by name, so that one copy serves every width, the teacher and the deployed network.
-    Widths in `switchable_bn_widths` have BatchNorms of their own in the backbone, named NAME@WIDTH (S-Nets, arXiv
-    1812.08928).
+
+def narrow(weights: dict[str, Tensor], network: nn.Module) -> nn.Module:
+    """Copy the leading slices of `weights` into a plain `network`, and return it: a network to calibrate and ship."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(weights[name][leading_slices(parameter.shape)])
+    return network
+
+
+class Slimmable:
+    """Any `builder(width) -> nn.Module` made slimmable.
+
+    It owns no weights: they are passed in by name, so that one copy serves every width, the teacher and the deployed
+    network. Widths in `switchable_bn_widths` have switchable BatchNorms in the backbone.
     """
 
     def __init__(self, builder: Builder, switchable_bn_widths: Collection[float] = ()) -> None:
         self.builder, self.switchable_bn_widths = builder, switchable_bn_widths
-        self.groups = 1  # of images that are in a forward pass
-        self.skeleton = lru_cache(maxsize=256)(self._skeleton)
-        self._slices = lru_cache(maxsize=256)(self._slices_of)
-
-    def initial(self, width: float) -> dict[str, Tensor]:
-        """Weights as they are initialized, by name: the backbone's of the widest network, then the others."""
-        widest = self.builder(width)
-        own = {
-            f"{name}@{narrower}": p
-            for narrower in self.switchable_bn_widths
-            for name, p in _norms(self.builder(narrower)).items()
-        }
-        weights = dict(widest.named_parameters()) | own
-        return dict(sorted(weights.items(), key=lambda item: not item[0].startswith("backbone.")))
+        self.groups = 1  # of images in a forward pass
+        self.meta_module = lru_cache(maxsize=256)(self._build_meta_module)
+        self._sources = lru_cache(maxsize=256)(self._find_sources)
 
     def slices(self, width: float) -> dict[str, Slices]:
-        """For each name the slices that cut the widest network's tensor to its shape at `width`."""
-        return dict(self._slices(width).values())
-
-    def _skeleton(self, width: float) -> nn.Module:
-        """The network's code and shapes; only buffers have storage, and BatchNorms know batch statistics only."""
-        network = blueprint(lambda: self.builder(width))
-        for module in network.modules():
-            if isinstance(module, _BatchNorm):
-                keep_apart(module, lambda: self.groups)
-        if names := [name for name, _ in network.named_buffers()]:
-            with torch.random.fork_rng(devices=[]):
-                real = self.builder(width)
-            for name in names:
-                _set_buffer(network, name, real.get_buffer(name))
-        return network.train()
-
-    def _slices_of(self, width: float) -> dict[str, tuple[str, Slices]]:
-        """By the names of the network of `width`: whose weights it takes, and which part of them."""
-        network = self.skeleton(width)
-        own = _norms(network) if width in self.switchable_bn_widths else {}
-        return {
-            name: (f"{name}@{width}" if name in own else name, tuple(slice(size) for size in parameter.shape))
-            for name, parameter in network.named_parameters()
-        }
+        """Return for each name the slices that cut the widest network's tensor to its shape at `width`."""
+        return dict(self._sources(width).values())
 
     def __call__(self, weights: dict[str, Tensor], width: float, *inputs: Any, groups: int = 1) -> Any:
         """Run the network of `width` in training mode on weights already cut to that width.
@@ -74,34 +60,55 @@ class Slimmable:
         Its buffers, such as tables of positions, go where the first input is, [groups * B, ...]: BatchNorms take the
         statistics of each group.
         """
-        skeleton, self.groups = self.skeleton(width), groups
-        _move_buffers(skeleton, inputs[0].device)
-        values = {name: weights[source] for name, (source, _) in self._slices(width).items() if source in weights}
-        return functional_call(skeleton, values, inputs)
+        module, self.groups = self.meta_module(width), groups
+        _move_buffers(module, inputs[0].device)
+        values = {name: weights[source] for name, (source, _) in self._sources(width).items() if source in weights}
+        return functional_call(module, values, inputs)
+
+    def initial_parameters(self, width: float) -> dict[str, Tensor]:
+        """Build the parameters of a widest network of `width`, by name: the backbone's, then the others.
+
+        Those of switchable BatchNorms begin as BatchNorms of their widths do.
+        """
+        widest = self.builder(width)
+        switchable = {
+            f"{name}@{narrower}": parameter
+            for narrower in self.switchable_bn_widths
+            for name, parameter in batch_norm_parameters(self.builder(narrower), nn.BatchNorm2d).items()
+        }
+        parameters = dict(widest.named_parameters()) | switchable
+        return dict(sorted(parameters.items(), key=lambda item: not item[0].startswith("backbone.")))
+
+    def _find_sources(self, width: float) -> dict[str, tuple[str, Slices]]:
+        """Map each parameter of the network of `width` to the weights that it takes: their name and slices.
+
+        Switchable BatchNorms are those over images, BatchNorm2d: the backbone's, not the heads'.
+        """
+        module = self.meta_module(width)
+        is_switchable = width in self.switchable_bn_widths
+        switchable = batch_norm_parameters(module, nn.BatchNorm2d) if is_switchable else {}
+        return {
+            name: (f"{name}@{width}" if name in switchable else name, leading_slices(parameter.shape))
+            for name, parameter in module.named_parameters()
+        }
+
+    def _build_meta_module(self, width: float) -> nn.Module:
+        """Build the network's code and shapes: buffers alone have storage, and BatchNorms track no statistics."""
+        network = on_meta_device(lambda: self.builder(width))
+        to_ghost_batch_norm(network, lambda: self.groups)
+        if names := [name for name, _ in network.named_buffers()]:
+            with torch.random.fork_rng(devices=[]):
+                real = self.builder(width)
+            for name in names:
+                _set_buffer(network, name, real.get_buffer(name))
+        return network.train()
 
 
-def of_width(weights: dict[str, Tensor], width: float) -> dict[str, Tensor]:
-    """Weights with the BatchNorms that belong to `width` in the place of the widest network's; without the others."""
-    own = {name.removesuffix(f"@{width}"): value for name, value in weights.items() if name.endswith(f"@{width}")}
-    return {name: value for name, value in weights.items() if "@" not in name} | own
-
-
-def _norms(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of BatchNorms over images: those of the backbone, not those of the heads."""
-    return {
-        f"{path}.{name}": parameter
-        for path, module in network.named_modules()
-        if isinstance(module, nn.BatchNorm2d)
-        for name, parameter in module.named_parameters()
-    }
-
-
-def narrow(weights: dict[str, Tensor], network: nn.Module) -> nn.Module:
-    """Copy the leading slices of `weights` into a plain `network`, and return it: a network to calibrate and ship."""
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(weights[name][tuple(slice(size) for size in parameter.shape)])
-    return network
+def switch_batch_norms(weights: dict[str, Tensor], width: float) -> dict[str, Tensor]:
+    """Return the weights of plain networks, with the switchable BatchNorms of `width` in place of the widest's."""
+    suffix = f"@{width}"
+    switched = {name.removesuffix(suffix): value for name, value in weights.items() if name.endswith(suffix)}
+    return {name: value for name, value in weights.items() if "@" not in name} | switched
 
 
 def _move_buffers(network: nn.Module, device: torch.device) -> None:
@@ -111,5 +118,5 @@ def _move_buffers(network: nn.Module, device: torch.device) -> None:
 
 
 def _set_buffer(network: nn.Module, name: str, value: Tensor) -> None:
-    owner, _, own_name = name.rpartition(".")
-    setattr(network.get_submodule(owner), own_name, value)
+    owner, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(owner), attribute, value)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Tag
 
 from us3l.params.schema import Matching
+from us3l.utils.source import is_custom
 
 Backbone = Literal[
     "small-resnet",
@@ -30,11 +31,6 @@ CustomNetwork = Annotated[
         "module:function, a module of this folder and a function of the width that is a torch.nn.Module",
     ),
 ]
-
-
-def is_custom(backbone: str) -> bool:
-    """Whether a backbone is a user's own, `module:function`."""
-    return ":" in backbone
 
 
 def _custom_or_built_in(backbone: Any) -> str:

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from us3l.params.dataset import Dataset
 from us3l.params.method import Method
 from us3l.params.protocols.protocol import Protocol
-from us3l.params.references import Address, check_references, run_at, sampling_of, source_of, widths_of
+from us3l.params.references import Address, ResolvedRun, resolve
 from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
 from us3l.params.schema import Name, StrictModel, Text, error_at, require_distinct, suggestion
 from us3l.params.study import Row, Study, Table
@@ -32,6 +32,8 @@ class Params(StrictModel):
     studies: dict[Name, Study]
     """Studies by their names."""
 
+    _resolved: dict[Address, ResolvedRun] = PrivateAttr(default_factory=dict)
+
     @model_validator(mode="after")
     def _names_are_defined(self) -> "Params":
         require_distinct(self.build, "build")
@@ -45,17 +47,22 @@ class Params(StrictModel):
             _defined(study.protocol, self.protocols, f"{where}.protocol", "protocol")
             for run_name, run in study.runs.items():
                 self._check_run(run, f"{where}.runs.{run_name}")
-        check_references(self.studies)
+        self._resolved = resolve(self.studies)
+        for resolved in self._resolved.values():
+            self._check_teacher(resolved)
+            if not resolved.widths:
+                widths = self.studies[resolved.address[0]].widths
+                what = f"has the widths {resolved.sampling}, but the study evaluates none of them, only {widths}"
+                raise error_at(resolved.key, what)
         for name, study in self.studies.items():
-            for run in study.runs:
-                self._check_teacher((name, run), f"studies.{name}.runs.{run}")
-                if not widths_of(self.studies, (name, run)):
-                    sampling = sampling_of(self.studies, (name, run))
-                    what = f"has the widths {sampling}, but the study evaluates none of them, only {study.widths}"
-                    raise error_at(f"studies.{name}.runs.{run}", what)
             for table_name, table in study.tables.items():
                 self._check_table(table, name, f"studies.{name}.tables.{table_name}")
         return self
+
+    @property
+    def resolved(self) -> dict[Address, ResolvedRun]:
+        """All runs with the runs whose weights they take, each after that one."""
+        return self._resolved
 
     def _check_run(self, run: Run, where: str) -> None:
         if not isinstance(run, PruneRun):
@@ -72,20 +79,17 @@ class Params(StrictModel):
         maps = run.method.feature_distillation
         if len(sizes) > 1 and maps and maps.compares_positions:
             what = f"needs views of one size, and those of {run.dataset} have {sizes}: take attention-channel or cosine"
-            raise error_at(
-                f"{where}.method.feature_distillation.loss", f"{run.method.feature_distillation.loss} {what}"
-            )
+            raise error_at(f"{where}.method.feature_distillation.loss", f"{maps.loss} {what}")
 
-    def _check_teacher(self, address: Address, where: str) -> None:
+    def _check_teacher(self, resolved: ResolvedRun) -> None:
         """A frozen teacher sees the student's images."""
-        student, source = run_at(self.studies, address), source_of(self.studies, address)
-        if source is None or not isinstance(student, PretrainRun):
+        student, other = resolved.run, resolved.weights_from
+        if other is None or not isinstance(student, PretrainRun) or not isinstance(other.run, PretrainRun):
             return
-        teacher = run_at(self.studies, source)
-        sees, there = (self.datasets[run.dataset].channels for run in (teacher, student))
-        if sees != there:
-            what = f"sees images of {sees} channels, and those of {student.dataset} have {there}"
-            raise error_at(f"{where}.method.teacher", f"{'/'.join(source)} {what}")
+        sees, given = (self.datasets[run.dataset].channels for run in (other.run, student))
+        if sees != given:
+            what = f"sees images of {sees} channels, and those of {student.dataset} have {given}"
+            raise error_at(resolved.reference_key, f"{other.name} {what}")
 
     def _check_table(self, table: Table, study: str, where: str) -> None:
         kinds: dict[str, str] = {}
@@ -107,7 +111,7 @@ class Params(StrictModel):
             return
         for width, run in row.runs.items():
             _defined(run, runs, f"{where}.{width}", "run")
-            sampling = sampling_of(self.studies, (study, run))
+            sampling = self._resolved[study, run].sampling
             self._check_width(width, study, f"{where}.{width}")
             if not sampling.has(width):
                 raise error_at(f"{where}.{width}", f"the run {run!r} has the widths {sampling}")

@@ -1,5 +1,6 @@
-"""References in params.yaml: the run whose weights another one takes, and what a run has from it."""
+"""References in params.yaml, resolved once: the run whose weights another one takes, and the widths that it has."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
@@ -11,46 +12,76 @@ if TYPE_CHECKING:
 
 Address = tuple[str, str]  # study and run
 Studies = dict[str, "Study"]
+
 NOT_TO_PRUNE = ("pixels", "vit-tiny", "vit-small", "vit-base")  # which have no BatchNorms behind convolutions
 
 
-def run_at(studies: Studies, address: Address) -> Run:
-    study, name = address
-    return studies[study].runs[name]
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run, the one whose weights it takes (to evaluate them, to prune them, or as its teacher), and its widths.
+
+    sampling: all widths that it has; widths: those of them that its study evaluates; key: of the reference.
+    """
+
+    address: Address
+    run: Run
+    weights_from: "ResolvedRun | None"
+    sampling: AnySampling
+    widths: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.address)
+
+    @property
+    def key(self) -> str:
+        """Key of the run in params.yaml."""
+        study, run = self.address
+        return f"studies.{study}.runs.{run}"
+
+    @property
+    def reference_key(self) -> str:
+        """Key of the run's reference."""
+        return f"{self.key}.{'method.teacher' if isinstance(self.run, PretrainRun) else 'weights_from'}"
 
 
-def source_of(studies: Studies, address: Address) -> Address | None:
-    """The run whose weights a run takes: to evaluate them, to prune them, or as its teacher."""
-    reference = _reference(run_at(studies, address))[1]
-    if reference is None:
-        return None
-    study, _, run = reference.rpartition("/")
-    return study or address[0], run
+def resolve(studies: Studies) -> dict[Address, ResolvedRun]:
+    """Resolve every run, each after the one whose weights it takes.
 
-
-def sampling_of(studies: Studies, address: Address) -> AnySampling:
-    """The widths that a run has."""
-    run = run_at(studies, address)
-    return sampling_of(studies, source_of(studies, address)) if isinstance(run, ReuseRun) else run.sampling
-
-
-def widths_of(studies: Studies, address: Address) -> list[float]:
-    """Those of its study's widths that a run has."""
-    sampling = sampling_of(studies, address)
-    return [width for width in studies[address[0]].widths if sampling.has(width)]
-
-
-def check_references(studies: Studies) -> None:
-    """Raise an error where a run takes weights that there are not, or not as it needs them."""
+    Raises an error where a run takes weights that do not exist, or not as it needs them.
+    """
+    resolved: dict[Address, ResolvedRun] = {}
     addresses = [(study, run) for study in studies for run in studies[study].runs]
-    referring = [address for address in addresses if source_of(studies, address)]
-    for check in (_check_names, _check_circles, _check_kinds, _check_seeds, _check_widths):
-        for address in referring:
-            check(studies, address)
+    for address in addresses:
+        _require_name(studies, address)
+    for address in addresses:
+        _require_no_circle(studies, address)
+    for address in addresses:
+        _resolve(studies, address, resolved)
+    for check in (_check_kind, _check_seeds, _check_widths):
+        for address in addresses:
+            if other := resolved[address].weights_from:
+                check(studies, resolved[address], other)
+    return resolved
+
+
+def _resolve(studies: Studies, address: Address, resolved: dict[Address, ResolvedRun]) -> ResolvedRun:
+    if address not in resolved:
+        study, name = address
+        run, other = studies[study].runs[name], _weights_from(studies, address)
+        taken = _resolve(studies, other, resolved) if other else None
+        if isinstance(run, ReuseRun):
+            assert taken is not None  # its reference is no key that may be left out
+            sampling = taken.sampling
+        else:
+            sampling = run.sampling
+        widths = tuple(width for width in studies[study].widths if sampling.has(width))
+        resolved[address] = ResolvedRun(address, run, taken, sampling, widths)
+    return resolved[address]
 
 
 def _reference(run: Run) -> tuple[str, str | None]:
-    """The key of a run's reference, and the reference."""
+    """Key of a run's reference, and the reference."""
     match run:
         case ReuseRun() | PruneRun():
             return "weights_from", run.weights_from
@@ -59,13 +90,25 @@ def _reference(run: Run) -> tuple[str, str | None]:
     return "weights_from", None
 
 
+def _weights_from(studies: Studies, address: Address) -> Address | None:
+    study, name = address
+    reference = _reference(studies[study].runs[name])[1]
+    if reference is None:
+        return None
+    other, _, run = reference.rpartition("/")
+    return other or study, run
+
+
 def _where(studies: Studies, address: Address) -> str:
     study, name = address
-    return f"studies.{study}.runs.{name}.{_reference(run_at(studies, address))[0]}"
+    return f"studies.{study}.runs.{name}.{_reference(studies[study].runs[name])[0]}"
 
 
-def _check_names(studies: Studies, address: Address) -> None:
-    study, run = source_of(studies, address)
+def _require_name(studies: Studies, address: Address) -> None:
+    other = _weights_from(studies, address)
+    if other is None:
+        return
+    study, run = other
     if study not in studies:
         what = f"no study is called {study!r}; {suggestion(study, list(studies))}"
         raise error_at(_where(studies, address), what)
@@ -74,54 +117,52 @@ def _check_names(studies: Studies, address: Address) -> None:
         raise error_at(_where(studies, address), what)
 
 
-def _check_circles(studies: Studies, address: Address) -> None:
+def _require_no_circle(studies: Studies, address: Address) -> None:
     seen = [address]
-    while source := source_of(studies, seen[-1]):
-        if source in seen:
-            circle = " from ".join("/".join(each) for each in [*seen, source])
+    while other := _weights_from(studies, seen[-1]):
+        if other in seen:
+            circle = " from ".join("/".join(each) for each in [*seen, other])
             raise error_at(_where(studies, address), f"weights go round in a circle: {circle}")
-        seen.append(source)
+        seen.append(other)
 
 
-def _check_kinds(studies: Studies, address: Address) -> None:
-    source = source_of(studies, address)
-    run, other = run_at(studies, address), run_at(studies, source)
-    name, where = "/".join(source), _where(studies, address)
-    if isinstance(other, ReuseRun) or (isinstance(other, PruneRun) and not isinstance(run, ReuseRun)):
-        origin = "/".join(source_of(studies, source))
+def _check_kind(studies: Studies, mine: ResolvedRun, other: ResolvedRun) -> None:
+    run, where, name = other.run, mine.reference_key, other.name
+    if isinstance(run, ReuseRun) or (isinstance(run, PruneRun) and not isinstance(mine.run, ReuseRun)):
+        origin = other.weights_from.name if other.weights_from else name
         raise error_at(where, f"{name} has no such weights of its own; name {origin}, from which it takes them")
-    if isinstance(run, PruneRun) and other.sampling.widest < 1:
-        raise error_at(
-            where, f"{name} has the widths {other.sampling}; name a run that has the width 1.0, to be pruned"
-        )
-    if isinstance(run, PruneRun) and other.backbone in NOT_TO_PRUNE:
-        what = f"is of {other.backbone}, which has no BatchNorms behind convolutions to prune by"
+    if isinstance(mine.run, PruneRun) and other.sampling.widest < 1:
+        what = f"has the widths {other.sampling}; name a run that has the width 1.0, to be pruned"
         raise error_at(where, f"{name} {what}")
-    if isinstance(run, PretrainRun):
-        _check_teacher(run, other, name, where)
+    if isinstance(mine.run, PruneRun) and not isinstance(run, PruneRun) and run.backbone in NOT_TO_PRUNE:
+        what = f"is of {run.backbone}, which has no BatchNorms behind convolutions to prune by"
+        raise error_at(where, f"{name} {what}")
+    if isinstance(mine.run, PretrainRun):
+        _check_teacher(mine.run, run, name, where)
 
 
 def _check_teacher(run: PretrainRun, teacher: Run, name: str, where: str) -> None:
     """Without a projector whose embeddings are as long as the student's there is nothing to compare with."""
     if not isinstance(teacher, PretrainRun) or teacher.method.name == "supervised":
         raise error_at(where, f"{name} has no projector; name a self-supervised training")
-    if teacher.method.projector.output != run.method.projector.output:
-        lengths = f"{teacher.method.projector.output} numbers, and the student's of {run.method.projector.output}"
+    theirs, own = teacher.method.projector.output, run.method.projector.output
+    if theirs != own:
+        lengths = f"{theirs} numbers, and the student's of {own}"
         raise error_at(where, f"the embeddings of {name} are of {lengths}: give both the same method.projector.output")
 
 
-def _check_seeds(studies: Studies, address: Address) -> None:
-    source = source_of(studies, address)
-    mine, others = (studies[study].seeds for study in (address[0], source[0]))
-    if set(mine) != set(others):
-        what = f"the study {address[0]} has the seeds {mine} and {source[0]} has {others}; each needs its counterpart"
-        raise error_at(_where(studies, address), what)
+def _check_seeds(studies: Studies, mine: ResolvedRun, other: ResolvedRun) -> None:
+    study, theirs = mine.address[0], other.address[0]
+    seeds, others = studies[study].seeds, studies[theirs].seeds
+    if set(seeds) != set(others):
+        what = f"the study {study} has the seeds {seeds} and {theirs} has {others}; each needs its counterpart"
+        raise error_at(mine.reference_key, what)
 
 
-def _check_widths(studies: Studies, address: Address) -> None:
-    source = source_of(studies, address)
-    if isinstance(run_at(studies, address), ReuseRun):
-        absent = [width for width in widths_of(studies, address) if width not in studies[source[0]].widths]
-        if absent:
-            what = f"the study {source[0]} does not evaluate the widths {absent} of {source[1]}; add them there"
-            raise error_at(_where(studies, address), what)
+def _check_widths(studies: Studies, mine: ResolvedRun, other: ResolvedRun) -> None:
+    if isinstance(mine.run, ReuseRun):
+        study, run = other.address
+        missing = [width for width in mine.widths if width not in studies[study].widths]
+        if missing:
+            what = f"the study {study} does not evaluate the widths {missing} of {run}; add them there"
+            raise error_at(mine.reference_key, what)

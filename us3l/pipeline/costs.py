@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from us3l.pipeline.plan.jobs import Job
-from us3l.pipeline.plan.run import RunPlan
+from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.run import RunStage
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
 
@@ -35,18 +35,18 @@ class Benchmarks:
         self._alike: dict[Any, list[Cost]] = {}
         self._similar: dict[Any, list[Cost]] = {}
         for job in jobs:
-            if isinstance(job.of, RunPlan) and (cost := _recorded(job)):
-                self._alike.setdefault(_recipe(job), []).append(cost)
+            if isinstance(job, RunStage) and (cost := _recorded(job)):
+                self._alike.setdefault(_identity(job), []).append(cost)
                 self._similar.setdefault(_kind(job), []).append(cost.scaled(1 / _amount(job)))
 
     def estimate(self, job: Job) -> Cost | None:
-        """The mean of jobs of the same recipe, else of the same stage, network, data set and GPUs, by their epochs.
+        """The mean of jobs with the same params, else of the same stage, network, data set and GPUs, by their epochs.
 
         None where there is none; data sets and tables are free.
         """
-        if not isinstance(job.of, RunPlan):
+        if not isinstance(job, RunStage):
             return FREE
-        if alike := self._alike.get(_recipe(job)):
+        if alike := self._alike.get(_identity(job)):
             return _mean(alike)
         if similar := self._similar.get(_kind(job)):
             return _mean(similar).scaled(_amount(job))
@@ -61,18 +61,18 @@ def _recorded(job: Job) -> Cost | None:
     return Cost(sum(each["seconds"] for each in records) / 3600, sum(each["gpu_hours"] for each in records))
 
 
-def _recipe(job: Job) -> Any:
-    return job.stage, repr(job.recipe), _kind(job)
+def _identity(job: RunStage) -> Any:
+    return job.stage, repr(job.stage_params), _kind(job)
 
 
-def _kind(job: Job) -> Any:
-    run = job.of
+def _kind(job: RunStage) -> Any:
+    run = job.run
     return job.stage, run.data.name, run.backbone, run.run.kind == "untrained", run.run.resources.gpus
 
 
-def _amount(job: Job) -> float:
+def _amount(job: RunStage) -> float:
     """Epochs times widths: what the cost of a stage is about proportional to."""
-    run = job.of
+    run = job.run
     match job.stage:
         case "pretrain":
             return getattr(run.run, "epochs", 1)

@@ -1,6 +1,6 @@
 """One truth for two tools: Snakemake does the work, and DVC's record follows it.
 
-results/plan.json holds what a stage of dvc.yaml depends on besides its input files, by the recipes and code hashes that
+results/plan.json holds what a stage of dvc.yaml depends on besides its input files, by the params and code hashes that
 the rules have, so that the same edits concern both.
 """
 
@@ -17,13 +17,13 @@ import yaml
 
 from us3l.pipeline.code import code
 from us3l.pipeline.dvc_file import DVC_FILE, PLAN_FILE, dvc_stages, missing_stages
+from us3l.pipeline.identity import fingerprint
 from us3l.pipeline.integrity import damage, wrong_texts
 from us3l.pipeline.lineage import work
-from us3l.pipeline.plan.jobs import Job
+from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan
-from us3l.pipeline.plan.table import TablePlan
-from us3l.pipeline.provenance import fingerprint
-from us3l.pipeline.tables.cells import read_rows
+from us3l.pipeline.plan.table import TableJob
+from us3l.pipeline.tables.cells import read_cells
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
@@ -40,7 +40,7 @@ def _entries(stages: dict[str, list[Job]]) -> dict[str, Any]:
     return {
         name: {
             "code": fingerprint(code(mine[0].stage)),
-            "recipe": mine[0].recipe,
+            "params": mine[0].stage_params,
             "seeds": [job.seed for job in mine if job.seed is not None],
         }
         for name, mine in stages.items()
@@ -61,14 +61,15 @@ def make(plan: Plan, dvc_stage: str) -> NoReturn:
         names = ", ".join(["plan", *members])
         raise UserError(f"the studies that params.yaml builds have no stage {dvc_stage!r}; they have: {names}")
     mine = members[dvc_stage]
-    for path, said in (each for job in mine for each in _unfit(job).items()):
+    for path, said in (each for job in mine for each in _damaged_outputs(job).items()):
         print(f"us3l: {said}: made again", file=sys.stderr)
         path.unlink()
     _snakemake(sorted({job.rule for job in mine}), [path for job in mine for path in job.outputs])
 
 
-def _unfit(job: Job) -> dict[Path, str]:
-    return damage(job) | (wrong_texts(job.of, read_rows(job.of)) if isinstance(job.of, TablePlan) else {})
+def _damaged_outputs(job: Job) -> dict[Path, str]:
+    texts = wrong_texts(job.table, read_cells(job.table)) if isinstance(job, TableJob) else {}
+    return damage(job) | texts
 
 
 def _snakemake(rules: list[str], targets: list[Path]) -> NoReturn:
@@ -76,7 +77,7 @@ def _snakemake(rules: list[str], targets: list[Path]) -> NoReturn:
     os.execv(sys.executable, [*command, "--allowed-rules", *rules, "--", *map(str, targets)])
 
 
-def hand_over(made: Iterable[str]) -> None:
+def commit_to_dvc(made: Iterable[str]) -> None:
     """After Snakemake made some files: have a process that reads params and code as they are now tell DVC of them.
 
     Does nothing where the project has no DVC, or where DVC itself called Snakemake.

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from us3l.pipeline.plan.jobs import Job, jobs
-from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 

@@ -4,16 +4,15 @@ from itertools import zip_longest
 from pathlib import Path
 
 from us3l.data.store import open_store
-from us3l.pipeline.plan.jobs import Job
+from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.table import TablePlan
-from us3l.pipeline.tables.cells import Rows
-from us3l.pipeline.tables.formats import texts
+from us3l.pipeline.tables.cells import Cell
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, read_weights
 
 
 def damage(job: Job) -> dict[Path, str]:
-    """Of the job's files that are there, those that are damaged, each with a sentence that says so."""
+    """Return the job's files that are damaged, each with a sentence that says so; missing ones are none."""
     return {path: said for path in job.outputs if path.is_file() and (said := _damage(path))}
 
 
@@ -31,10 +30,12 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def wrong_texts(table: TablePlan, rows: Rows) -> dict[Path, str]:
-    """The texts of a table that are not what its evaluations give."""
+def wrong_texts(table: TablePlan, cells: list[Cell]) -> dict[Path, str]:
+    """Return the texts of a table that are not what its evaluations give, each with a sentence that says so."""
+    from us3l.pipeline.tables.formats import texts  # which brings pandas
+
     found = {}
-    for suffix, right in texts(table, rows).items():
+    for suffix, right in texts(table, cells).items():
         path = table.file(suffix)
         if path.is_file() and (difference := _first_difference(path.read_text(errors="replace"), right)):
             found[path] = f"{path}: {difference}"

@@ -10,9 +10,9 @@ from us3l.pipeline.code import STAGES_OF_RUNS
 from us3l.pipeline.costs import FREE, Benchmarks, Cost
 from us3l.pipeline.dvc_file import DVC_FILE, missing_stages, superfluous_stages
 from us3l.pipeline.lineage import Changes, work
-from us3l.pipeline.plan.jobs import Job, jobs
-from us3l.pipeline.plan.plan import Plan
-from us3l.pipeline.plan.run import RunPlan
+from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.plan import Plan, jobs
+from us3l.pipeline.plan.run import RunPlan, RunStage
 from us3l.utils.errors import UserError
 
 UNLIMITED = 10_000  # columns: a terminal wraps long lines, and nothing is cut off
@@ -31,7 +31,7 @@ def show(plan: Plan, study: str | None) -> None:
     console = Console(width=UNLIMITED, highlight=False)
     console.print(table)
     for job in everything:
-        if not isinstance(job.of, RunPlan):
+        if not isinstance(job, RunStage):
             console.print(f"{job.command}: {'to do' if job in to_do else 'up to date'}")
     console.print(f"{len(to_do)} of {len(everything)} jobs to do")
     for sentence in _about_dvc(plan):
@@ -105,8 +105,8 @@ def studies(plan: Plan, study: str | None) -> list[str]:
 def _by_run(jobs: list[Job]) -> dict[RunPlan, list[Job]]:
     runs: dict[RunPlan, list[Job]] = {}
     for job in jobs:
-        if isinstance(job.of, RunPlan):
-            runs.setdefault(job.of, []).append(job)
+        if isinstance(job, RunStage):
+            runs.setdefault(job.run, []).append(job)
     return runs
 
 
@@ -119,7 +119,7 @@ def _stages(jobs: list[Job]) -> list[str]:
 def _weights(run: RunPlan) -> str:
     """Where a run has its weights from, and from which other run."""
     words = {"untrained": "initial", "import": "official", "pretrain": "trained", "prune": "pruned", "reuse": "reused"}
-    kind, source = words[run.run.kind], run.source
+    kind, source = words[run.run.kind], run.weights_from
     if source is None:
         return kind
     name = source.name if source.study == run.study else f"{source.study}/{source.name}"

@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 from us3l.pipeline.lineage import Change, work
-from us3l.pipeline.plan.jobs import Job, jobs
-from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
 
@@ -15,14 +15,14 @@ MANY = 20  # jobs to name one by one
 def explain(plan: Plan, path: Path) -> None:
     """Print a diff of each job that the file rests on, and what would run again. Raises UserError for other files."""
     everything = jobs(plan, plan.studies)
-    makers = {output: job for job in everything for output in job.outputs}
+    producers = {output: job for job in everything for output in job.outputs}
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    if path not in makers:
+    if path not in producers:
         raise UserError(f"{path}: no job of params.yaml makes this file; `us3l plan` lists the runs")
     to_do = work(everything)
-    chain = _ancestors(makers[path], makers)
+    chain = _ancestors(producers[path], producers)
     changed = [job for job in everything if job in chain and to_do.get(job)]
-    print(_made(makers[path], path))
+    print(_made(producers[path], path))
     for job in changed:
         if not any(path.is_file() for path in job.outputs):
             print(f"\nus3l {job.command}: not made yet")
@@ -34,14 +34,14 @@ def explain(plan: Plan, path: Path) -> None:
     print(f"\nwould run again: {_names(again)}" if changed else "nothing that it rests on has changed since")
 
 
-def _ancestors(job: Job, makers: dict[Path, Job]) -> set[Job]:
+def _ancestors(job: Job, producers: dict[Path, Job]) -> set[Job]:
     """The job, and all that it gets its files from."""
     found, waiting = set(), [job]
     while waiting:
         job = waiting.pop()
         if job not in found:
             found.add(job)
-            waiting += {makers[path] for path in job.inputs}
+            waiting += {producers[path] for path in job.inputs}
     return found
 
 

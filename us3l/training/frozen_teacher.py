@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.heads import Network, Output
-from us3l.models.slimmable import Slimmable, of_width
+from us3l.models.slimmable import Slimmable, switch_batch_norms
 from us3l.params.runs import PretrainRun
 from us3l.training.micro_batches import Encoder, one_by_one
 from us3l.training.student import ENCODER
@@ -31,8 +31,8 @@ def frozen_teacher(
         return Network(network, run.method, teacher=network)
 
     network = Slimmable(build)
-    weights = {name: each for name, each in of_width(tensors, width).items() if name.startswith(ENCODER)}
-    parameters = dict(network.skeleton(width).named_parameters())
+    weights = {name: each for name, each in switch_batch_norms(tensors, width).items() if name.startswith(ENCODER)}
+    parameters = dict(network.meta_module(width).named_parameters())
     encoder = {name: each for name, each in parameters.items() if name.startswith(ENCODER)}
     checkpoint.require_shapes(path, weights, encoder, run.backbone, width)
     weights = {name: each.to(device) for name, each in weights.items()}

@@ -7,7 +7,7 @@ gradient needs no autograd. The coefficients change once an epoch. Without a reg
 from collections.abc import Collection
 
 import torch
-from torch import Size, Tensor, nn
+from torch import Size, Tensor
 
 from us3l.params.optimizer import Regularizer
 from us3l.params.runs import PretrainRun
@@ -99,16 +99,6 @@ def add_gradient(gradients: Tensor, coefficients: Tensor, values: Tensor, regula
         gradients.addcmul_(coefficients, values.sign())
     else:
         gradients.addcmul_(coefficients, values, value=2)
-
-
-def batch_norm_names(network: nn.Module) -> frozenset[str]:
-    """Name the parameters of all BatchNorms in `network`."""
-    return frozenset(
-        f"{path}.{name}" if path else name
-        for path, module in network.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        for name, _ in module.named_parameters()
-    )
 
 
 def _grouped_axis(regularizer: Regularizer, shape: Size) -> int | None:

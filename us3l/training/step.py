@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from us3l.data.stream import Shard
 from us3l.losses.feature_maps import FEATURE_LOSSES
-from us3l.losses.registry import Target, in_full, loss, student_views
-from us3l.models.heads import Head, Output, project
+from us3l.losses.registry import Target, at_least_float32, loss, student_views
+from us3l.models.heads import Head, Output, project_maps
 from us3l.params.runs import PretrainRun
 from us3l.training.flat_parameters import pack_grads, pairwise_sum
 from us3l.training.micro_batches import MicroBatch, MicroBatching
@@ -124,18 +124,20 @@ class TrainStep:
         outputs = self.micro_batching.encode(encoder, [[shard.views[view] for shard in micro_batch] for view in views])
         if not self.method.feature_distillation or takes_base_loss:
             return outputs
-        skeleton = network.skeleton(width)
-        return [output._replace(maps=project(skeleton, leaves, output.maps)) for output in outputs]
+        meta_module = network.meta_module(width)
+        return [output._replace(maps=project_maps(meta_module, leaves, output.maps)) for output in outputs]
 
     def _loss(self, outputs: list[Output], target: Target, takes_base_loss: bool, shards: int) -> Tensor:
         """Compute the base loss, or the distillation losses, against the target."""
         method = self.method
-        student = in_full(output.prediction.unflatten(0, (shards, -1)) for output in outputs)
+        student = at_least_float32(output.prediction.unflatten(0, (shards, -1)) for output in outputs)
         if takes_base_loss:
             return loss(method.base_loss, student, target, method)
         value = method.distillation_strength * loss(method.distillation_loss, student, target, method)
         if method.feature_distillation:
-            maps, teacher = ([in_full(each) for each in both] for both in ([o.maps for o in outputs], target.maps))
+            maps, teacher = (
+                [at_least_float32(each) for each in both] for both in ([o.maps for o in outputs], target.maps)
+            )
             value = value + method.feature_distillation.strength * FEATURE_LOSSES[method.feature_distillation.loss](
                 maps, teacher
             )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from us3l.losses import dino
-from us3l.losses.registry import ONE_VIEW, Target, in_full, teacher_views
+from us3l.losses.registry import ONE_VIEW, Target, at_least_float32, teacher_views
 from us3l.models.heads import Output
 from us3l.params.runs import PretrainRun
 from us3l.training.flat_parameters import cut
@@ -88,14 +88,14 @@ class Teacher:
         embeddings = [output.projection.detach().unflatten(0, (len(micro_batch), -1)) for output in outputs]
         first = micro_batch[0]
         return Target(
-            embeddings=dict(zip(views, in_full(embeddings), strict=False)),
+            embeddings=dict(zip(views, at_least_float32(embeddings), strict=False)),
             maps=[[each.detach() for each in output.maps] for output in outputs],
             labels=None if first.labels is None else torch.stack([shard.labels for shard in micro_batch]),
             keys={},
-            first=first.number * len(first.views[0]),
+            offset=first.number * len(first.views[0]),
             queue=self.queue and self.queue.values,
             center=self.center,
-            sharpness=dino.teacher_temperature(int(epoch), self.method.teacher_temperature),
+            teacher_temperature=dino.teacher_temperature(int(epoch), self.method.teacher_temperature),
         )
 
     @torch.no_grad()
@@ -126,7 +126,7 @@ class Teacher:
         known = [target.embeddings[view].flatten(0, 1) for target in targets]
         gathered = known[0].new_zeros(self.run.batch.size, known[0].shape[1])
         for target, rows in zip(targets, known, strict=True):
-            gathered[target.first : target.first + len(rows)] = rows
+            gathered[target.offset : target.offset + len(rows)] = rows
         self.all_reduce_(gathered)
         return gathered
 
@@ -134,5 +134,5 @@ class Teacher:
 def _rows(keys: dict[int, Tensor], target: Target) -> dict[int, Tensor]:
     """Rows of the gathered embeddings that belong to a target's shards, as [S, B, D]."""
     shards, images, _ = next(iter(target.embeddings.values())).shape
-    mine = slice(target.first, target.first + shards * images)
+    mine = slice(target.offset, target.offset + shards * images)
     return {view: of_batch[mine].unflatten(0, (shards, images)) for view, of_batch in keys.items()}

@@ -25,20 +25,32 @@ def code_of(*modules: str, project: Path | None = None, ignored: str = "") -> di
     }
 
 
-def code_of_network(builder: str) -> dict[str, str]:
-    """`code_of` the module of a `module:function` in the current directory. Raises UserError where it is not there."""
-    source_file(builder)
-    return code_of(builder.partition(":")[0], project=Path.cwd())
+def is_custom(backbone: str) -> bool:
+    """Tell whether a backbone is a user's own function, `module:function`."""
+    return ":" in backbone
 
 
-def files_of_network(builder: str) -> list[Path]:
-    """The project's files that `code_of_network` tells of, relative to the current directory."""
-    files = [_file(name, Path.cwd()) for name in closure(builder.partition(":")[0], project=Path.cwd())]
+def code_of_network(backbone: str) -> dict[str, str]:
+    """Return `code_of` the module of a custom network in the current directory; empty for a built-in one.
+
+    Raises UserError where the module is missing.
+    """
+    if not is_custom(backbone):
+        return {}
+    source_file(backbone)
+    return code_of(backbone.partition(":")[0], project=Path.cwd())
+
+
+def files_of_network(backbone: str) -> list[Path]:
+    """Return the project's files that `code_of_network` tells of, relative to the current directory."""
+    if not is_custom(backbone):
+        return []
+    files = [_file(name, Path.cwd()) for name in closure(backbone.partition(":")[0], project=Path.cwd())]
     return sorted(path.relative_to(Path.cwd()) for path in files if not path.is_relative_to(_PACKAGE))
 
 
 def source_file(builder: str) -> Path:
-    """The file of a `module:function` in the current directory. Raises UserError where it is not there."""
+    """Return the file of a `module:function` in the current directory. Raises UserError where it is missing."""
     module = builder.partition(":")[0]
     if (file := _file(module, Path.cwd())) is None:
         what = f"there is no module {module}, since {Path.cwd()} has no file {module.replace('.', '/')}.py"

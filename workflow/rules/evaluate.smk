@@ -11,9 +11,9 @@ for (stage, group), runs in PLAN.groups().items():
         name:
             f"{stage}_{group}"
         input:
-            lambda w, stage=stage: run_of(w).inputs(stage, w.seed),
+            lambda w, stage=stage: stage_of(w, stage).inputs,
         output:
-            of_group.outputs(stage, "{seed}"),
+            RunStage(of_group, stage, "{seed}").outputs,
         log:
             f"logs/{stage}/{{study}}/{{run}}/seed{{seed}}.log",
         benchmark:
@@ -30,7 +30,7 @@ for (stage, group), runs in PLAN.groups().items():
             mem_mb=lambda w: run_of(w).run.resources.memory_mb,
         params:
             stage=stage,
-            recipe=lambda w, stage=stage: run_of(w).recipe(stage),
+            stage_params=lambda w, stage=stage: stage_of(w, stage).stage_params,
             code=fingerprint(code(stage)),
         message:
             f"{ACTIONS[stage]} {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}"

@@ -16,7 +16,7 @@ rule prepare:
     resources:
         mem_mb=1500,
     params:
-        recipe=lambda w: PLAN.dataset(w.dataset).recipe,
+        stage_params=lambda w: PrepareJob(PLAN.dataset(w.dataset)).stage_params,
         code=fingerprint(code("prepare")),
     message:
         "Preparing {wildcards.dataset}"

@@ -3,7 +3,7 @@
 
 rule pretrain:
     input:
-        lambda w: run_of(w).inputs("pretrain", w.seed),
+        lambda w: stage_of(w, "pretrain").inputs,
     output:
         checkpoint="results/{study}/checkpoints/{run}/seed{seed}.safetensors",
         record="results/{study}/pretrain/{run}/seed{seed}.json",
@@ -22,7 +22,7 @@ rule pretrain:
         gpu=lambda w: run_of(w).run.resources.gpus,
         mem_mb=lambda w: run_of(w).run.resources.memory_mb,
     params:
-        recipe=lambda w: run_of(w).recipe("pretrain"),
+        stage_params=lambda w: stage_of(w, "pretrain").stage_params,
         code=fingerprint(code("pretrain")),
     message:
         "Pretraining {wildcards.study} {wildcards.run}, seed {wildcards.seed}"

@@ -3,7 +3,7 @@
 
 rule table:
     input:
-        lambda w: PLAN.table(w.study, w.table).inputs,
+        lambda w: TableJob(PLAN.table(w.study, w.table)).inputs,
     output:
         [f"results/{{study}}/tables/{{table}}.{suffix}" for suffix in TABLE_FORMATS],
     log:
@@ -18,7 +18,7 @@ rule table:
         "../envs/us3l.yaml"
     threads: 1
     params:
-        recipe=lambda w: PLAN.table(w.study, w.table).recipe,
+        stage_params=lambda w: TableJob(PLAN.table(w.study, w.table)).stage_params,
         code=fingerprint(code("table")),
     message:
         "Writing the table {wildcards.study} {wildcards.table}"

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from us3l.models.backbones.custom import custom_network, require_features
 from us3l.models.backbones.registry import BUILT_IN
-from us3l.models.meta import blueprint
-from us3l.params.backbone import is_custom
+from us3l.models.meta import on_meta_device
 from us3l.utils.errors import UserError
+from us3l.utils.source import is_custom
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ class Backbone:
             return
         for width in widths:
             try:
-                blueprint(lambda width=width: self.build(width))
+                on_meta_device(lambda width=width: self.build(width))
             except UserError as error:
                 raise UserError(f"{error}; {remedy}") from None

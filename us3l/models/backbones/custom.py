@@ -12,7 +12,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from us3l.models.meta import blueprint
+from us3l.models.meta import on_meta_device
 from us3l.utils.errors import UserError
 from us3l.utils.source import source_file
 
@@ -56,9 +56,9 @@ def require_features(said: str, network: nn.Module, image: Tensor) -> int:
 @lru_cache(maxsize=256)
 def _count_features(name: str, width: float, image: Size) -> int:
     """By a network without storage, which draws no random numbers."""
-    skeleton = blueprint(lambda: _built(name, width))
+    meta_module = on_meta_device(lambda: _built(name, width))
     said = f"{name}({width}), which has no attribute num_features and is run without storage to count its features,"
-    return require_features(said, skeleton, torch.zeros(1, *image, device="meta"))
+    return require_features(said, meta_module, torch.zeros(1, *image, device="meta"))
 
 
 def _built(name: str, width: float) -> nn.Module:
@@ -96,7 +96,7 @@ def _function(name: str) -> Callable[[float], nn.Module]:
 
 @cache
 def _widest_shapes(name: str) -> dict[str, Size]:
-    return _shapes(f"{name}(1.0)", blueprint(lambda: _built(name, 1.0)))
+    return _shapes(f"{name}(1.0)", on_meta_device(lambda: _built(name, 1.0)))
 
 
 def _shapes(said: str, network: nn.Module) -> dict[str, Size]:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def scaled(channels: int, width: float, divisor: int = 8) -> int:
+def scale_channels(channels: int, width: float, divisor: int = 8) -> int:
     """`channels * width`, rounded to a multiple of `divisor`, never below 90% of the product (MobileNet's rule)."""
     exact = channels * width
     rounded = max(1, int(exact + divisor / 2) // divisor * divisor)
@@ -27,16 +27,16 @@ class NormReLU(nn.BatchNorm2d):
     """relu(BatchNorm(x) + shortcut); x and shortcut: [B, C, H, W]."""
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        return activated(super().forward(x), shortcut)
+        return add_relu(super().forward(x), shortcut)
 
 
 class AddReLU(nn.Module):
     """What is left of a NormReLU where a convolution does the normalization."""
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        return activated(x, shortcut)
+        return add_relu(x, shortcut)
 
 
-def activated(x: Tensor, shortcut: Tensor | None) -> Tensor:
+def add_relu(x: Tensor, shortcut: Tensor | None) -> Tensor:
     """relu(x + shortcut), in place."""
     return F.relu_(x if shortcut is None else x.add_(shortcut))

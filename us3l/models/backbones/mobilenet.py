@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from us3l.models.backbones.layers import convolution, initialize, scaled
+from us3l.models.backbones.layers import convolution, initialize, scale_channels
 
 _STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
 _STRIDES = {"cifar": (1, 1, 1, 2, 2, 1, 2, 1), "imagenet": (2, 1, 2, 2, 2, 1, 2, 1)}
@@ -41,11 +41,11 @@ class MobileNetV2(nn.Module):
     def __init__(self, form: str, width: float, in_channels: int) -> None:
         super().__init__()
         stem_stride, *strides = _STRIDES[form]
-        channels = scaled(32, width)
+        channels = scale_channels(32, width)
         layers: list[nn.Module] = [nn.Sequential(*_unit(in_channels, channels, 3, stem_stride))]
         for (expansion, planes, blocks), first_stride in zip(_STAGES, strides, strict=True):
             for index in range(blocks):
-                outputs, stride = scaled(planes, width), first_stride if index == 0 else 1
+                outputs, stride = scale_channels(planes, width), first_stride if index == 0 else 1
                 layers.append(InvertedResidual(channels, outputs, stride, expansion, shortcut=index > 0))
                 channels = outputs
         layers.append(nn.Sequential(*_unit(channels, self.num_features, 1)))

@@ -6,7 +6,7 @@ block, as in the official code, which adds shortcuts in place.
 
 from torch import Tensor, nn
 
-from us3l.models.backbones.layers import NormReLU, convolution, initialize, scaled
+from us3l.models.backbones.layers import NormReLU, convolution, initialize, scale_channels
 
 
 def _downsample(inputs: int, outputs: int, stride: int) -> nn.Module | None:
@@ -22,7 +22,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, planes: int, stride: int, width: float) -> None:
         super().__init__()
-        channels = scaled(planes, width)
+        channels = scale_channels(planes, width)
         self.conv1 = convolution(inputs, channels, 3, stride)
         self.bn1 = NormReLU(channels)
         self.conv2 = convolution(channels, channels, 3)
@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, planes: int, stride: int, width: float) -> None:
         super().__init__()
-        inner, outer = scaled(planes, width), scaled(planes * self.expansion, width)
+        inner, outer = scale_channels(planes, width), scale_channels(planes * self.expansion, width)
         self.conv1 = convolution(inputs, inner, 1)
         self.bn1 = NormReLU(inner)
         self.conv2 = convolution(inner, inner, 3, stride)
@@ -75,7 +75,7 @@ class ResNet(nn.Module):
         in_channels: int,
     ) -> None:
         super().__init__()
-        channels = scaled(planes[0], width)
+        channels = scale_channels(planes[0], width)
         if stem == "cifar":
             self.conv1 = convolution(in_channels, channels, 3)
             self.maxpool = nn.Identity()
@@ -89,7 +89,7 @@ class ResNet(nn.Module):
             for index in range(count):
                 stride = 2 if index == 0 and stage != "layer1" else 1
                 layers.append(block(channels, outputs, stride, width))
-                channels = scaled(outputs * block.expansion, width)
+                channels = scale_channels(outputs * block.expansion, width)
             self.add_module(stage, nn.Sequential(*layers))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.num_features = channels

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from us3l.models.backbones.layers import scaled
+from us3l.models.backbones.layers import scale_channels
 from us3l.utils.errors import UserError
 
 PATCH, DEPTH, EXPANSION = 16, 12, 4
@@ -21,7 +21,7 @@ class LeadingLinear(nn.Linear):
     """A linear layer that looks at the leading features of its input: [..., inputs or more] to [..., outputs]."""
 
     def __init__(self, inputs: int, outputs: int, width: float) -> None:
-        super().__init__(scaled(inputs, width), outputs)
+        super().__init__(scale_channels(inputs, width), outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x[..., : self.in_features])

@@ -1,4 +1,4 @@
-"""A data set of params.yaml and its files."""
+"""A data set of params.yaml: its files, and the job that prepares it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 from us3l.data.store import FILES
 from us3l.params.dataset import Dataset
+from us3l.pipeline.identity import Identity, identify
+from us3l.pipeline.plan.job import Job, Seals
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,18 +23,36 @@ class DatasetPlan:
 
     @property
     def files(self) -> list[Path]:
-        """What other stages read."""
+        """Files that other stages read."""
         return [self.folder / name for name in FILES]
 
+
+@dataclass(frozen=True, eq=False)
+class PrepareJob(Job):
+    """Preparing a data set."""
+
+    data: DatasetPlan
+    stage = "prepare"
+
     @property
-    def record(self) -> Path:
-        """What the files came from."""
-        return self.folder / "prepare.json"
+    def names(self) -> tuple[str, ...]:
+        return (self.data.name,)
+
+    @property
+    def stage_params(self) -> dict[str, Any]:
+        return self.data.dataset.source.model_dump(mode="json")
+
+    @property
+    def inputs(self) -> list[Path]:
+        return []
 
     @property
     def outputs(self) -> list[Path]:
-        return [*self.files, self.record]
+        return [*self.data.files, self.record]
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        return self.dataset.source.model_dump(mode="json")
+    def record(self) -> Path:
+        return self.data.folder / "prepare.json"
+
+    def identities(self, seals: Seals) -> dict[Path, Identity]:
+        return {self.record: identify(self.stage, self.stage_params)}

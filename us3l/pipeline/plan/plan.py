@@ -1,17 +1,19 @@
-"""All that params.yaml asks for."""
+"""All that params.yaml asks for: data sets, runs and tables, and the jobs that make their files."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from us3l.params.backbone import is_custom
 from us3l.params.params import Params
-from us3l.params.references import Address, run_at, source_of, widths_of
+from us3l.params.references import Address, ResolvedRun
 from us3l.params.runs import PruneRun
 from us3l.params.schema import suggestion
 from us3l.params.study import Study, Table
-from us3l.pipeline.plan.dataset import DatasetPlan
-from us3l.pipeline.plan.run import RunPlan
-from us3l.pipeline.plan.table import TablePlan
+from us3l.pipeline.code import STAGES_OF_RUNS
+from us3l.pipeline.plan.dataset import DatasetPlan, PrepareJob
+from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.run import RunPlan, RunStage
+from us3l.pipeline.plan.table import TableJob, TablePlan
 from us3l.utils.errors import UserError
 from us3l.utils.source import code_of_network
 
@@ -25,9 +27,8 @@ class Plan:
         self.studies = list(params.studies)
         self.datasets = {name: DatasetPlan(name, dataset) for name, dataset in params.datasets.items()}
         self.runs: dict[Address, RunPlan] = {}  # each after the one whose weights it takes
-        for study_name, study in params.studies.items():
-            for name in study.runs:
-                self._add_run(params, (study_name, name))
+        for address, resolved in params.resolved.items():
+            self.runs[address] = self._run_plan(params, resolved)
         self.tables = {
             (study_name, name): self._table(study_name, study, name, table)
             for study_name, study in params.studies.items()
@@ -49,22 +50,22 @@ class Plan:
         return groups
 
     def dataset(self, name: str) -> DatasetPlan:
-        """Raises UserError where params.yaml has no such data set."""
+        """Return a data set by its name. Raises UserError where params.yaml has no such data set."""
         self._require(name, [*self.datasets], "dataset")
         return self.datasets[name]
 
     def run(self, study: str, name: str) -> RunPlan:
-        """Raises UserError where params.yaml has no such run."""
+        """Return a run by its name. Raises UserError where params.yaml has no such run."""
         self._require_of(study, name, self.runs, "run")
         return self.runs[study, name]
 
     def table(self, study: str, name: str) -> TablePlan:
-        """Raises UserError where params.yaml has no such table."""
+        """Return a table by its name. Raises UserError where params.yaml has no such table."""
         self._require_of(study, name, self.tables, "table")
         return self.tables[study, name]
 
     def require_study(self, name: str) -> None:
-        """Raises UserError where params.yaml has no such study."""
+        """Raise UserError where params.yaml has no such study."""
         self._require(name, self.studies, "study")
 
     def _require_of(self, study: str, name: str, known: dict[Address, Any], kind: str) -> None:
@@ -76,21 +77,50 @@ class Plan:
         if name not in known:
             raise UserError(f"{self.file}{where} has no {kind} {name!r}; {suggestion(name, known)}")
 
-    def _add_run(self, params: Params, address: Address) -> RunPlan:
-        if address in self.runs:
-            return self.runs[address]
-        taken_from = source_of(params.studies, address)
-        source = self._add_run(params, taken_from) if taken_from else None
-        study, run = params.studies[address[0]], run_at(params.studies, address)
-        data = source.data if isinstance(run, PruneRun) else self.datasets[run.dataset]
-        protocol = study.protocol_of(address[1])
-        evaluation = (protocol, params.protocols[protocol], tuple(study.seeds))
-        widths = tuple(widths_of(params.studies, address))
-        made = self.runs[address] = RunPlan(*address, run, data, *evaluation, widths, source)
-        if is_custom(made.backbone):
-            code_of_network(made.backbone)  # where it is absent, nothing runs at all
+    def _run_plan(self, params: Params, resolved: ResolvedRun) -> RunPlan:
+        study_name, name = resolved.address
+        study, run = params.studies[study_name], resolved.run
+        weights_from = self.runs[resolved.weights_from.address] if resolved.weights_from else None
+        if isinstance(run, PruneRun):
+            assert weights_from is not None  # its reference is no key that may be left out
+            data = weights_from.data
+        else:
+            data = self.datasets[run.dataset]
+        protocol = study.protocol_of(name)
+        made = RunPlan(
+            study_name,
+            name,
+            run,
+            data,
+            protocol,
+            params.protocols[protocol],
+            tuple(study.seeds),
+            resolved.widths,
+            resolved.sampling,
+            weights_from,
+        )
+        code_of_network(made.backbone)  # where a custom one is missing, nothing runs at all
         return made
 
     def _table(self, study_name: str, study: Study, name: str, table: Table) -> TablePlan:
         runs = {run.name: run for run in self.runs.values() if run.study == study_name}
         return TablePlan(study_name, name, table, tuple(study.widths), runs)
+
+
+def jobs(plan: Plan, studies: Iterable[str]) -> list[Job]:
+    """Return all jobs of the studies, and those of others whose weights they take; in the order of `jobs_for`."""
+    wanted = set(studies)
+    runs = [run for run in plan.runs.values() if run.study in wanted]
+    return jobs_for(plan, runs, [table for table in plan.tables.values() if table.study in wanted])
+
+
+def jobs_for(plan: Plan, runs: Iterable[RunPlan], tables: Iterable[TablePlan]) -> list[Job]:
+    """Return the jobs that make the tables and the evaluations of the runs, each after those whose files it reads."""
+    wanted = {origin for run in runs for origin in [*run.ancestors, (run, run.protocol.kind)]}
+    pairs = [(stage, run) for stage in STAGES_OF_RUNS for run in plan.runs.values() if (run, stage) in wanted]
+    datasets = dict.fromkeys(run.data for _, run in pairs)
+    return [
+        *(PrepareJob(data) for data in datasets),
+        *(RunStage(run, stage, seed) for stage, run in pairs for seed in run.seeds),
+        *(TableJob(table) for table in tables),
+    ]

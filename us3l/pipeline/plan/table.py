@@ -1,13 +1,30 @@
-"""A table of params.yaml: its files, and the evaluations that it is made from."""
+"""A table of params.yaml: its files, the evaluations in its cells, and the job that writes it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from us3l.params.study import Table
+from us3l.params.study import Row, Table
+from us3l.pipeline.identity import Identity, identify
+from us3l.pipeline.plan.job import Job, Seals
 from us3l.pipeline.plan.run import RunPlan
 
 TABLE_FORMATS = ("md", "csv", "tex", "json")
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A place in a table, and the run whose evaluations stand there; None where no run of the row has the width."""
+
+    number: int  # of the row, from 0
+    row: Row
+    width: float
+    run: RunPlan | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.run.seeds if self.run else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +39,7 @@ class TablePlan:
 
     @property
     def kind(self) -> str:
-        """The kind of protocol that evaluates all of its runs."""
+        """Kind of the protocol that evaluates all of its runs."""
         return self._shown[0].protocol.kind
 
     @property
@@ -32,7 +49,7 @@ class TablePlan:
 
     @property
     def protocols(self) -> list[str]:
-        """The names of the protocols that evaluate its runs."""
+        """Names of the protocols that evaluate its runs."""
         return list(dict.fromkeys(run.protocol_name for run in self._shown))
 
     @property
@@ -42,35 +59,60 @@ class TablePlan:
     def file(self, suffix: str) -> Path:
         return Path("results", self.study, "tables", f"{self.name}.{suffix}")
 
+    @cached_property
+    def cells(self) -> list[PlannedCell]:
+        """Its cells, row by row, from the first width to the last."""
+        cells = []
+        for number, row in enumerate(self.table.rows):
+            for width in self.widths:
+                run = self.runs.get(row.run_at(width) or "")
+                cells.append(PlannedCell(number, row, width, run if run and width in run.widths else None))
+        return cells
+
+
+@dataclass(frozen=True, eq=False)
+class TableJob(Job):
+    """Writing a table."""
+
+    table: TablePlan
+    stage = "table"
+
     @property
-    def outputs(self) -> list[Path]:
-        return [self.file(suffix) for suffix in TABLE_FORMATS]
+    def names(self) -> tuple[str, ...]:
+        return self.table.study, self.table.name
+
+    @property
+    def stage_params(self) -> dict[str, Any]:
+        table = self.table
+        settings = table.table.model_dump(mode="json")
+        widths = list(table.widths)
+        return {"table": settings, "kind": table.kind, "protocols": table.protocols, "widths": widths}
 
     @property
     def inputs(self) -> list[Path]:
-        """The evaluations that its cells are made from, and the records of what these came from."""
-        return sorted({path for files in self._sources() for path in files})
+        """The evaluations in its cells, and the records of what these came from."""
+        return sorted({path for files in self._lineages() for path in files})
 
     @property
-    def inputs_there(self) -> list[Path]:
-        """Those of its inputs that it is made from now: an evaluation that is absent leaves its seed out."""
-        there = [files for files in self._sources() if files[0].is_file()]
-        return sorted({path for files in there for path in files if path.is_file()})
+    def present_inputs(self) -> list[Path]:
+        """Inputs that it is made from now: an evaluation that is missing leaves its seed out."""
+        present = [files for files in self._lineages() if files[0].is_file()]
+        return sorted({path for files in present for path in files if path.is_file()})
 
-    def _sources(self) -> list[list[Path]]:
+    def _lineages(self) -> list[list[Path]]:
         """For each seed of each cell the evaluation, and the records of what it came from."""
-        return [list(run.sources(seed, width)) for _, width, run in self.cells() if run for seed in run.seeds]
-
-    def cells(self) -> list[tuple[int, float, RunPlan | None]]:
-        """For each cell its row, its width, and its run; None where no run of the row has the width."""
-        cells = []
-        for index, row in enumerate(self.table.rows):
-            for width in self.widths:
-                run = self.runs.get(row.run_at(width) or "")
-                cells.append((index, width, run if run and width in run.widths else None))
-        return cells
+        return [
+            list(cell.run.lineage(seed, cell.width)) for cell in self.table.cells if cell.run for seed in cell.run.seeds
+        ]
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        table = self.table.model_dump(mode="json")
-        return {"table": table, "kind": self.kind, "protocols": self.protocols, "widths": list(self.widths)}
+    def outputs(self) -> list[Path]:
+        return [self.table.file(suffix) for suffix in TABLE_FORMATS]
+
+    @property
+    def record(self) -> Path:
+        return self.table.file("json")
+
+    def identities(self, seals: Seals) -> dict[Path, Identity]:
+        inputs = {str(path): seals.record(path) for path in self.present_inputs}
+        return {self.record: identify(self.stage, self.stage_params, inputs=inputs)}

@@ -1,6 +1,7 @@
 """The evaluation stages: from a run's narrow networks to one record (JSON) for each width."""
 
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -12,11 +13,13 @@ from us3l.evaluation.features import EvaluationImages
 from us3l.evaluation.metrics import score
 from us3l.models.backbones.custom import require_features
 from us3l.models.complexity import cost
-from us3l.models.pruning import keep_pruned
+from us3l.models.pruning import freeze_pruned_channels
 from us3l.models.saved_network import open_network
 from us3l.params.runs import PruneRun
-from us3l.pipeline.plan.run import RunPlan
-from us3l.pipeline.provenance import identify, record, require_params, require_place, require_recipe
+from us3l.pipeline.plan.run import RunStage
+from us3l.pipeline.provenance import record
+from us3l.pipeline.requirements import require_data, require_params, require_place
+from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.utils.errors import UserError
 from us3l.utils.records import write_record
 
@@ -29,50 +32,52 @@ class PredictLogits(Protocol):
         ...
 
 
-def evaluate(plan: RunPlan, seed: int, device: torch.device, predict_logits: PredictLogits) -> None:
+def evaluate(job: RunStage, device: torch.device, predict_logits: PredictLogits) -> None:
     """Write one JSON for each width of the run.
 
     Raises UserError where a network or the data set is not as expected.
     """
-    store, kind, start = open_store(plan.data.folder), plan.protocol.kind, time.monotonic()
-    opened = networks_to_evaluate(plan, seed, store)
-    networks = [network.to(device) for network, _ in opened]
-    if isinstance(plan.maker("calibrate").run, PruneRun):
-        keep_pruned(networks)
-    images = EvaluationImages(store, plan.data.dataset.views, seed, device)
+    run, kind, start = job.run, job.stage, time.monotonic()
+    store = open_store(run.data.folder)
+    opened, seals = networks_to_evaluate(job, store)
+    networks = [network.to(device) for network in opened]
+    if isinstance(run.producer("calibrate").run, PruneRun):
+        freeze_pruned_channels(networks)
+    images = EvaluationImages(store, run.data.dataset.views, job.seed, device)
     example = images.example
-    for width, network in zip(plan.widths, networks, strict=True):
-        require_features(f"{plan.backbone} at width {width}", network, example)
-    logits = predict_logits(networks, images, plan.protocol)
+    for width, network in zip(run.widths, networks, strict=True):
+        require_features(f"{run.backbone} at width {width}", network, example)
+    logits = predict_logits(networks, images, run.protocol)
     labels = resident(store.test.labels, torch.device("cpu"))
     scores = [score(each.cpu(), labels) for each in logits]
     seconds = (time.monotonic() - start) / len(networks)
-    where = {"study": plan.study, "run": plan.name, "protocol": kind, "dataset": plan.data.name}
-    for width, network, (_, origin), result in zip(plan.widths, networks, opened, scores, strict=True):
-        identity = identify(kind, plan.recipe(kind), **origin, seed=seed, width=width)
+    names = {"study": run.study, "run": run.name, "protocol": kind, "dataset": run.data.name}
+    identities = job.identities(OpenedSeals(store.sha256, seals))
+    for network, (path, identity), result in zip(networks, identities.items(), scores, strict=True):
         size = cost(network.eval(), example, images.classes)
         facts = record(identity, device, seconds)
-        write_record(plan.evaluation(seed, width), {**where, **result, **size, **facts})
+        write_record(path, {**names, **result, **size, **facts})
 
 
-def networks_to_evaluate(plan: RunPlan, seed: int, store: Store) -> list[tuple[nn.Module, dict[str, str]]]:
-    """The network of each width of a run, in evaluation mode, with the seals of all that its evaluation comes from.
+def networks_to_evaluate(job: RunStage, store: Store) -> tuple[list[nn.Module], dict[Path, str]]:
+    """Open the network of each width of a run, in evaluation mode, with the seals of what their evaluation comes from.
 
-    Raises UserError where one is of another seed or width than its name says, was made by another recipe than today's,
+    Raises UserError where one is of another seed or width than its name says, was made with other params than today's,
     or sees images of other channels.
     """
-    return [_to_evaluate(plan, seed, width, store) for width in plan.widths]
-
-
-def _to_evaluate(plan: RunPlan, seed: int, width: float, store: Store) -> tuple[nn.Module, dict[str, str]]:
-    path, maker = plan.network(seed, width), plan.maker("calibrate")
-    network, about = open_network(path)
-    require_place(path, about, "calibrate", seed=seed, width=width)
-    if maker.data is plan.data:
-        require_recipe(path, about, maker.recipe("calibrate"), store.sha256, "calibrate")
-    else:
-        require_params(path, about, maker.recipe("calibrate"), "calibrate")
-    sees, there = about["architecture"]["in_channels"], store.channels
-    if sees != there:
-        raise UserError(f"{path}: sees images of {sees} channels, and those of {plan.data.name} have {there}")
-    return network, {"data": store.sha256, "checkpoint": about["checkpoint"], "network": about["seal"]}
+    run, producer = job.run, RunStage(job.run.producer("calibrate"), "calibrate", job.seed)
+    params, networks = producer.stage_params, []
+    seals: dict[Path, str] = {}
+    for width in run.widths:
+        path = run.network(job.seed, width)
+        network, about = open_network(path)
+        require_place(path, about, "calibrate", seed=job.seed, width=width)
+        require_params(path, about, params, "calibrate")
+        if producer.run.data is run.data:
+            require_data(path, about, store.sha256, "calibrate")
+        sees, given = about["architecture"]["in_channels"], store.channels
+        if sees != given:
+            raise UserError(f"{path}: sees images of {sees} channels, and those of {run.data.name} have {given}")
+        networks.append(network)
+        seals |= {run.checkpoint(job.seed): about["checkpoint"], path: about["seal"]}
+    return networks, seals

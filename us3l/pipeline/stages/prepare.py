@@ -6,22 +6,22 @@ from pathlib import Path
 
 from us3l.data.sources.read import Source, convert
 from us3l.params.dataset import Folder
-from us3l.pipeline.plan.dataset import DatasetPlan
-from us3l.pipeline.provenance import identify, record
+from us3l.pipeline.plan.dataset import PrepareJob
+from us3l.pipeline.provenance import record
+from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.utils.records import write_record
 
 
-def prepare(plan: DatasetPlan, downloads: Path) -> None:
+def prepare(job: PrepareJob, downloads: Path) -> None:
     """Write a data set and its record. Raises UserError."""
-    start = time.monotonic()
-    data = convert(plan.dataset.source, plan.folder, downloads)
-    identity = identify("prepare", plan.recipe)
-    made_from = {"data": data, **_lists(plan.dataset.source)}
-    write_record(plan.record, {**record(identity, None, time.monotonic() - start), **made_from})
+    start, source = time.monotonic(), job.data.dataset.source
+    data = convert(source, job.data.folder, downloads)
+    [identity] = job.identities(OpenedSeals(data)).values()
+    write_record(job.record, {**record(identity, None, time.monotonic() - start), "data": data, **_lists(source)})
 
 
 def _lists(source: Source) -> dict[str, str]:
-    """The SHA-256 of the list of images, where a source has one."""
+    """SHA-256 of the list of images, where a source has one."""
     if not (isinstance(source, Folder) and source.subset):
         return {}
     return {"subset": hashlib.sha256(Path(source.subset).read_bytes()).hexdigest()}

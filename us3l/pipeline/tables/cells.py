@@ -1,4 +1,4 @@
-"""What stands in a table: the evaluations of each cell that are there, and what they came from; without PyTorch."""
+"""The cells of a table: the evaluations that exist of each, and what they came from; without PyTorch."""
 
 import statistics
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from us3l.pipeline.plan.run import RunPlan
-from us3l.pipeline.plan.table import TablePlan
-from us3l.pipeline.provenance import require_place
+from us3l.pipeline.plan.table import PlannedCell, TablePlan
+from us3l.pipeline.requirements import require_place
 from us3l.utils.records import read_record
 
 Records = dict[Path, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Source:
+class Evaluation:
     """One evaluation: its seed, its top-1 accuracy in percent, and its record and those of what it came from."""
 
     seed: int
@@ -24,25 +24,31 @@ class Source:
 
 @dataclass(frozen=True)
 class Cell:
-    """The evaluations of one run at one width; `planned` is how many seeds there should be."""
+    """A place in a table, and the evaluations of its run that exist."""
 
-    sources: list[Source]
-    planned: int
+    place: PlannedCell
+    evaluations: list[Evaluation]
 
     @property
     def values(self) -> list[float]:
-        return [source.top1 for source in self.sources]
+        """Top-1 accuracies in percent, one for each seed."""
+        return [evaluation.top1 for evaluation in self.evaluations]
+
+    @property
+    def planned(self) -> int:
+        """Number of seeds that there should be."""
+        return len(self.place.seeds)
 
     @property
     def records(self) -> Records:
-        return {path: record for source in self.sources for path, record in source.records.items()}
+        return {path: record for evaluation in self.evaluations for path, record in evaluation.records.items()}
 
     @property
     def mean(self) -> float | None:
         return statistics.fmean(self.values) if self.values else None
 
     @property
-    def half_width(self) -> float | None:
+    def ci95(self) -> float | None:
         """Half of Student's 95% interval of the mean over seeds; None for fewer than two."""
         if len(self.values) < 2:
             return None
@@ -52,29 +58,32 @@ class Cell:
         return float(stdtrit(n - 1, 0.975)) * statistics.stdev(self.values) / n**0.5
 
 
-Rows = list[list[Cell]]
+def read_cells(table: TablePlan) -> list[Cell]:
+    """Read the cells of a table, row by row; an evaluation that is missing leaves its seed out.
 
-
-def read_rows(plan: TablePlan) -> Rows:
-    """The cells of each row; an evaluation that is absent leaves its seed out. Raises UserError for a damaged one."""
-    rows: Rows = [[] for _ in plan.table.rows]
+    Raises UserError for a damaged one.
+    """
     upstream: Records = {}
-    for index, width, run in plan.cells():
-        seeds = run.seeds if run else ()
-        there = [seed for seed in seeds if run.evaluation(seed, width).is_file()]
-        rows[index].append(Cell([_source(run, seed, width, upstream) for seed in there], len(seeds)))
-    return rows
+    return [Cell(place, _evaluations(place, upstream)) for place in table.cells]
 
 
-def _source(run: RunPlan, seed: int, width: float, upstream: Records) -> Source:
+def _evaluations(place: PlannedCell, upstream: Records) -> list[Evaluation]:
+    run, width = place.run, place.width
+    if run is None:
+        return []
+    present = [seed for seed in run.seeds if run.evaluation_record(seed, width).is_file()]
+    return [_evaluation(run, seed, width, upstream) for seed in present]
+
+
+def _evaluation(run: RunPlan, seed: int, width: float, upstream: Records) -> Evaluation:
     """An evaluation with the records of what it came from, which `upstream` keeps for the other widths."""
-    path, *above = run.sources(seed, width)
+    path, *above = run.lineage(seed, width)
     for each in above:
         if each not in upstream and each.is_file():
             upstream[each] = read_record(each)
     evaluation = read_record(path)
     kind = run.protocol.kind
-    again = f"run `us3l {kind} {run.study} {run.name} {seed}`"
-    require_place(path, evaluation, again, stage=kind, seed=seed, width=width)
+    rerun_hint = f"run `us3l {kind} {run.study} {run.name} {seed}`"
+    require_place(path, evaluation, rerun_hint, stage=kind, seed=seed, width=width)
     known = {each: upstream[each] for each in above if each in upstream}
-    return Source(seed, evaluation["top1"], {path: evaluation, **known})
+    return Evaluation(seed, evaluation["top1"], {path: evaluation, **known})

@@ -16,14 +16,13 @@ from typing import Any
 from us3l.params.sampling import width_label
 from us3l.pipeline.dvc import locked_entries
 from us3l.pipeline.dvc_file import listed_stages
+from us3l.pipeline.identity import differences
 from us3l.pipeline.integrity import damage, wrong_texts
 from us3l.pipeline.lineage import Change, changes
-from us3l.pipeline.plan.jobs import Job
-from us3l.pipeline.plan.run import RunPlan
-from us3l.pipeline.plan.table import TablePlan
-from us3l.pipeline.provenance import differences
-from us3l.pipeline.tables.cells import read_rows
-from us3l.pipeline.tables.record import with_sources
+from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.run import RunStage
+from us3l.pipeline.plan.table import TableJob, TablePlan
+from us3l.pipeline.tables.cells import read_cells
 from us3l.pipeline.verify.rederive import Rederived, rederive
 from us3l.pipeline.verify.selection import Selection
 from us3l.utils.errors import UserError
@@ -68,15 +67,18 @@ def texts_from_evaluations(selection: Selection) -> list[Verdict]:
 
 
 def _wrong_in_table(table: TablePlan) -> list[str]:
-    if absent := [path for path in table.outputs if not path.is_file()]:
-        return [f"{path}: absent; `us3l table {table.study} {table.name}` writes it" for path in absent]
+    from us3l.pipeline.tables.record import table_record  # which brings pandas
+
+    job = TableJob(table)
+    if missing := [path for path in job.outputs if not path.is_file()]:
+        return [f"{path}: absent; `us3l {job.command}` writes it" for path in missing]
     try:
-        rows, there = read_rows(table), read_record(table.file("json"))
+        cells, recorded = read_cells(table), read_record(job.record)
     except UserError as error:
         return [str(error)]
-    wrong = list(wrong_texts(table, rows).values())
-    for key, is_, should in differences(_by_cell(there), _by_cell(with_sources(table, rows))):
-        wrong.append(f"{table.file('json')}: {key} is {is_}, and the evaluations give {should}")
+    wrong = list(wrong_texts(table, cells).values())
+    for key, is_, should in differences(_by_cell(recorded), _by_cell(table_record(job, cells))):
+        wrong.append(f"{job.record}: {key} is {is_}, and the evaluations give {should}")
     return wrong
 
 
@@ -117,9 +119,9 @@ def _say(path: Path, change: Change) -> str:
 
 def _of_another_run(job: Job, damaged: dict[Path, str]) -> list[str]:
     """Weights that are whole, but not those that the job's record tells of."""
-    if not isinstance(job.of, RunPlan) or job.stage not in ("pretrain", "calibrate") or damaged or not job.done:
+    if not isinstance(job, RunStage) or job.stage not in ("pretrain", "calibrate") or damaged or not job.done:
         return []
-    record, run = read_record(job.record), job.of
+    record, run = read_record(job.record), job.run
     if job.stage == "pretrain":
         sealed = {run.checkpoint(job.seed): record["checkpoint"]}
     else:
@@ -157,8 +159,8 @@ def checkpoints_from_params(selection: Selection) -> list[Verdict]:
 
 def _verdicts(again: list[Rederived], otherwise: str, close: Callable[[Rederived], str | None]) -> list[Verdict]:
     """Bitwise for what was made on a machine like this one, `close` for the rest."""
-    same = [each for each in again if each.like_here]
-    other = [each for each in again if not each.like_here and "top1" in each.made]
+    same = [each for each in again if each.same_platform]
+    other = [each for each in again if not each.same_platform and "top1" in each.made]
     verdicts = []
     if same:
         wrong = [said for each in same if (said := each.difference())]

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from us3l.pipeline.lineage import identities
-from us3l.pipeline.plan.jobs import Job
-from us3l.pipeline.plan.run import RunPlan
-from us3l.pipeline.provenance import fingerprint
+from us3l.pipeline.identity import fingerprint
+from us3l.pipeline.lineage import RecordedSeals
+from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.run_directory import run_directory
 from us3l.pipeline.verify.selection import Selection
 from us3l.utils.errors import UserError
@@ -30,7 +29,7 @@ class Rederived:
     again: dict[str, Any]
 
     @property
-    def like_here(self) -> bool:
+    def same_platform(self) -> bool:
         """Whether the same hardware and versions made both, on a CPU: then the bits are the same."""
         same = all(self.made[key] == self.again[key] for key in ("hardware", "versions"))
         return same and self.made["hardware"]["device"] == "cpu"
@@ -50,8 +49,8 @@ def rederive(selection: Selection, first: str) -> list[Rederived]:
     Trainings that were broken off go on at the next call, and those that were done stay done.
     Raises UserError where a recorded result is absent or damaged, before any work, and where a command fails.
     """
-    jobs = [job for job in selection.jobs if isinstance(job.of, RunPlan)]
-    given = [job for job in jobs if job.stage == "pretrain"] if first == "calibrate" else []
+    jobs = [job for job in selection.jobs if isinstance(job, RunStage)]
+    given: list[RunStage] = [job for job in jobs if job.stage == "pretrain"] if first == "calibrate" else []
     recorded = {path: read_record(path) for path in _records(selection, given)}
     with run_directory(Path("runs", f"verify-{first}")) as folder:
         shutil.copy(selection.params, folder / "params.yaml")
@@ -61,26 +60,26 @@ def rederive(selection: Selection, first: str) -> list[Rederived]:
         _link(folder / "data", Path("data"))
         for path in (path for job in given for path in job.outputs):
             _link(folder / path, path)
-        for path in {path for job in jobs for path in job.of.network_files}:
+        for path in {path for job in jobs for path in job.run.network_files}:
             if not (folder / path).exists():
                 _link(folder / path, path)
         _run_all([job for job in jobs if job not in given], folder)
         return [Rederived(path, made, read_record(folder / path)) for path, made in recorded.items()]
 
 
-def _records(selection: Selection, given: list[Job]) -> list[Path]:
+def _records(selection: Selection, given: list[RunStage]) -> list[Path]:
     """The records to hold the new ones against: of the selected cells, and of what they came from."""
     sources = [
         path
         for run, widths in selection.widths.items()
         for seed in run.seeds
         for width in widths
-        for path in run.sources(seed, width)
+        for path in run.lineage(seed, width)
     ]
     return sorted({*sources} - {job.record for job in given})
 
 
-def _run_all(jobs: list[Job], folder: Path) -> None:
+def _run_all(jobs: list[RunStage], folder: Path) -> None:
     """Run jobs, given in the order of their files, each once those are done whose files it reads."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         running: dict[Path, Future[None]] = {}
@@ -91,17 +90,19 @@ def _run_all(jobs: list[Job], folder: Path) -> None:
             each.result()
 
 
-def _derive(job: Job, before: list[Future[None]], folder: Path) -> None:
+def _derive(job: RunStage, before: list[Future[None]], folder: Path) -> None:
     for each in before:
         each.result()
     if job.stage != "pretrain" or not _is_done(job, folder):
         _run(job, folder)
 
 
-def _is_done(job: Job, folder: Path) -> bool:
+def _is_done(job: RunStage, folder: Path) -> bool:
     """Whether an earlier call has trained this to the end, from the params and code of today."""
     try:
-        return read_record(folder / job.record)["fingerprint"] == fingerprint(identities(job)[job.record])
+        return read_record(folder / job.record)["fingerprint"] == fingerprint(
+            job.identities(RecordedSeals())[job.record]
+        )
     except UserError:
         return False
 
@@ -112,8 +113,8 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(target.resolve())
 
 
-def _run(job: Job, folder: Path) -> None:
-    resources = job.of.run.resources
+def _run(job: RunStage, folder: Path) -> None:
+    resources = job.run.run.resources
     gpus = resources.gpus if job.stage == "pretrain" else min(1, resources.gpus)
     options = ["--gpus", str(gpus), "--threads", str(resources.threads)]
     command = [sys.executable, "-m", "us3l", *job.command.split(), *options]

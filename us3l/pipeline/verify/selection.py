@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from us3l.params.schema import suggestion
-from us3l.pipeline.plan.jobs import Job, jobs, jobs_for
-from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.plan import Plan, jobs, jobs_for
 from us3l.pipeline.plan.run import RunPlan
 from us3l.pipeline.plan.table import TablePlan
 from us3l.utils.errors import UserError
@@ -36,9 +36,10 @@ def select(plan: Plan, text: str | None, params: Path) -> Selection:
     table = _table(plan, name)
     index, width = _place(table, rest)
     widths: dict[RunPlan, list[float]] = {}
-    for at, w, run in table.cells():
-        if run and index in (None, at) and width in (None, w) and w not in widths.setdefault(run, []):
-            widths[run].append(w)
+    for cell in table.cells:
+        is_chosen = index in (None, cell.number) and width in (None, cell.width)
+        if cell.run and is_chosen and cell.width not in widths.setdefault(cell.run, []):
+            widths[cell.run].append(cell.width)
     if not widths:
         raise UserError(f"{text}: no run of params.yaml makes this cell")
     return Selection([table], widths, jobs_for(plan, widths, [table]), params, plan.included)

@@ -1,16 +1,19 @@
 from us3l.params.sampling import width_label
-from us3l.pipeline.provenance import fingerprint, identify, record
+from us3l.pipeline.identity import fingerprint
+from us3l.pipeline.provenance import record
+from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.stand_in import data, log, save, seal
 from us3l.utils.records import write_record
 
 
-def calibrate(plan, seed, device):
-    log("calibrate", plan.name)
-    origin = {"data": data(plan), "checkpoint": seal(plan.checkpoint(seed)), "seed": seed}
-    identity = identify("calibrate", plan.recipe("calibrate"), **origin)
+def calibrate(job, device):
+    run = job.run
+    log("calibrate", run.name)
+    checkpoint = run.checkpoint(job.seed)
+    [identity] = job.identities(OpenedSeals(data(run), {checkpoint: seal(checkpoint)})).values()
     content = fingerprint(identity).encode()
     seals = {
-        width_label(width): save(plan.network(seed, width), content, {**identity, "width": width})
-        for width in plan.widths
+        width_label(width): save(run.network(job.seed, width), content, {**identity, "width": width})
+        for width in run.widths
     }
-    write_record(plan.calibration(seed), {**record(identity, None, 36.0), "networks": seals})
+    write_record(job.record, {**record(identity, None, 36.0), "networks": seals})

@@ -1,14 +1,16 @@
-from us3l.pipeline.provenance import fingerprint, identify, record
+from us3l.pipeline.identity import fingerprint
+from us3l.pipeline.provenance import record
+from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.stand_in import data
 from us3l.utils.records import read_weights, write_record
 
 
-def evaluate(plan, seed, device, predict_logits):
-    """Accuracies below what `predict_logits` returns, that follow from the networks and the recipe."""
-    kind, scale = plan.protocol.kind, predict_logits(plan)
-    for width in plan.widths:
-        about = read_weights(plan.network(seed, width))[1]
-        origin = {"data": data(plan), "checkpoint": about["checkpoint"], "network": about["seal"]}
-        identity = identify(kind, plan.recipe(kind), **origin, seed=seed, width=width)
+def evaluate(job, device, predict_logits):
+    """Accuracies below what `predict_logits` returns, that follow from the networks and the params."""
+    run, scale, seals = job.run, predict_logits(job.run), {}
+    for path in run.networks(job.seed):
+        about = read_weights(path)[1]
+        seals |= {path: about["seal"], run.checkpoint(job.seed): about["checkpoint"]}
+    for path, identity in job.identities(OpenedSeals(data(run), seals)).items():
         top1 = int(fingerprint(identity)[:6], 16) % scale
-        write_record(plan.evaluation(seed, width), {"top1": top1, "n": 1, **record(identity, None, 36.0)})
+        write_record(path, {"top1": top1, "n": 1, **record(identity, None, 36.0)})

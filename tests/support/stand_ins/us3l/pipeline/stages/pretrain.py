@@ -1,13 +1,14 @@
-from us3l.pipeline.provenance import fingerprint, identify, record
+from us3l.pipeline.identity import fingerprint
+from us3l.pipeline.provenance import record
+from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.stand_in import data, log, save, seal
 from us3l.utils.records import write_record
 
 
-def pretrain(plan, seed, world, runs, save_every):
-    log("pretrain", plan.name)
-    origin = {"data": data(plan), "seed": seed}
-    if plan.source:
-        origin["teacher"] = seal(plan.source.checkpoint(seed))
-    identity = identify("pretrain", plan.recipe("pretrain"), **origin)
-    sealed = save(plan.checkpoint(seed), fingerprint(identity).encode(), identity)
-    write_record(plan.training(seed), {**record(identity, None, 3600.0), "checkpoint": sealed, "epochs": []})
+def pretrain(job, world, runs, save_every):
+    run = job.run
+    log("pretrain", run.name)
+    teacher = [run.weights_from.checkpoint(job.seed)] if run.weights_from else []
+    [identity] = job.identities(OpenedSeals(data(run), {path: seal(path) for path in teacher})).values()
+    sealed = save(run.checkpoint(job.seed), fingerprint(identity).encode(), identity)
+    write_record(job.record, {**record(identity, None, 3600.0), "checkpoint": sealed, "epochs": []})
