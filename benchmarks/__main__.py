@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: ours against the straightforward way and, where installed, other packages."""
+"""`python -m benchmarks`: us3l against the straightforward way and, where installed, other packages."""
 
 import sys
 from pathlib import Path
@@ -21,18 +21,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def benchmarks(
     parts: Annotated[list[str] | None, typer.Argument(metavar="PART", help="All parts by default.")] = None,
     params: Annotated[Path, typer.Option(help="The params file.")] = Path("params.yaml"),
-    run: Annotated[str, typer.Option(help="What is trained, as STUDY/RUN.")] = "cifar100/us3l-resnet18",
+    run: Annotated[str, typer.Option(help="The run to measure, as STUDY/RUN.")] = "cifar100/us3l-resnet18",
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
     ] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads: 1, or beside a GPU all.", min=1)] = None,
-    repeats: Annotated[int, typer.Option(help="How often the sides take turns.", min=1)] = 5,
+    repeats: Annotated[int, typer.Option(help="Timed turns of each side.", min=1)] = 5,
     batch: Annotated[int | None, typer.Option(help="Images in a step: 64, or on a GPU the run's.", min=2)] = None,
     images: Annotated[int | None, typer.Option(help="Images elsewhere: 512, or on a GPU 25,600.", min=8)] = None,
     out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("benchmarks", "results"),
     report: Annotated[bool, typer.Option("--report", help="Measure nothing: write README.md beside --out.")] = False,
 ) -> None:
-    """Measure ours against the straightforward way and, where they are installed, other packages."""
+    """Measure us3l against the straightforward way and, where they are installed, other packages."""
     if report:
         write_report(out)
         return
@@ -42,7 +42,7 @@ def benchmarks(
 
 
 def main() -> None:
-    """Run the benchmark; a mistake of the user's ends in one sentence and exit code 2."""
+    """Run the benchmark; a user's mistake ends in one sentence and exit code 2."""
     try:
         app()
     except UserError as error:

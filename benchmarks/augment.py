@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from benchmarks.compare import OURS, STRAIGHTFORWARD, Case, Side
 from benchmarks.peers import kornia_view, side
-from benchmarks.setting import SIDE, Setting
+from benchmarks.setting import IMAGE_SIZE, Setting
 from benchmarks.straightforward.views import loader, random_view
 from us3l.data.images import open_images
 from us3l.data.store import Split
@@ -15,8 +16,7 @@ from us3l.utils.philox import Purpose, RandomKey
 
 def cases(setting: Setting) -> Iterator[Case]:
     split, views = setting.store(setting.images).train, setting.views
-    recipes, normalize = views.pretrain, views.normalize
-    two_views = [random_view(recipe, normalize) for recipe in recipes]
+    two_views = [random_view(augmentation, views.normalize) for augmentation in views.pretrain]
     loaded = loader(split, two_views, setting.batch, setting.workers, setting.device)
 
     def straightforward() -> None:
@@ -24,7 +24,7 @@ def cases(setting: Setting) -> Iterator[Case]:
             for view in both:
                 view.to(setting.device, non_blocking=True)
 
-    channels = split.images.shape[-1]
+    channels = setting.plan.data.dataset.channels
     yield Case(
         name="two views of an image",
         unit="image",
@@ -34,7 +34,7 @@ def cases(setting: Setting) -> Iterator[Case]:
             "kornia": side("kornia", lambda: _kornia(setting, split)),
         },
         images=1,
-        traffic=SIDE * SIDE * channels * (1 + 2 * 4),
+        traffic=IMAGE_SIZE * IMAGE_SIZE * channels * (1 + 2 * 4),
         note=f"{setting.images} images in batches of {setting.batch}; processes that load the straightforward way: "
         f"{setting.workers}; bytes are those of the image and of its two views",
     )
@@ -54,8 +54,9 @@ def _ours(setting: Setting, split: Split) -> Side:
 
 
 def _kornia(setting: Setting, split: Split) -> Side:
+    assert isinstance(split.images, np.ndarray)  # in memory, not in files
     pixels, views = torch.from_numpy(split.images).to(setting.device), setting.views
-    both = [kornia_view(recipe, views.normalize, setting.device) for recipe in views.pretrain]
+    both = [kornia_view(augmentation, views.normalize, setting.device) for augmentation in views.pretrain]
 
     @torch.no_grad()
     def turn() -> None:

@@ -1,7 +1,7 @@
-"""Several ways to one end, timed in alternation.
+"""Timing of several implementations of the same computation, in alternation.
 
-Process time tells the work apart from what else the machine does, so it is the clock on a CPU where all sides compute
-in this process; the wall clock is that of GPUs, and where other processes load images.
+Process time leaves out what else the machine does, so it is the clock on a CPU if all sides compute in this process; on
+a GPU, and if other processes load images, the wall clock is.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
 @dataclass(frozen=True)
 class Side:
-    """One way. A turn makes so many of its case's units, and may return a dict: seconds of its parts."""
+    """One implementation: `turn` does `units` of its case's units, and may return the seconds of its parts as a dict."""
 
     turn: Callable[[], object]
     units: float = 1.0
@@ -34,7 +34,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Case:
-    """What is compared. Each unit, such as a step, has so many images, floating-point operations and bytes to move.
+    """A comparison, with the images, floating-point operations and bytes moved of one unit, such as a step.
 
     sides: by name; None for a peer that is not installed.
     """
@@ -49,14 +49,14 @@ class Case:
 
 
 def measure(case: Case, setting: Setting, ceilings: dict[str, float]) -> dict[str, Any]:
-    """Seconds and memory of each side, and how many times as fast ours is as the others."""
-    there = {name: side for name, side in case.sides.items() if side}
-    memory = {name: peak_memory(side.turn, setting.device) for name, side in there.items()}  # warms up, too
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in there}
+    """Measure seconds and memory of each side, and how many times as fast ours is as the others."""
+    sides = {name: side for name, side in case.sides.items() if side}
+    memory = {name: peak_memory(side.turn, setting.device) for name, side in sides.items()}  # warms up, too
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for repeat in range(setting.repeats):
-        for name in list(there)[:: -1 if repeat % 2 else 1]:
-            turns[name].append(_timed(there[name], setting.device))
-    times = {name: _times(of_one, clock(setting)) for name, of_one in turns.items()}
+        for name in list(sides)[:: -1 if repeat % 2 else 1]:
+            turns[name].append(_timed(sides[name], setting.device))
+    times = {name: _times(each, clock(setting)) for name, each in turns.items()}
     return {
         "name": case.name,
         "unit": case.unit,
@@ -74,21 +74,21 @@ def measure(case: Case, setting: Setting, ceilings: dict[str, float]) -> dict[st
                 "units_a_turn": side.units,
                 "turns": turns[name],
             }
-            for name, side in there.items()
+            for name, side in sides.items()
         },
         "absent": [name for name, side in case.sides.items() if side is None],
-        "times_as_fast": {name: _ratios(times[name], times[OURS]) for name in there if name != OURS},
+        "times_as_fast": {name: _ratios(times[name], times[OURS]) for name in sides if name != OURS},
     }
 
 
 def _times(turns: list[dict[str, float]], clock: str) -> dict[str, list[float]]:
-    """The seconds of each turn: of the whole by this clock, and of its parts."""
+    """Return the seconds of each turn: of the whole by this clock, and of its parts."""
     parts = [name for name in turns[0] if name not in CLOCKS]
     return {WHOLE: [turn[clock] for turn in turns], **{part: [turn[part] for turn in turns] for part in parts}}
 
 
 def _ratios(other: dict[str, list[float]], ours: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """How many times the seconds of ours the other's are, in each pair of turns: of the whole, and of its parts."""
+    """Compare paired turns, the whole and its parts: the other side's seconds divided by ours."""
     shared = [part for part in ours if part in other]
     return {part: spread([a / b for a, b in zip(other[part], ours[part], strict=True)]) for part in shared}
 
@@ -98,7 +98,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def _rates(case: Case, seconds: float, ceilings: dict[str, float]) -> dict[str, float]:
-    """What a second makes, and what share of what the device can do at most."""
+    """Compute the rates per second, and their shares of the device's peak rates."""
     rates = {}
     if case.images:
         rates["images_per_second"] = case.images / seconds
@@ -115,44 +115,47 @@ def clock(setting: Setting) -> str:
     return "process" if setting.device.type == "cpu" and not setting.workers else "wall"
 
 
-def best(turn: Callable[[], object], setting: Setting) -> float:
-    """The fewest seconds that a turn takes, once warm."""
+def fewest_seconds(turn: Callable[[], object], setting: Setting) -> float:
+    """Return the seconds of the fastest turn, after one that is not timed."""
     turn()
     return min(_timed(Side(turn), setting.device)[clock(setting)] for _ in range(setting.repeats))
 
 
 def _timed(side: Side, device: torch.device) -> dict[str, float]:
-    """Seconds of a unit by both clocks."""
-    _wait(device)
-    start = {name: tell() for name, tell in CLOCKS.items()}
-    made = side.turn()
-    _wait(device)
-    passed = {name: tell() - start[name] for name, tell in CLOCKS.items()}
-    parts = made if isinstance(made, dict) else {}
-    return {name: seconds / side.units for name, seconds in (passed | parts).items()}
+    """Measure the seconds of a unit by both clocks, and those of its parts."""
+    _synchronize(device)
+    start = {name: now() for name, now in CLOCKS.items()}
+    returned = side.turn()
+    _synchronize(device)
+    elapsed = {name: now() - start[name] for name, now in CLOCKS.items()}
+    parts = returned if isinstance(returned, dict) else {}
+    return {name: seconds / side.units for name, seconds in (elapsed | parts).items()}
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def peak_memory(turn: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that a turn adds at its peak: to the GPU's memory, or to this process's; None where no kernel tells it."""
+    """Measure the bytes that a turn adds at its peak to the memory of the GPU or of this process.
+
+    None if the kernel does not report it.
+    """
     gc.collect()
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         turn()
         return torch.cuda.max_memory_allocated() - before
-    counted = _restart_peak()
-    before = _status("VmRSS") if counted else 0
+    is_reported = _reset_peak()
+    before = _memory_status("VmRSS") if is_reported else 0
     turn()
-    return _status("VmHWM") - before if counted else None
+    return _memory_status("VmHWM") - before if is_reported else None
 
 
-def _restart_peak() -> bool:
-    """Give free memory back, and let the kernel count the peak anew (Linux only); whether it does."""
+def _reset_peak() -> bool:
+    """Return free memory to the system, reset the kernel's peak (Linux only), and tell whether that worked."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
@@ -161,7 +164,7 @@ def _restart_peak() -> bool:
     return True
 
 
-def _status(key: str) -> int:
-    """Bytes that the kernel tells of this process."""
+def _memory_status(key: str) -> int:
+    """Read the bytes that the kernel reports of this process under a key."""
     [kilobytes] = re.findall(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
     return 1024 * int(kilobytes)

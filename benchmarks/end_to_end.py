@@ -1,11 +1,11 @@
-"""A slice of a training: of each quarter of dynamic sampling one step, from the pixels of the data set on."""
+"""A few steps of a training in each quarter of dynamic sampling, starting from the data set's pixels."""
 
 from collections.abc import Iterator
 
-from benchmarks import arithmetic, making
+from benchmarks import arithmetic, builders
 from benchmarks.compare import OURS, STRAIGHTFORWARD, Case, Side
 from benchmarks.setting import Setting
-from benchmarks.step import QUARTERS, widths_of
+from benchmarks.step import QUARTERS, step_widths
 from benchmarks.straightforward.views import loader, random_view
 from us3l.data.store import Split
 from us3l.data.stream import Stream
@@ -18,7 +18,9 @@ STEPS = {"cpu": 1, "cuda": 20}  # in each quarter
 def cases(setting: Setting) -> Iterator[Case]:
     run, steps = setting.run, STEPS[setting.device.type]
     epochs = [quarter * run.epochs // QUARTERS for quarter in range(QUARTERS)]
-    schedule = [(epoch, widths_of(run, epoch), learning_rate(run.optimizer, epoch, run.epochs)) for epoch in epochs]
+    schedule = [
+        (epoch, step_widths(setting, epoch), learning_rate(run.optimizer, epoch, run.epochs)) for epoch in epochs
+    ]
     split = setting.store(steps * setting.batch).train
     images = QUARTERS * steps * setting.batch
     yield Case(
@@ -38,7 +40,7 @@ Schedule = list[tuple[int, list[float], float]]  # epoch, widths and learning ra
 def _ours(setting: Setting, split: Split, schedule: Schedule) -> Side:
     views, world = setting.views, World(0, 1, setting.device)
     stream = Stream(split, setting.run.batch, views.pretrain, views.normalize, setting.seed, world)
-    train_step = making.train_step(setting)
+    train_step = builders.train_step(setting)
 
     def turn() -> None:
         for epoch, widths, lr in schedule:
@@ -50,14 +52,14 @@ def _ours(setting: Setting, split: Split, schedule: Schedule) -> Side:
 
 def _straightforward(setting: Setting, split: Split, schedule: Schedule) -> Side:
     views, device = setting.views, setting.device
-    two_views = [random_view(recipe, views.normalize) for recipe in views.pretrain]
+    two_views = [random_view(augmentation, views.normalize) for augmentation in views.pretrain]
     loaded = loader(split, two_views, setting.batch, setting.workers, device)
-    trainer = making.trainer(setting)
+    trainer = builders.trainer(setting)
 
     def turn() -> None:
         for epoch, widths, lr in schedule:
             for both, _ in loaded:
-                on_device = tuple(view.to(device, non_blocking=True) for view in both)
-                trainer.step(making.plain_shards(on_device, setting.run.batch.shards), widths, epoch, lr)
+                first, second = (view.to(device, non_blocking=True) for view in both)
+                trainer.step(builders.plain_shards((first, second), setting.run.batch.shards), widths, epoch, lr)
 
     return Side(turn)

@@ -1,4 +1,4 @@
-"""Linear evaluation of all widths: images augmented in each epoch, or features of images that are not."""
+"""Linear evaluation of all widths: on images augmented in each epoch, and on features extracted once."""
 
 from collections.abc import Iterator
 
@@ -21,19 +21,19 @@ EPOCHS = 100
 
 def cases(setting: Setting) -> Iterator[Case]:
     yield _augmented(setting)
-    yield _kept(setting)
+    yield _extracted_once(setting)
 
 
 def _augmented(setting: Setting) -> Case:
     store, views = setting.store(setting.images), setting.views
     networks, protocol = _networks(setting), setting.protocol.model_copy(update={"epochs": 1})
-    seen = EvaluationImages(store, views, setting.seed, setting.device)
+    images = EvaluationImages(store, views, setting.seed, setting.device)
     transform = random_view(views.linear, views.normalize)
     return Case(
-        name=f"an epoch of {_said(setting)}",
+        name=f"an epoch of {_widths_label(setting)}",
         unit="epoch",
         sides={
-            OURS: Side(lambda: train([fold_batch_norms(network) for network in networks], seen, protocol)),
+            OURS: Side(lambda: train([fold_batch_norms(network) for network in networks], images, protocol)),
             STRAIGHTFORWARD: _straightforward(setting, store, transform),
         },
         images=setting.images,
@@ -42,17 +42,17 @@ def _augmented(setting: Setting) -> Case:
     )
 
 
-def _kept(setting: Setting) -> Case:
+def _extracted_once(setting: Setting) -> Case:
     store, views = setting.store(setting.images), setting.views
     networks, protocol = _networks(setting), setting.protocol.model_copy(update={"epochs": EPOCHS})
-    seen = EvaluationImages(store, views, setting.seed, setting.device)
+    images = EvaluationImages(store, views, setting.seed, setting.device)
 
     def ours() -> None:
         frozen = [fold_batch_norms(network) for network in networks]
-        train_on_features(features(frozen, seen.training()), seen.labels, seen.classes, protocol, setting.seed)
+        train_on_features(features(frozen, images.training()), images.labels, images.classes, protocol, setting.seed)
 
     return Case(
-        name=f"{EPOCHS} epochs of {_said(setting)}, without augmentation",
+        name=f"{EPOCHS} epochs of {_widths_label(setting)}, without augmentation",
         unit=f"{EPOCHS} epochs",
         sides={
             OURS: Side(ours),
@@ -65,23 +65,23 @@ def _kept(setting: Setting) -> Case:
 
 
 def _straightforward(setting: Setting, store: Store, view: Transform, units: float = 1.0) -> Side:
-    """An epoch, which is so much of the case's unit."""
+    """Build the side that trains one epoch, which is `units` of the case's unit."""
     networks, protocol = _networks(setting), setting.protocol.model_copy(update={"epochs": 1})
     loaded = loader(store.train, [view], protocol.batch_size, setting.workers, setting.device)
     return Side(lambda: train_each(networks, loaded, CLASSES, protocol, setting.device), units)
 
 
 def _networks(setting: Setting) -> list[nn.Module]:
-    """As calibration leaves them: plain ones, in evaluation mode."""
+    """Build plain networks in evaluation mode, as calibration leaves them."""
     channels = setting.plan.data.dataset.channels
     plain = [Backbone(setting.run.backbone, channels).build(width) for width in setting.plan.widths]
     return [network.eval().to(setting.device) for network in plain]
 
 
-def _said(setting: Setting) -> str:
+def _widths_label(setting: Setting) -> str:
     return f"{len(setting.plan.widths)} widths"
 
 
 def _flop(setting: Setting) -> float:
-    """Of the networks alone: the classifiers' are few."""
+    """Count the operations of the networks alone: those of the classifiers are few."""
     return setting.images * sum(arithmetic.features(setting, width) for width in setting.plan.widths)

@@ -1,4 +1,4 @@
-"""Where the time within a turn goes, without making a GPU wait."""
+"""Timing of the parts of a turn, without making a GPU wait."""
 
 from itertools import pairwise
 from typing import Any
@@ -10,7 +10,7 @@ from benchmarks.setting import Setting
 
 
 class Laps:
-    """Called at the end of each lap."""
+    """A stopwatch that is called at the end of each lap."""
 
     def __init__(self, setting: Setting) -> None:
         self.on_gpu, self.clock = setting.device.type == "cuda", CLOCKS[clock(setting)]
@@ -20,7 +20,7 @@ class Laps:
         self.marks.append(self._event() if self.on_gpu else self.clock())
 
     def seconds(self) -> list[float]:
-        """From each mark to the next one; the marks are gone then."""
+        """Return the seconds from each mark to the next, and delete the marks."""
         marks, self.marks = self.marks, []
         if not self.on_gpu:
             return [end - start for start, end in pairwise(marks)]

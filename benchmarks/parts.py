@@ -1,4 +1,4 @@
-"""The parts of the benchmark, and the record of each."""
+"""The parts of the benchmark, and their records."""
 
 import os
 import shlex
@@ -31,7 +31,7 @@ PARTS = {
 
 
 def require_parts(names: Sequence[str]) -> list[str]:
-    """Those named, or all. Raises UserError for one that there is not."""
+    """Return the named parts, or all of them. Raises UserError for an unknown one."""
     for name in names:
         if name not in PARTS:
             raise UserError(f"bench has no part {name!r}; {suggestion(name, list(PARTS))}")
@@ -39,21 +39,21 @@ def require_parts(names: Sequence[str]) -> list[str]:
 
 
 def bench(names: Sequence[str], setting: Setting, out: Path) -> None:
-    """Measure parts, and write a record of each."""
+    """Measure the parts, and write a record of each."""
     torch.manual_seed(setting.seed)
-    most = ceilings(setting)
+    peak_rates = ceilings(setting)
     for name in names:
         start, load = time.monotonic(), _load()
-        made = [measure(case, setting, most) for case in import_module(PARTS[name]).cases(setting)]
+        measured = [measure(case, setting, peak_rates) for case in import_module(PARTS[name]).cases(setting)]
         seconds = time.monotonic() - start
         facts = record(_identity(name, setting), setting.device, seconds)
         facts["versions"] |= peers.versions()
-        path = result(out, name, setting.device.type)
-        write_record(path, {**facts, "load": [load, _load()], "ceilings": most, "cases": made})
+        path = record_path(out, name, setting.device.type)
+        write_record(path, {**facts, "load": [load, _load()], "ceilings": peak_rates, "cases": measured})
         print(f"{path}: {seconds:.0f} s")
 
 
-def result(out: Path, part: str, device: str) -> Path:
+def record_path(out: Path, part: str, device: str) -> Path:
     return out / f"{part}-{device}.json"
 
 
@@ -72,5 +72,5 @@ def _identity(part: str, setting: Setting) -> dict[str, object]:
 
 
 def _load() -> float:
-    """How many processes want to compute, over the last minute."""
+    """Return the mean number of running processes over the last minute."""
     return os.getloadavg()[0]

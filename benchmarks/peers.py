@@ -1,4 +1,4 @@
-"""Other packages that do the same, where they are installed: `pip install us3l[bench]`."""
+"""Other packages that do the same: `pip install us3l[bench]` installs them."""
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -26,33 +26,33 @@ def versions() -> dict[str, str]:
 
 
 def side(peer: str, make: Callable[[], Side]) -> Side | None:
-    """A peer's side; None where it is not installed."""
+    """Build the side of a peer; None if the package is not installed."""
     return make() if find_spec(peer) else None
 
 
-def kornia_view(recipe: Augmentation, normalize: Normalize, device: torch.device) -> nn.Module:
-    """A recipe's operations, as far as CIFAR's has them, on images [B, C, H, W], each with its own parameters."""
-    from kornia import augmentation
+def kornia_view(augmentation: Augmentation, normalize: Normalize, device: torch.device) -> nn.Module:
+    """Build an augmentation of images [B, C, H, W], with the operations that CIFAR's has; each image draws its own."""
+    from kornia.augmentation import ColorJitter, RandomGrayscale, RandomHorizontalFlip, RandomResizedCrop
+    from kornia.augmentation import Normalize as KorniaNormalize
 
     steps: list[Any] = []
-    if crop := recipe.resized_crop:
+    if crop := augmentation.resized_crop:
         size, how = (crop.size, crop.size), crop.interpolation.upper()
         mode = "resample" if device.type == "cuda" else "slice"  # slices are cut one by one, which suits a CPU better
-        crops = augmentation.RandomResizedCrop(size, crop.scale, crop.ratio, resample=how, cropping_mode=mode)
-        steps.append(crops)
-    if jitter := recipe.color_jitter:
+        steps.append(RandomResizedCrop(size, crop.scale, crop.ratio, resample=how, cropping_mode=mode))
+    if jitter := augmentation.color_jitter:
         strengths = jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue
-        steps.append(augmentation.ColorJitter(*strengths, p=jitter.probability))
-    if recipe.grayscale:
-        steps.append(augmentation.RandomGrayscale(p=recipe.grayscale))
-    if recipe.flip:
-        steps.append(augmentation.RandomHorizontalFlip(p=recipe.flip))
+        steps.append(ColorJitter(*strengths, p=jitter.probability))
+    if augmentation.grayscale:
+        steps.append(RandomGrayscale(p=augmentation.grayscale))
+    if augmentation.flip:
+        steps.append(RandomHorizontalFlip(p=augmentation.flip))
     mean, std = (torch.tensor(values) for values in (normalize.mean, normalize.std))
-    return nn.Sequential(*steps, augmentation.Normalize(mean, std)).to(device)
+    return nn.Sequential(*steps, KorniaNormalize(mean, std)).to(device)
 
 
 class LightlyTrainer:
-    """Lightly's SimCLR at full width: its loss and its projection head, both views in one forward pass."""
+    """Lightly's SimCLR at full width: its loss and projection head, with both views in one forward pass."""
 
     def __init__(self, backbone: nn.Module, setting: Setting) -> None:
         from lightly.loss import NTXentLoss

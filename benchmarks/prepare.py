@@ -1,4 +1,4 @@
-"""From an archive, or from files, to arrays of pixels on disk."""
+"""Conversion of an archive, or of image files, to arrays of pixels on disk."""
 
 import pickle
 import tarfile
@@ -12,15 +12,15 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.compare import OURS, STRAIGHTFORWARD, Case, Side
-from benchmarks.setting import CLASSES, SIDE, Setting
+from benchmarks.setting import CLASSES, IMAGE_SIZE, Setting
 from benchmarks.straightforward import reading
 from us3l.data.sources.cifar import read_cifar
 from us3l.data.sources.folder import read_folder
 from us3l.data.store import write_store
 from us3l.params.dataset import Folder
 
-MOST_IN_ARCHIVE, MOST_FILES = 25_000, 1_024  # of the training and of the test
-PHOTO, SQUARE = (500, 375), 256  # width and height of a JPEG file; the side of what is made of it
+MAX_IN_ARCHIVE, MAX_FILES = 25_000, 1_024  # images of each split
+PHOTO, SQUARE = (500, 375), 256  # width and height of a JPEG file; side of the square cut from it
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -31,14 +31,15 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 
 def _archive(setting: Setting, folder: Path) -> Case:
-    images, archive, place = min(10 * setting.images, MOST_IN_ARCHIVE), folder / "archive.tar.gz", _places(folder)
+    images, archive = min(10 * setting.images, MAX_IN_ARCHIVE), folder / "archive.tar.gz"
+    new_folder = _new_folders(folder)
     _write_archive(archive, images)
     return Case(
         name="an archive of CIFAR-100",
         unit="image",
         sides={
-            OURS: Side(lambda: write_store(place(), read_cifar(archive, "cifar100", None)), 2 * images),
-            STRAIGHTFORWARD: Side(lambda: reading.read_archive(archive, place()), 2 * images),
+            OURS: Side(lambda: write_store(new_folder(), read_cifar(archive, "cifar100", None)), 2 * images),
+            STRAIGHTFORWARD: Side(lambda: reading.read_archive(archive, new_folder()), 2 * images),
         },
         images=1,
         note=f"{images} training and {images} test images of noise, on the CPU; ours with a checksum of the contents",
@@ -46,20 +47,20 @@ def _archive(setting: Setting, folder: Path) -> Case:
 
 
 def _files(setting: Setting, folder: Path) -> Case:
-    place, images = _places(folder), min(max(8, setting.images // 4), MOST_FILES)
+    new_folder, images = _new_folders(folder), min(max(8, setting.images // 4), MAX_FILES)
     for split in ("train", "test"):
         _write_photos(folder / split, images)
     source = Folder(kind="folder", train=str(folder / "train"), test=str(folder / "test"), image_size=SQUARE)
 
     def straightforward() -> None:
         for split in ("train", "test"):
-            reading.read_folder(folder / split, SQUARE, place())
+            reading.read_folder(folder / split, SQUARE, new_folder())
 
     return Case(
         name="folders of JPEG files",
         unit="image",
         sides={
-            OURS: Side(lambda: write_store(place(), read_folder(source)), 2 * images),
+            OURS: Side(lambda: write_store(new_folder(), read_folder(source)), 2 * images),
             STRAIGHTFORWARD: Side(straightforward, 2 * images),
         },
         images=1,
@@ -68,16 +69,16 @@ def _files(setting: Setting, folder: Path) -> Case:
     )
 
 
-def _places(folder: Path) -> Callable[[], Path]:
-    """A new folder at each call."""
+def _new_folders(parent: Path) -> Callable[[], Path]:
+    """Return a function that makes a new folder in `parent` at each call."""
     numbers = count()
 
-    def place() -> Path:
-        made = folder / f"made{next(numbers)}"
-        made.mkdir()
-        return made
+    def new_folder() -> Path:
+        folder = parent / f"turn{next(numbers)}"
+        folder.mkdir()
+        return folder
 
-    return place
+    return new_folder
 
 
 def _write_archive(archive: Path, images: int) -> None:
@@ -92,12 +93,12 @@ def _write_archive(archive: Path, images: int) -> None:
 
 
 def _split(images: int) -> dict[str, object]:
-    pixels = np.random.default_rng(0).integers(0, 256, (images, 3 * SIDE * SIDE), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (images, 3 * IMAGE_SIZE * IMAGE_SIZE), np.uint8)
     return {"data": pixels, "fine_labels": [index % CLASSES for index in range(images)]}
 
 
 def _write_photos(folder: Path, images: int) -> None:
-    """Smooth colours with some noise, in two classes: what compresses about as photographs do."""
+    """Write smooth colours with some noise, in two classes: JPEG compresses them about as it does photographs."""
     draw = np.random.default_rng(0)
     for index in range(images):
         coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), np.uint8)).resize(PHOTO, Image.Resampling.BICUBIC)

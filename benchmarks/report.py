@@ -1,4 +1,4 @@
-"""benchmarks/README.md, from the records that are there and nothing else."""
+"""benchmarks/README.md, written from the records of measurements alone."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare import OURS, WHOLE
-from benchmarks.parts import PARTS, result
+from benchmarks.parts import PARTS, record_path
 from us3l.utils.atomic import atomic_write
 from us3l.utils.records import read_record
 
@@ -17,29 +17,29 @@ Records = dict[str, Record]  # by device
 INTRODUCTION = """\
 # Benchmarks
 
-What `python -m benchmarks` measured: ours against the straightforward way (`benchmarks/straightforward`: torchvision's
-transforms on single images, weights cut within each layer, one tensor after the other), and against other packages
-where these are installed (`pip install us3l[bench]`). `python -m benchmarks --report` wrote this page from the records
-in `{folder}`, which hold each turn.
+`python -m benchmarks` measures us3l ("ours") against the straightforward way (`benchmarks/straightforward`:
+torchvision's transforms on single images, weights sliced within each layer, one tensor after the other), and against
+other packages where they are installed (`pip install us3l[bench]`). `python -m benchmarks --report` writes this page
+from the records in `{folder}`, which hold every turn.
 
 * A figure is the median of n turns, with the smallest and the largest in brackets. The sides take turns in one process,
   after a turn of each that is not timed. *Times as fast* is the median of the ratios of paired turns: above 1, ours is
   faster.
 * On a CPU with one thread the time is process time, which other work on the machine disturbs least; on a GPU, and with
-  several threads, where other processes load images, it is that of the wall clock.
-* A student's time is that from the gradients of the width before it to its own.
-* Memory is what the first turn adds at its peak to what both sides hold, an optimizer's state included where it is made
-  then; that of processes that load images is not counted.
-* Floating-point operations are two for each multiply-accumulate, and a backward pass has twice those of its forward
-  pass. A share is that of the most the device was measured to do: of floating-point operations in a matrix product or a
-  convolution, or of bytes read and written in a copy. Above 100%, a cache holds the bytes.
+  several threads, where other processes load images, it is wall-clock time.
+* A student's time runs from the gradients of the width before it to its own.
+* Memory is what the first turn adds at its peak to what both sides hold, including an optimizer's state if that turn
+  creates it; the memory of processes that load images is not counted.
+* Floating-point operations are two for each multiply-accumulate, and a backward pass has twice as many as its forward
+  pass. A share is relative to the device's measured peak rate: of floating-point operations in a matrix product or a
+  convolution, or of bytes read and written by a copy. Above 100%, a cache holds the bytes.
 * An empty cell was not measured.
 """
 GPU_MISSING = "GPU figures are still to be measured, by `python -m benchmarks --device cuda`."
 
 
 def write_report(results: Path) -> None:
-    """Write README.md beside the folder of results. Raises UserError where a record is damaged."""
+    """Write README.md beside the folder of results. Raises UserError if a record is damaged."""
     with atomic_write(results.parent / "README.md") as temporary:
         temporary.write_text(report(results))
 
@@ -57,7 +57,7 @@ def report(results: Path) -> str:
 
 
 def _records(results: Path, part: str) -> Records:
-    paths = {device: result(results, part, device) for device in DEVICES}
+    paths = {device: record_path(results, part, device) for device in DEVICES}
     return {device: read_record(path) for device, path in paths.items() if path.exists()}
 
 
@@ -73,15 +73,15 @@ def _for_each_device(records: Records, *columns: str) -> list[str]:
 
 
 def _comparisons(records: Records) -> Iterable[list[str]]:
-    """A row for each case and each other side, and rows for the parts of a case."""
+    """Yield a row for each case and each other side, and rows for the parts of a case."""
     for name in _cases(records):
         for other in _others(records, name):
             for part in _parts(records, name, other):
                 label = [name, _unit(records, name)] if part == WHOLE else [f"· {part}", "step at one width"]
-                yield [*label, other, *_of_devices(records, name, 3, partial(_compared, other=other, part=part))]
+                yield [*label, other, *_device_cells(records, name, 3, partial(_comparison, other=other, part=part))]
 
 
-def _compared(case: Record, other: str, part: str) -> list[str]:
+def _comparison(case: Record, other: str, part: str) -> list[str]:
     if other in case["absent"]:
         return ["", _seconds(_spread(case, OURS, part)), ""]
     ratio = case["times_as_fast"][other][part]
@@ -90,32 +90,32 @@ def _compared(case: Record, other: str, part: str) -> list[str]:
 
 
 def _spread(case: Record, side: str, part: str) -> Record:
-    of_side = case["sides"][side]
-    return of_side["seconds"] if part == WHOLE else of_side["parts"][part]
+    measured = case["sides"][side]
+    return measured["seconds"] if part == WHOLE else measured["parts"][part]
 
 
 def _rates(records: Records) -> Iterable[list[str]]:
     for name in _cases(records):
         for side in [OURS, *_others(records, name)]:
-            yield [name, side, *_of_devices(records, name, 4, partial(_rate, side=side))]
+            yield [name, side, *_device_cells(records, name, 4, partial(_rate, side=side))]
 
 
 def _rate(case: Record, side: str) -> list[str]:
     if side not in case["sides"]:
         return [""] * 4
-    made = case["sides"][side]
-    share = made.get("share_of_arithmetic", made.get("share_of_copy"))
-    of = "arithmetic" if "share_of_arithmetic" in made else "copy"
+    measured = case["sides"][side]
+    share = measured.get("share_of_arithmetic", measured.get("share_of_copy"))
+    peak = "arithmetic" if "share_of_arithmetic" in measured else "copy"
     return [
-        f"{made['images_per_second']:,.0f}" if "images_per_second" in made else "",
-        f"{made['flops'] / 1e12:.3g}" if "flops" in made else "",
-        f"{share:.1%} of {of}" if share else "",
-        "" if made["peak_memory"] is None else f"{made['peak_memory'] / 2**20:,.0f} MiB",
+        f"{measured['images_per_second']:,.0f}" if "images_per_second" in measured else "",
+        f"{measured['flops'] / 1e12:.3g}" if "flops" in measured else "",
+        f"{share:.1%} of {peak}" if share else "",
+        "" if measured["peak_memory"] is None else f"{measured['peak_memory'] / 2**20:,.0f} MiB",
     ]
 
 
-def _of_devices(records: Records, name: str, columns: int, cells: Callable[[Record], list[str]]) -> list[str]:
-    """The cells of a case on each device that was measured, empty where the case was not."""
+def _device_cells(records: Records, name: str, columns: int, cells: Callable[[Record], list[str]]) -> list[str]:
+    """Build the cells of a case on each measured device; they are empty if the case was not measured there."""
     row: list[str] = []
     for device in records:
         case = _case(records, device, name)
@@ -132,7 +132,7 @@ def _cases(records: Records) -> list[str]:
 
 
 def _others(records: Records, name: str) -> list[str]:
-    """The sides of a case that are not ours, installed or not."""
+    """Name the sides of a case other than ours, installed or not."""
     cases = [case for device in records if (case := _case(records, device, name))]
     names = [side for case in cases for side in [*case["sides"], *case["absent"]]]
     return [side for side in dict.fromkeys(names) if side != OURS]
@@ -148,7 +148,7 @@ def _unit(records: Records, name: str) -> str:
 
 
 def _seconds(spread: Record) -> str:
-    """In the unit that suits the median."""
+    """Format seconds in the unit that suits the median."""
     units = {"s": 1, "ms": 1e-3, "µs": 1e-6}
     unit = next((unit for unit, size in units.items() if spread["median"] >= size), "µs")
     median, low, high = (f"{spread[key] / units[unit]:.3g}" for key in ("median", "min", "max"))
@@ -156,20 +156,20 @@ def _seconds(spread: Record) -> str:
 
 
 def _notes(records: Records) -> str:
-    """What the cases of each device are, those together of which the same is said."""
+    """Describe the cases of each device; cases with the same note share a line."""
     names: dict[tuple[str, str], list[str]] = {}
     for device, record in records.items():
         for case in record["cases"]:
             names.setdefault((DEVICES[device], case["note"]), []).append(case["name"])
-    return "".join(f"* {device}, {'; '.join(of)}: {note}.\n" for (device, note), of in names.items())
+    return "".join(f"* {device}, {'; '.join(cases)}: {note}.\n" for (device, note), cases in names.items())
 
 
 def _circumstances(records: dict[str, Records]) -> str:
-    """How each record was made, and on which machines."""
-    made = {f"{part}-{device}.json": each for part, found in records.items() for device, each in found.items()}
+    """Describe how each record was measured, and on which machines."""
+    by_name = {f"{part}-{device}.json": each for part, found in records.items() for device, each in found.items()}
     header = ["record", "n", "threads", "precision", "load", "commit", "finished", "command"]
-    machines = dict.fromkeys(_machine(record) for record in made.values())
-    rows = _table(header, (_circumstance(name, record) for name, record in made.items()))
+    machines = dict.fromkeys(_machine(record) for record in by_name.values())
+    rows = _table(header, (_circumstance(name, record) for name, record in by_name.items()))
     return "## Circumstances\n\n" + rows + "\n" + "".join(f"* {machine}\n" for machine in machines)
 
 
@@ -181,11 +181,11 @@ def _circumstance(name: str, record: Record) -> list[str]:
 
 
 def _machine(record: Record) -> str:
-    hardware, most = record["hardware"], record["ceilings"]
-    where = f"{hardware['cpu']}, {hardware['cores']} cores{', ' + hardware['gpu'] if 'gpu' in hardware else ''}"
-    does = f"{most['flops'] / 1e12:.3g} TFLOP/s, and {most['bytes_per_second'] / 1e9:.3g} GB/s read and written"
+    hardware, peak = record["hardware"], record["ceilings"]
+    machine = f"{hardware['cpu']}, {hardware['cores']} cores{', ' + hardware['gpu'] if 'gpu' in hardware else ''}"
+    rates = f"{peak['flops'] / 1e12:.3g} TFLOP/s, and {peak['bytes_per_second'] / 1e9:.3g} GB/s read and written"
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
-    return f"{where}: at most {does}; {versions}."
+    return f"{machine}: at most {rates}; {versions}."
 
 
 def _table(header: list[str], rows: Iterable[list[str]]) -> str:

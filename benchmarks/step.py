@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks import arithmetic, making
+from benchmarks import arithmetic, builders
 from benchmarks.compare import OURS, STRAIGHTFORWARD, Case, Side
 from benchmarks.laps import Laps
 from benchmarks.peers import LightlyTrainer, side
 from benchmarks.setting import Setting
 from us3l.models.backbones.backbone import Backbone
-from us3l.params.runs import PretrainRun
 from us3l.params.sampling import Sampling
 from us3l.training.lr_schedule import learning_rate
 from us3l.training.width_sampling import min_width
@@ -18,18 +17,18 @@ QUARTERS = 4
 
 def cases(setting: Setting) -> Iterator[Case]:
     for quarter in range(QUARTERS):
-        yield _of_quarter(setting, quarter)
+        yield _quarter(setting, quarter)
     yield _simclr(setting)
 
 
-def _of_quarter(setting: Setting, quarter: int) -> Case:
+def _quarter(setting: Setting, quarter: int) -> Case:
     run = setting.run
     epoch = quarter * run.epochs // QUARTERS
-    widths, lr = widths_of(run, epoch), learning_rate(run.optimizer, epoch, run.epochs)
-    views, count, laps = making.two_views(setting), run.batch.shards, Laps(setting)
-    train_step, trainer = making.train_step(setting, laps), making.trainer(setting)
+    widths, lr = step_widths(setting, epoch), learning_rate(run.optimizer, epoch, run.epochs)
+    views, count, laps = builders.two_views(setting), run.batch.shards, Laps(setting)
+    train_step, trainer = builders.train_step(setting, laps), builders.trainer(setting)
     trainer.optimizer.register_step_pre_hook(laps)
-    shards, plain = making.shards(views, count), making.plain_shards(views, count)
+    shards, plain = builders.shards(views, count), builders.plain_shards(views, count)
 
     def ours() -> dict[str, float]:
         train_step(shards, widths, epoch, lr)
@@ -49,26 +48,30 @@ def _of_quarter(setting: Setting, quarter: int) -> Case:
     )
 
 
-def widths_of(run: PretrainRun, epoch: int) -> list[float]:
-    """Of a step in an epoch, the drawn ones in the middle of their range."""
-    low, high = min_width(run.sampling, epoch, run.epochs), run.sampling.widest
-    drawn = [(low + high) / 2] * (run.sampling.widths_per_step - 2)
+def step_widths(setting: Setting, epoch: int) -> list[float]:
+    """Return the widths of a step in an epoch, with the middle of the range in the place of drawn ones."""
+    sampling = setting.sampling
+    low, high = min_width(sampling, epoch, setting.run.epochs), sampling.widest
+    drawn = [(low + high) / 2] * (sampling.widths_per_step - 2)
     return [high] if low == high else [high, *drawn, low]
 
 
 def _by_width(widths: Sequence[float], laps: Laps) -> dict[str, float]:
-    """A lap leads from one width's gradients to the next one's: a step of the optimizer, a student's two passes."""
+    """Return the seconds of each student, a lap from the gradients of the width before to its own.
+
+    A lap has a step of the optimizer, and a forward and a backward pass of the student.
+    """
     return {f"student at {width:g}": seconds for width, seconds in zip(widths[1:], laps.seconds(), strict=True)}
 
 
 def _simclr(setting: Setting) -> Case:
-    """Without widths, teacher and regularizer: what lightly has, too."""
-    views, run = making.two_views(setting), setting.run
+    """Compare SimCLR at full width, without teacher and regularizer: lightly has that, too."""
+    views, run = builders.two_views(setting), setting.run
     method = run.method.model_copy(update={"name": "simclr", "base_loss": "nt-xent", "momentum": None})
-    alone = Sampling(range=(1.0, 1.0), samples=1)
-    plain = run.model_copy(update={"method": method, "sampling": alone, "regularizer": None})
-    train_step = making.train_step_of(setting, plain)
-    shards = making.shards(views, run.batch.shards)
+    alone = Sampling(range=(1.0, 1.0), widths_per_step=1)
+    plain_run = run.model_copy(update={"method": method, "sampling": alone, "regularizer": None})
+    train_step = builders.train_step_of(setting, plain_run)
+    shards = builders.shards(views, run.batch.shards)
 
     def lightly() -> Side:
         network = Backbone(run.backbone, setting.plan.data.dataset.channels).build(1.0)

@@ -1,4 +1,4 @@
-"""Linear evaluation, one network after the other, each epoch from the image files' pixels to the loss."""
+"""Linear evaluation of one network after the other; every epoch computes everything from the pixels to the loss."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from us3l.params.protocols.linear import Linear
 def train_each(
     networks: Sequence[nn.Module], loaded: DataLoader, classes: int, protocol: Linear, device: torch.device
 ) -> None:
-    """A linear classifier on each network's features, for the epochs of the protocol."""
+    """Train a linear classifier on each network's features for the epochs of the protocol."""
     for network in networks:
         classifier = nn.Linear(network.num_features, classes).to(device)
         settings = protocol.optimizer
@@ -31,7 +31,7 @@ def _epoch(
     loaded: DataLoader,
     device: torch.device,
 ) -> float:
-    """The sum of the losses, as one prints it."""
+    """Train for an epoch, and return the sum of the losses, for printing."""
     total = 0.0
     for (images,), labels in loaded:
         with torch.no_grad():

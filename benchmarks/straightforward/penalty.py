@@ -1,4 +1,4 @@
-"""Group regularization as its formula reads: masks in double precision, and autograd through the sum of squares."""
+"""Group regularization as its formula says: masks in double precision, and autograd through the sum of squares."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from us3l.params.optimizer import Regularizer
 def penalty(
     named: Iterable[tuple[str, Tensor]], regularizer: Regularizer, epoch: int, epochs: int, width: float
 ) -> Tensor:
-    """What the regularizer of the kind "group" adds to the loss, float64."""
+    """Compute what the regularizer of the kind "group" adds to the loss, float64."""
     terms = []
     for name, parameter in named:
         if width == 1.0 and "predictor" in name:
@@ -27,7 +27,7 @@ def penalty(
 
 
 def _weight(regularizer: Regularizer, epoch: int, epochs: int, group: int) -> float:
-    """How strongly a group is drawn to zero, relative to the first one: less from epoch to epoch, for half of them."""
+    """Compute a group's coefficient relative to the first group's: it falls over the first half of the epochs."""
     warmup, half = regularizer.warmup_epochs, epochs // 2
     if epoch < warmup:
         return 1.0

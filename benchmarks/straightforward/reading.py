@@ -1,4 +1,4 @@
-"""torchvision's readers, image by image, into one array on disk."""
+"""Preparation of a data set by torchvision's readers, image by image, into one array on disk."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from torchvision.datasets.utils import extract_archive
 
 
 def read_archive(archive: Path, folder: Path) -> None:
-    """Both splits of an archive of CIFAR-100."""
+    """Read both splits of an archive of CIFAR-100."""
     extract_archive(str(archive), str(folder))
     for train in (True, False):
         images = [np.asarray(image) for image, _ in _reader(folder)(folder, train)]
@@ -18,7 +18,7 @@ def read_archive(archive: Path, folder: Path) -> None:
 
 
 def _reader(folder: Path) -> type[CIFAR100]:
-    """The reader checks the official files by their MD5; those of another archive are these."""
+    """Build a reader that expects the MD5 of the files in `folder` instead of the official ones."""
     sums = {name: _md5(folder / CIFAR100.base_folder / name) for name in ("train", "test", "meta")}
     lists = {f"{name}_list": [[name, sums[name]]] for name in ("train", "test")}
     return type("Reader", (CIFAR100,), {**lists, "meta": {**CIFAR100.meta, "md5": sums["meta"]}})
@@ -29,6 +29,6 @@ def _md5(path: Path) -> str:
 
 
 def read_folder(source: Path, size: int, target: Path) -> None:
-    """Squares of the images in class folders."""
+    """Cut a square out of each image in class folders."""
     square = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)])
     np.save(target / "images.npy", np.stack([np.asarray(image) for image, _ in ImageFolder(source, square)]))

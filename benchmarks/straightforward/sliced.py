@@ -1,4 +1,4 @@
-"""Layers that hold the weights of full width, and cut their leading channels off them in every forward pass."""
+"""Layers that hold the weights of full width, and slice the leading channels in every forward pass."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +17,7 @@ class SlicedConv2d(nn.Module):
 
 
 class SlicedBatchNorm(nn.Module):
-    """With the statistics of the batch."""
+    """BatchNorm by the statistics of the batch."""
 
     def __init__(self, full: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
         super().__init__()
@@ -34,7 +34,9 @@ class SlicedNormReLU(SlicedBatchNorm):
 
 
 class SlicedLinear(nn.Module):
-    """All outputs, of as many inputs as there are."""
+    """Linear layer with all outputs, and as many inputs as its input has features."""
+
+    bias: nn.Parameter | None
 
     def __init__(self, full: nn.Linear) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ SLICED = {
 
 
 def sliced(network: nn.Module) -> nn.Module:
-    """The network, of full width, with each of its layers replaced; parameters keep their names."""
+    """Replace each layer of a network of full width, in place; parameters keep their names."""
     for name, child in network.named_children():
         setattr(network, name, SLICED[type(child)](child) if type(child) in SLICED else sliced(child))
     return network

@@ -1,6 +1,6 @@
 """A training step as a reader of the paper would write it: width by width, view by view, tensor by tensor.
 
-With several shards in the place of several GPUs, their gradients add up one after the other.
+Shards take the place of GPUs: their gradients are accumulated one after the other.
 """
 
 import copy
@@ -21,26 +21,31 @@ Views = tuple[Tensor, Tensor]  # [B, C, H, W] each
 
 
 class Trainer:
-    """A network of full width that can be narrowed, its momentum encoder and its optimizer."""
+    """A slimmable network, its momentum encoder and its optimizer."""
 
     def __init__(self, run: PretrainRun, channels: int, device: torch.device) -> None:
         self.run, self.method = run, run.method
         plain = Backbone(run.backbone, channels).build(1.0)
+        assert run.method.momentum is not None  # as `benchmarks.setting.setting` requires
+        self.momentum = run.method.momentum
         self.network = sliced(build_network(run.method, plain, plain, classes=0)).to(device)
-        self.encoder = copy.deepcopy(nn.Sequential(self.network.backbone, self.network.projector)).requires_grad_(False)
+        self.encoder = copy.deepcopy(self.online).requires_grad_(False)
         settings = run.optimizer
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), settings.lr, settings.momentum, weight_decay=settings.weight_decay, foreach=False
         )
 
     def step(self, shards: Sequence[Views], widths: Sequence[float], epoch: float, lr: float) -> list[float]:
-        """The loss of each width, without the penalty. epoch: as in `us3l.training.step.TrainStep`."""
+        """Train one step, and return the loss of each width without the penalty.
+
+        epoch: as in `us3l.training.step.TrainStep`.
+        """
         losses: list[float] = []
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         for width in widths:
             if width == widths[0]:
-                move_encoder(self.encoder, self.online, self.method.momentum)
+                move_encoder(self.encoder, self.online, self.momentum)
                 targets = [self._encode(views) for views in shards]
             set_width(self.network, width)
             self.optimizer.zero_grad(set_to_none=False)
@@ -57,16 +62,17 @@ class Trainer:
 
     @property
     def online(self) -> nn.Module:
-        return nn.Sequential(self.network.backbone, self.network.projector)
+        return nn.Sequential(*(self.network.get_submodule(name) for name in ("backbone", "projector")))
 
     @torch.no_grad()
     def _encode(self, views: Views) -> Views:
         with self._precision():
-            first, second = (self.encoder(view) for view in views)
-        return at_least_float32((first, second))
+            outputs = [self.encoder(view) for view in views]
+        first, second = at_least_float32(outputs)
+        return first, second
 
     def _loss(self, views: Views, target: Views, widest: bool) -> Tensor:
-        """Of both pairs of different views."""
+        """Compute the loss over both pairs of different views."""
         head = "predictor" if widest else "distillation_predictor"
         with self._precision():
             outputs = [self.network(view, head).prediction for view in views]
@@ -75,8 +81,10 @@ class Trainer:
         name = self.method.base_loss if widest else self.method.distillation_loss
         strength = 1.0 if widest else self.method.distillation_strength
         if name == "cosine":
-            return -strength * sum(F.cosine_similarity(one, other).mean() for one, other in pairs) / 2
-        return strength * sum(_infonce(one, other, self.method.temperature) for one, other in pairs) / 2
+            one, other = (-F.cosine_similarity(*pair).mean() for pair in pairs)
+        else:
+            one, other = (_infonce(*pair, self.method.temperature) for pair in pairs)
+        return strength * (one + other) / 2
 
     def _precision(self) -> torch.autocast:
         device = next(self.network.parameters()).device.type
@@ -84,13 +92,13 @@ class Trainer:
 
 
 def move_encoder(encoder: nn.Module, online: nn.Module, momentum: float) -> None:
-    """One parameter after the other, each with its temporaries."""
+    """Move the momentum encoder towards the online network, one parameter after the other."""
     for slow, fast in zip(encoder.parameters(), online.parameters(), strict=True):
         slow.data = slow.data * momentum + fast.data * (1 - momentum)
 
 
 def _infonce(one: Tensor, other: Tensor, temperature: float) -> Tensor:
-    """By the formula: exponentials of all pairs but an image with itself, and the logarithm of the positive's share."""
+    """Compute InfoNCE as its formula says: the exponentials of all pairs of different views, then the logarithm."""
     one, other = F.normalize(one, dim=1), F.normalize(other, dim=1)
     embeddings = torch.cat((one, other))
     similar = torch.exp(embeddings @ embeddings.T / temperature)

@@ -1,4 +1,4 @@
-"""Images through torchvision's transforms, one by one, as PIL images in the workers of a DataLoader."""
+"""Views by torchvision's transforms of one PIL image after the other, in the workers of a DataLoader."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,28 +16,28 @@ from us3l.params.dataset import Augmentation, Normalize, TestView
 Transform = Callable[[Image.Image], Any]
 
 
-def random_view(recipe: Augmentation, normalize: Normalize) -> Transform:
-    """A recipe's transforms, as far as CIFAR's has them."""
+def random_view(augmentation: Augmentation, normalize: Normalize) -> Transform:
+    """Build an augmentation, with the operations that CIFAR's has."""
     steps: list[Any] = []
-    if crop := recipe.resized_crop:
+    if crop := augmentation.resized_crop:
         steps.append(
             transforms.RandomResizedCrop(crop.size, crop.scale, crop.ratio, InterpolationMode(crop.interpolation))
         )
-    if jitter := recipe.color_jitter:
+    if jitter := augmentation.color_jitter:
         colors = transforms.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
         steps.append(transforms.RandomApply([colors], jitter.probability))
-    if recipe.grayscale:
-        steps.append(transforms.RandomGrayscale(recipe.grayscale))
-    if recipe.flip:
-        steps.append(transforms.RandomHorizontalFlip(recipe.flip))
+    if augmentation.grayscale:
+        steps.append(transforms.RandomGrayscale(augmentation.grayscale))
+    if augmentation.flip:
+        steps.append(transforms.RandomHorizontalFlip(augmentation.flip))
     return transforms.Compose([*steps, *_to_tensor(normalize)])
 
 
-def test_view(recipe: TestView, normalize: Normalize) -> Transform:
-    how = InterpolationMode(recipe.interpolation)
-    steps: list[Any] = [transforms.Resize(recipe.resize, how)] if recipe.resize else []
-    if recipe.center_crop:
-        steps.append(transforms.CenterCrop(recipe.center_crop))
+def test_view(view: TestView, normalize: Normalize) -> Transform:
+    how = InterpolationMode(view.interpolation)
+    steps: list[Any] = [transforms.Resize(view.resize, how)] if view.resize else []
+    if view.center_crop:
+        steps.append(transforms.CenterCrop(view.center_crop))
     return transforms.Compose([*steps, *_to_tensor(normalize)])
 
 
@@ -46,7 +46,7 @@ def _to_tensor(normalize: Normalize) -> list[Any]:
 
 
 class Views(Dataset):
-    """Of each image a view by each transform, and its label."""
+    """The views of each image, one by each transform, and its label."""
 
     def __init__(self, split: Split, views: list[Transform]) -> None:
         self.split, self.views = split, views
@@ -61,7 +61,6 @@ class Views(Dataset):
 
 
 def loader(split: Split, views: list[Transform], batch: int, workers: int, device: torch.device) -> DataLoader:
-    """Shuffled batches of views [B, C, H, W] and labels [B]; the last one may be smaller."""
-    pinned, stay = device.type == "cuda", workers > 0
-    settings = {"num_workers": workers, "persistent_workers": stay, "pin_memory": pinned}
+    """Build a loader of shuffled batches: views [B, C, H, W] and labels [B]; the last batch may be smaller."""
+    settings = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": device.type == "cuda"}
     return DataLoader(Views(split, views), batch, shuffle=True, **settings)

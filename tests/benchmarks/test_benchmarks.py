@@ -16,9 +16,9 @@ import yaml
 from project import ROOT, RUN, Project, params
 from torch import Tensor
 
-from benchmarks import arithmetic, making, prepare
+from benchmarks import arithmetic, builders, prepare
 from benchmarks.compare import spread
-from benchmarks.parts import PARTS, result
+from benchmarks.parts import PARTS, record_path
 from benchmarks.report import report
 from benchmarks.setting import Setting, setting
 from benchmarks.straightforward import reading
@@ -72,12 +72,12 @@ METHODS = {
 def test_the_straightforward_step_learns_what_ours_learns(name: str) -> None:
     regularizer = {"kind": "group", "strength": 0.01, "groups": 3, "warmup_epochs": 1}
     small = tiny(method=METHODS[name], epochs=8, regularizer=regularizer)
-    ours, other = making.train_step(small), making.trainer(small)
+    ours, other = builders.train_step(small), builders.trainer(small)
     copy_weights(ours, other)
-    views = making.two_views(small)
+    views = builders.two_views(small)
     for epoch, widths in ((0, [1.0]), (2, [1.0, 0.8, 0.75]), (3, [1.0, 0.6, 0.25]), (5, [1.0])):
-        losses = ours(making.shards(views, 2), widths, epoch, 0.1)[:, 0]
-        expected = other.step(making.plain_shards(views, 2), widths, epoch, 0.1)
+        losses = ours(builders.shards(views, 2), widths, epoch, 0.1)[:, 0]
+        expected = other.step(builders.plain_shards(views, 2), widths, epoch, 0.1)
         assert losses.tolist() == pytest.approx(expected, abs=1e-9)
     for name, value in other.network.named_parameters():
         assert_close(ours.student.weights.parameters[name], value)
@@ -114,7 +114,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_tells_what_both_ways_took(results: Path, part: str) -> None:
-    record = read_record(result(results, part, "cpu"))
+    record = read_record(record_path(results, part, "cpu"))
     assert (record["repeats"], record["hardware"]["threads"], record["run"]) == (2, 1, "tiny/us3l")
     assert f"--batch {BATCH}" in record["command"] and torch.__version__.startswith(record["versions"]["torch"])
     for case in record["cases"]:
@@ -129,7 +129,7 @@ def test_every_part_tells_what_both_ways_took(results: Path, part: str) -> None:
 
 
 def test_a_step_is_counted_by_its_quarter_and_its_widths(results: Path) -> None:
-    cases = read_record(result(results, "step", "cpu"))["cases"]
+    cases = read_record(record_path(results, "step", "cpu"))["cases"]
     assert [case["name"] for case in cases[:4]] == [
         "quarter 1: widths 1",
         "quarter 2: widths 1 0.875 0.75",
@@ -162,7 +162,7 @@ def test_the_report_has_what_was_measured_and_says_what_was_not(
     text = (tmp_path / "README.md").read_text()
     assert "GPU figures are still to be measured, by `python -m benchmarks --device cuda`." in text
     assert "## prepare\n\nNot measured.\n" in text
-    [case] = read_record(result(results, "augment", "cpu"))["cases"]
+    [case] = read_record(record_path(results, "augment", "cpu"))["cases"]
     ratio, rate = case["times_as_fast"]["straightforward"]["whole"], case["sides"]["ours"]["images_per_second"]
     [row] = [line for line in text.splitlines() if line.startswith("| two views of an image | image | straightforward")]
     assert f"| **{ratio['median']:.2f}** [{ratio['min']:.2f}, {ratio['max']:.2f}] |" in row
@@ -175,10 +175,10 @@ def test_a_report_of_nothing_has_no_figures(tmp_path: Path) -> None:
 
 
 def test_a_device_has_columns_where_it_has_records(results: Path, tmp_path: Path) -> None:
-    record = read_record(result(results, "augment", "cpu"))
+    record = read_record(record_path(results, "augment", "cpu"))
     del record["seal"]
     record["cases"][0]["absent"] = ["peer"]
-    write_record(result(tmp_path, "augment", "cuda"), record)
+    write_record(record_path(tmp_path, "augment", "cuda"), record)
     text = report(tmp_path)
     [row] = [line for line in text.splitlines() if line.startswith("| two views of an image | image | straightforward")]
     cells = row.split(" | ")
