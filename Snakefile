@@ -28,10 +28,10 @@ except UserError as error:
     print(f"us3l: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
 
-# Without --resources gpu=N there are as many GPUs as this machine shows; with none, trainings use the CPU.
+# Without --resources gpu=N, all GPUs of this machine are used; without a GPU, trainings use the CPU.
 workflow.global_resources.setdefault("gpu", len(visible_gpus()))
 
-# The rules call the us3l that lies beside this snakemake.
+# The rules call the us3l that is installed beside this snakemake.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
 
@@ -44,7 +44,7 @@ rule all:
         PLAN_FILE,
         [path for job in jobs(PLAN, PLAN.build) for path in job.outputs],
     message:
-        "All is there"
+        "All files are up to date"
 
 
 include: "workflow/rules/plan.smk"

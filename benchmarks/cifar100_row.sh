@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Train and evaluate the first row of CIFAR-100's table on one GPU, a piece a call: for machines that end a command early.
+# Train and evaluate the first row of CIFAR-100's table on one GPU, piece by piece, where a command's time is limited.
 #
-# A call works for PIECE seconds at most, which must suffice for any stage but pretrain: the others keep no state. It
-# exits with 0 once the table is written, with 75 where there is more to do, which the next call goes on with, and with
-# another code where something is wrong:
+# A call works for at most PIECE seconds, which must suffice for each stage but pretrain, as the others save no state. It
+# exits with 0 once the table is written, with 75 if the next call must continue, and with another code after an error:
 #
 #     until benchmarks/cifar100_row.sh; do [ $? -eq 75 ] || break; done
 #
@@ -15,7 +14,7 @@ set -uo pipefail
 params=${PARAMS:-params.yaml} dataset=${DATASET:-cifar100} study=${STUDY:-cifar100} table=${TABLE:-main}
 runs=${RUNS:-us3l-resnet18} seeds=${SEEDS:-0} device=${DEVICE:-cuda} threads=${THREADS:-2} piece=${PIECE:-540}
 
-# Run `us3l` for what is left of the piece. At SIGTERM a training saves its state, and ends with 128 + 15.
+# Run `us3l` for the rest of the piece. At SIGTERM a training saves its state, and exits with 128 + 15.
 go() {
   local left=$((piece - SECONDS))
   ((left > 0)) || exit 75
@@ -25,7 +24,7 @@ go() {
   ((code == 0)) || exit "$code"
 }
 
-# Run a stage of a run with a seed, unless the last file that it writes is there.
+# Run a stage of a run with a seed, unless the last file that it writes exists.
 stage() {
   local name=$1 run=$2 seed=$3 file=results/$study/$1/$2/$4
   [ -e "$file" ] || go "$name" "$study" "$run" "$seed" --device "$device" --threads "$threads"

@@ -26,7 +26,7 @@ CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
 @dataclass(frozen=True)
 class Side:
-    """One implementation: `turn` does `units` of its case's units, and may return the seconds of its parts as a dict."""
+    """One implementation: `turn` does `units` of its case's units, and may return a dict: seconds of its parts."""
 
     turn: Callable[[], object]
     units: float = 1.0

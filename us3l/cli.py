@@ -1,4 +1,4 @@
-"""The command line: one command a stage. Mistakes of the user's end in one sentence and exit code 2."""
+"""The command line, with a command for each stage. A user's mistake ends in one sentence and exit code 2."""
 
 import atexit
 import gc
@@ -26,8 +26,8 @@ ParamsFile = Annotated[Path, typer.Option("--params", help="The params file.")]
 StudyName = Annotated[str, typer.Argument(help="A study of the params file.")]
 RunName = Annotated[str, typer.Argument(help="A run of the study.")]
 Seed = Annotated[int, typer.Argument(help="One of the study's seeds.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")]
-Gpus = Annotated[int, typer.Option(help="GPUs to use at most; 0 is the CPU.", min=0)]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU if one exists.")]
+Gpus = Annotated[int, typer.Option(help="Maximum number of GPUs; 0 is the CPU.", min=0)]
 Threads = Annotated[int, typer.Option(help="CPU threads of each process.", min=1)]
 
 PARAMS = Path("params.yaml")
@@ -37,7 +37,7 @@ PARAMS = Path("params.yaml")
 def prepare(
     dataset: Annotated[str, typer.Argument(help="A data set of the params file.")], params: ParamsFile = PARAMS
 ) -> None:
-    """Make a data set's arrays, data/<dataset>/, from its source."""
+    """Convert a data set's source to arrays, in data/<dataset>/."""
     from us3l.pipeline.plan.dataset import PrepareJob
     from us3l.pipeline.stages.prepare import prepare
 
@@ -53,7 +53,7 @@ def pretrain(
     device: Device = "auto",
     gpus: Gpus = 1,
     threads: Threads = 1,
-    runs: Annotated[Path, typer.Option(help="Where unfinished trainings keep their state.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="Folder of the states of unfinished trainings.")] = Path("runs"),
     save_every: Annotated[float, typer.Option(help="Seconds between two saved states.", min=0)] = 60.0,
 ) -> None:
     """Train one run with one seed; continues where it was interrupted. Starts one process for each GPU."""
@@ -78,7 +78,7 @@ def import_official(
     channels: Annotated[int, typer.Option(help="Channels of its images.", min=1)] = 3,
     write: Annotated[Path | None, typer.Option(help="Write the backbone's weights here, as safetensors.")] = None,
 ) -> None:
-    """Say what an official checkpoint holds, and the run of params.yaml that goes on from it."""
+    """Print what an official checkpoint holds, and the run of params.yaml that imports it."""
     from us3l.models.official_checkpoint import inspect
 
     print(inspect(file, backbone, channels, write))
@@ -94,7 +94,7 @@ def calibrate(
     gpus: Gpus = 1,
     threads: Threads = 1,
 ) -> None:
-    """Cut a checkpoint to the study's widths and settle the BatchNorm statistics of each: plain narrow networks."""
+    """Cut a plain network of each width out of a checkpoint, and compute its BatchNorm statistics."""
     job = _job(params, study, run, seed, "calibrate")
     from us3l.pipeline.stages.calibrate import calibrate
     from us3l.utils.devices import computing
@@ -103,8 +103,8 @@ def calibrate(
         calibrate(job, where)
 
 
-def _evaluation(kind: str, help: str) -> None:
-    """Add the command of one kind of evaluation, which is what its module makes of the networks."""
+def _add_evaluation(kind: str, help: str) -> None:
+    """Add the command of one kind of evaluation, which calls the kind's module in us3l.evaluation."""
 
     @app.command(kind, help=help)
     def evaluate(
@@ -125,17 +125,17 @@ def _evaluation(kind: str, help: str) -> None:
             evaluate(job, where, import_module(EVALUATIONS[kind]).predict_logits)
 
 
-_evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
-_evaluation("features-linear", "Train a linear classifier on features that are extracted once, and test it.")
-_evaluation("knn", "Classify test images by the training images whose features are nearest, at each width.")
-_evaluation("finetune", "Train each width's network and a classifier on it with labels, and test it.")
+_add_evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
+_add_evaluation("features-linear", "Train a linear classifier on features that are extracted once, and test it.")
+_add_evaluation("knn", "Classify test images by the training images whose features are nearest, at each width.")
+_add_evaluation("finetune", "Train each width's network and a classifier on it with labels, and test it.")
 
 
 @app.command()
 def table(
     study: StudyName, name: Annotated[str, typer.Argument(help="A table of the study.")], params: ParamsFile = PARAMS
 ) -> None:
-    """Write a table from the evaluations that are there."""
+    """Write a table from the evaluations that exist."""
     from us3l.pipeline.plan.table import TableJob
     from us3l.pipeline.stages.table import write_table
 
@@ -146,13 +146,13 @@ def table(
 def plan(
     params: ParamsFile = PARAMS,
     study: Annotated[str | None, typer.Option(help="This study, built or not.")] = None,
-    cost: Annotated[bool, typer.Option("--cost", help="List what is to do, with hours and GPU-hours.")] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="List the jobs to do, with hours and GPU-hours.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Write results/plan.json, which DVC reads.")] = False,
     show_run: Annotated[
         str | None, typer.Option("--show", metavar="STUDY/RUN", help="Print one run with all defaults written out.")
     ] = None,
 ) -> None:
-    """Check the params file and list what it makes, and which of it is there."""
+    """Check the params file, and list what it makes and which jobs are still to do."""
     from us3l.pipeline.dvc import write_plan
     from us3l.pipeline.listing import show, show_costs, show_run_in_full
 
@@ -175,7 +175,7 @@ def verify(
     ] = 1,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Derive the numbers of tables again, level by level; exit code 1 where one does not come out as it stands."""
+    """Derive the numbers of tables again, level by level; exit code 1 if one differs."""
     from us3l.pipeline.verify.levels import verify
     from us3l.pipeline.verify.selection import select
 
@@ -185,7 +185,7 @@ def verify(
 
 @app.command()
 def why(file: Annotated[Path, typer.Argument(help="A file that a stage made.")], params: ParamsFile = PARAMS) -> None:
-    """Say what has changed since a file was made, and what would therefore run again."""
+    """Print what has changed since a file was made, and what would therefore run again."""
     from us3l.pipeline.why import explain
 
     explain(_plan(params), file)
@@ -193,7 +193,7 @@ def why(file: Annotated[Path, typer.Argument(help="A file that a stage made.")],
 
 @app.command()
 def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], params: ParamsFile = PARAMS) -> None:
-    """Have Snakemake make the files of one stage of dvc.yaml: what DVC calls."""
+    """Have Snakemake make the files of one stage of dvc.yaml; DVC calls this."""
     from us3l.pipeline.dvc import make
 
     make(_plan(params), stage)
@@ -201,7 +201,7 @@ def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], par
 
 @app.command()
 def schema() -> None:
-    """Write params.schema.json, from which editors complete params files, and docs/params.md, on each key."""
+    """Write params.schema.json, for the completion of params files in editors, and docs/params.md, on each key."""
     import json
 
     from us3l.params.documentation import params_documentation
@@ -228,16 +228,16 @@ def dvc(params: ParamsFile = PARAMS) -> None:
 
 @app.command()
 def commit(params: ParamsFile = PARAMS) -> None:
-    """Record results in DVC: what Snakemake calls at its end, with the files it made on standard input."""
+    """Record results in DVC; Snakemake calls this at its end, with the files that it made on standard input."""
     from us3l.pipeline.dvc import commit
 
     commit(_plan(params), () if sys.stdin.isatty() else (line.rstrip("\n") for line in sys.stdin))
 
 
 def main() -> None:
-    """Run a command; what the user can mend ends in one sentence, an interruption in a line."""
-    gc.set_threshold(100_000)  # importing PyTorch makes half a million objects and no garbage to look for among them
-    atexit.register(gc.freeze)  # nor is there any need to look once more when the process ends
+    """Run a command; a user's mistake or an interruption ends in one sentence."""
+    gc.set_threshold(100_000)  # importing PyTorch creates half a million objects, and no garbage
+    atexit.register(gc.freeze)  # so that the end of the process does not collect garbage, either
     try:
         app()
     except UserError as error:
@@ -253,7 +253,7 @@ def _plan(path: Path) -> "Plan":
 
 
 def _job(path: Path, study: str, name: str, seed: int, stage: str) -> "RunStage":
-    """A stage of a run with one of its seeds. Raises UserError where the run has no such stage or seed."""
+    """Return a stage of a run with one of its seeds. Raises UserError where the run has no such stage or seed."""
     from us3l.pipeline.plan.run import RunStage
 
     run = _plan(path).run(study, name)

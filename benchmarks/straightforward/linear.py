@@ -15,6 +15,7 @@ def train_each(
 ) -> None:
     """Train a linear classifier on each network's features for the epochs of the protocol."""
     for network in networks:
+        assert isinstance(network.num_features, int)
         classifier = nn.Linear(network.num_features, classes).to(device)
         settings = protocol.optimizer
         optimizer = torch.optim.SGD(

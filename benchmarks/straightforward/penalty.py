@@ -1,6 +1,7 @@
 """Group regularization as its formula says: masks in double precision, and autograd through the sum of squares."""
 
 from collections.abc import Iterable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def penalty(
                 end = len(parameter) if group == regularizer.groups - 1 else (group + 1) * size
                 mask[group * size : end] = _weight(regularizer, epoch, epochs, group)
         terms.append(regularizer.strength * (mask * parameter**2).sum())
-    return sum(terms)
+    return reduce(torch.add, terms)
 
 
 def _weight(regularizer: Regularizer, epoch: int, epochs: int, group: int) -> float:

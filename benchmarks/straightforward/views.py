@@ -49,18 +49,24 @@ class Views(Dataset):
     """The views of each image, one by each transform, and its label."""
 
     def __init__(self, split: Split, views: list[Transform]) -> None:
-        self.split, self.views = split, views
+        assert isinstance(split.images, np.ndarray)  # in memory, not in files
+        self.images, self.labels, self.views = split.images, split.labels, views
 
     def __len__(self) -> int:
-        return len(self.split.labels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[list[torch.Tensor], int]:
-        pixels = self.split.images[index]
-        image = Image.fromarray(np.squeeze(pixels))
-        return [view(image) for view in self.views], int(self.split.labels[index])
+        image = Image.fromarray(np.squeeze(self.images[index]))
+        return [view(image) for view in self.views], int(self.labels[index])
 
 
 def loader(split: Split, views: list[Transform], batch: int, workers: int, device: torch.device) -> DataLoader:
     """Build a loader of shuffled batches: views [B, C, H, W] and labels [B]; the last batch may be smaller."""
-    settings = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": device.type == "cuda"}
-    return DataLoader(Views(split, views), batch, shuffle=True, **settings)
+    return DataLoader(
+        Views(split, views),
+        batch,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )

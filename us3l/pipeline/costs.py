@@ -1,4 +1,4 @@
-"""What a job will cost, from what others like it took."""
+"""Estimates of a job's cost, from the recorded costs of similar jobs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,32 +28,32 @@ class Cost:
 FREE = Cost(0.0, 0.0)
 
 
-class Benchmarks:
-    """The costs that the records of jobs tell of."""
+class RecordedCosts:
+    """The costs in the records of jobs."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
-        self._alike: dict[Any, list[Cost]] = {}
-        self._similar: dict[Any, list[Cost]] = {}
+        self._same_params: dict[Any, list[Cost]] = {}
+        self._same_kind: dict[Any, list[Cost]] = {}  # of one epoch at one width
         for job in jobs:
-            if isinstance(job, RunStage) and (cost := _recorded(job)):
-                self._alike.setdefault(_identity(job), []).append(cost)
-                self._similar.setdefault(_kind(job), []).append(cost.scaled(1 / _amount(job)))
+            if isinstance(job, RunStage) and (cost := _recorded_cost(job)):
+                self._same_params.setdefault(_params_key(job), []).append(cost)
+                self._same_kind.setdefault(_kind_key(job), []).append(cost.scaled(1 / _workload(job)))
 
     def estimate(self, job: Job) -> Cost | None:
-        """The mean of jobs with the same params, else of the same stage, network, data set and GPUs, by their epochs.
+        """Return the mean cost of jobs with the same params, or else of the same stage, network, data set and GPUs.
 
-        None where there is none; data sets and tables are free.
+        The latter is scaled by epochs and widths. None without any such record; data sets and tables are free.
         """
         if not isinstance(job, RunStage):
             return FREE
-        if alike := self._alike.get(_identity(job)):
-            return _mean(alike)
-        if similar := self._similar.get(_kind(job)):
-            return _mean(similar).scaled(_amount(job))
+        if costs := self._same_params.get(_params_key(job)):
+            return _mean(costs)
+        if costs := self._same_kind.get(_kind_key(job)):
+            return _mean(costs).scaled(_workload(job))
         return None
 
 
-def _recorded(job: Job) -> Cost | None:
+def _recorded_cost(job: Job) -> Cost | None:
     try:
         records = [read_record(path) for path in job.outputs if path.suffix == ".json"]
     except UserError:
@@ -61,17 +61,17 @@ def _recorded(job: Job) -> Cost | None:
     return Cost(sum(each["seconds"] for each in records) / 3600, sum(each["gpu_hours"] for each in records))
 
 
-def _identity(job: RunStage) -> Any:
-    return job.stage, repr(job.stage_params), _kind(job)
+def _params_key(job: RunStage) -> Any:
+    return job.stage, repr(job.stage_params), _kind_key(job)
 
 
-def _kind(job: RunStage) -> Any:
+def _kind_key(job: RunStage) -> Any:
     run = job.run
     return job.stage, run.data.name, run.backbone, run.run.kind == "untrained", run.run.resources.gpus
 
 
-def _amount(job: RunStage) -> float:
-    """Epochs times widths: what the cost of a stage is about proportional to."""
+def _workload(job: RunStage) -> float:
+    """Count epochs times widths, to which the cost of a stage is about proportional; a training counts its epochs."""
     run = job.run
     match job.stage:
         case "pretrain":

@@ -1,7 +1,7 @@
-"""One truth for two tools: Snakemake does the work, and DVC's record follows it.
+"""DVC beside Snakemake: Snakemake does the work, and DVC records it.
 
-results/plan.json holds what a stage of dvc.yaml depends on besides its input files, by the params and code hashes that
-the rules have, so that the same edits concern both.
+results/plan.json holds the params and code hashes that a stage of dvc.yaml depends on besides its input files. The
+rules of the Snakefile have the same ones, so that an edit makes the same stages out of date in both tools.
 """
 
 import json
@@ -18,8 +18,8 @@ import yaml
 from us3l.pipeline.code import code
 from us3l.pipeline.dvc_file import DVC_FILE, PLAN_FILE, dvc_stages, missing_stages
 from us3l.pipeline.identity import fingerprint
-from us3l.pipeline.integrity import damage, wrong_texts
-from us3l.pipeline.lineage import work
+from us3l.pipeline.integrity import damaged_files, wrong_texts
+from us3l.pipeline.lineage import jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.table import TableJob
@@ -29,7 +29,7 @@ from us3l.utils.errors import UserError
 
 
 def write_plan(plan: Plan) -> None:
-    """Write params, seeds and code hash of each stage of dvc.yaml; a file that says the same stays untouched."""
+    """Write params, seeds and code hash of each stage of dvc.yaml; leave a file of the same content untouched."""
     text = json.dumps(_entries(dvc_stages(plan)), indent=2) + "\n"
     if not PLAN_FILE.is_file() or PLAN_FILE.read_text() != text:
         with atomic_write(PLAN_FILE) as temporary:
@@ -39,18 +39,18 @@ def write_plan(plan: Plan) -> None:
 def _entries(stages: dict[str, list[Job]]) -> dict[str, Any]:
     return {
         name: {
-            "code": fingerprint(code(mine[0].stage)),
-            "params": mine[0].stage_params,
-            "seeds": [job.seed for job in mine if job.seed is not None],
+            "code": fingerprint(code(stage_jobs[0].stage)),
+            "params": stage_jobs[0].stage_params,
+            "seeds": [job.seed for job in stage_jobs if job.seed is not None],
         }
-        for name, mine in stages.items()
+        for name, stage_jobs in stages.items()
     }
 
 
 def make(plan: Plan, dvc_stage: str) -> NoReturn:
-    """Have Snakemake make what is missing or out of date in a stage of dvc.yaml, and nothing else; never returns.
+    """Have Snakemake make what is missing or out of date in a stage of dvc.yaml, and nothing else; never return.
 
-    Files that are not as their job wrote them are removed first, or Snakemake would take them for good.
+    Damaged files are deleted first, because Snakemake would take them as up to date.
     Raises UserError for an unknown stage.
     """
     if dvc_stage == "plan":
@@ -60,16 +60,16 @@ def make(plan: Plan, dvc_stage: str) -> NoReturn:
     if dvc_stage not in members:
         names = ", ".join(["plan", *members])
         raise UserError(f"the studies that params.yaml builds have no stage {dvc_stage!r}; they have: {names}")
-    mine = members[dvc_stage]
-    for path, said in (each for job in mine for each in _damaged_outputs(job).items()):
-        print(f"us3l: {said}: made again", file=sys.stderr)
+    stage_jobs = members[dvc_stage]
+    for path, problem in (each for job in stage_jobs for each in _damaged_outputs(job).items()):
+        print(f"us3l: {problem}: made again", file=sys.stderr)
         path.unlink()
-    _snakemake(sorted({job.rule for job in mine}), [path for job in mine for path in job.outputs])
+    _snakemake(sorted({job.rule for job in stage_jobs}), [path for job in stage_jobs for path in job.outputs])
 
 
 def _damaged_outputs(job: Job) -> dict[Path, str]:
     texts = wrong_texts(job.table, read_cells(job.table)) if isinstance(job, TableJob) else {}
-    return damage(job) | texts
+    return damaged_files(job) | texts
 
 
 def _snakemake(rules: list[str], targets: list[Path]) -> NoReturn:
@@ -78,9 +78,9 @@ def _snakemake(rules: list[str], targets: list[Path]) -> NoReturn:
 
 
 def commit_to_dvc(made: Iterable[str]) -> None:
-    """After Snakemake made some files: have a process that reads params and code as they are now tell DVC of them.
+    """Run `us3l commit` on the files that Snakemake made, in a process that reads params and code as they are now.
 
-    Does nothing where the project has no DVC, or where DVC itself called Snakemake.
+    Do nothing if the project has no DVC, or if DVC itself called Snakemake.
     """
     if "DVC_STAGE" not in os.environ and _has_dvc():
         subprocess.run([sys.executable, "-m", "us3l", "commit"], input="\n".join(made), text=True)
@@ -91,7 +91,7 @@ def _has_dvc() -> bool:
 
 
 def commit(plan: Plan, made: Iterable[str]) -> None:
-    """Tell DVC of the stages that have new files, or another entry in the plan, and are whole and up to date.
+    """Record in DVC the stages that have new files, or another entry in the plan, and are undamaged and up to date.
 
     Raises UserError where the project has no DVC, or where DVC refuses.
     """
@@ -100,34 +100,35 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
     write_plan(plan)
     members, locked, missing = dvc_stages(plan), locked_entries(), missing_stages(plan)
     entries = _entries(members)
-    to_do, new = work([job for mine in members.values() for job in mine]), {Path(path) for path in made}
+    to_do = jobs_to_do([job for stage_jobs in members.values() for job in stage_jobs])
+    new = {Path(path) for path in made}
     changed = [
         name
-        for name, mine in members.items()
-        if locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in mine)
+        for name, stage_jobs in members.items()
+        if locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in stage_jobs)
     ]
-    current = [name for name in changed if not any(job in to_do or damage(job) for job in members[name])]
+    current = [name for name in changed if not any(job in to_do or damaged_files(job) for job in members[name])]
     if unlisted := [name for name in current if name in missing]:
         print(f"us3l: dvc.yaml lacks {', '.join(unlisted)}; `us3l dvc` writes them into it", file=sys.stderr)
     targets = _targets([name for name in current if name not in missing], members)
     command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", "plan", *targets]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        said = "".join(done.stdout.splitlines()[-1:])
-        raise UserError(f"DVC has not recorded what was made; mend this and run `us3l commit`: {said}")
+        reason = "".join(done.stdout.splitlines()[-1:])
+        raise UserError(f"DVC has not recorded what was made; mend this and run `us3l commit`: {reason}")
 
 
 def _targets(stages: list[str], members: dict[str, list[Job]]) -> list[str]:
-    """Name the stages, or a whole group of dvc.yaml at once: for each target DVC reads dvc.yaml again."""
+    """Name the stages, or a whole group of dvc.yaml at once, because DVC reads dvc.yaml again for each target."""
     sizes = Counter(name.partition("@")[0] for name in members)
     groups: dict[str, list[str]] = {}
     for name in stages:
         groups.setdefault(name.partition("@")[0], []).append(name)
-    return [each for group, mine in groups.items() for each in ([group] if len(mine) == sizes[group] else mine)]
+    return [each for group, names in groups.items() for each in ([group] if len(names) == sizes[group] else names)]
 
 
 def locked_entries() -> dict[str, Any]:
-    """For each stage that DVC knows, its entry of the plan at that time."""
+    """Read from dvc.lock each stage's entry of the plan, as it was when DVC recorded the stage."""
     lock = Path("dvc.lock")
     stages = yaml.load(lock.read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"] if lock.is_file() else {}
     return {name: stage.get("params", {}).get(str(PLAN_FILE), {}).get(name) for name, stage in stages.items()}

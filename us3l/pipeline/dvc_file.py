@@ -1,7 +1,7 @@
 """dvc.yaml: the stages of the studies that params.yaml builds, written from the plan.
 
-A stage has all seeds of a run. Stages of one kind form a group: `foreach` names each run, and where they do not follow
-from its name, the folders that it depends on.
+A stage has all seeds of a run. Stages of one kind form a group: its `foreach` lists the runs, and for each run the
+folders that it depends on if its name alone does not determine them.
 """
 
 from pathlib import Path
@@ -79,11 +79,11 @@ def dvc_stages(plan: Plan) -> dict[str, list[Job]]:
 
 
 def expected_groups(plan: Plan) -> dict[str, Any]:
-    """Return the stages that dvc.yaml should have, those of one kind as a group, as YAML reads them."""
+    """Return the stages that dvc.yaml should have, as YAML reads them; stages of one kind form a group."""
     members: dict[str, dict[str, list[Job]]] = {}
-    for name, mine in dvc_stages(plan).items():
+    for name, stage_jobs in dvc_stages(plan).items():
         group, _, item = name.partition("@")
-        members.setdefault(group, {})[item] = mine
+        members.setdefault(group, {})[item] = stage_jobs
     return {"plan": _plan_stage(plan)} | {group: _group(group, items) for group, items in members.items()}
 
 
@@ -95,11 +95,11 @@ def _plan_stage(plan: Plan) -> dict[str, Any]:
 
 
 def _group(name: str, members: dict[str, list[Job]]) -> dict[str, Any]:
-    """One definition for all items: what they depend on stands in it where it follows from their names alone.
+    """Define a group: its `foreach` lists the items, with their dependencies if the names do not determine these.
 
-    Each table of a study depends on what any of them reads.
+    Each table of a study depends on what any of the tables reads.
     """
-    dependencies = {item: _dependencies(mine) for item, mine in members.items()}
+    dependencies = {item: _dependencies(stage_jobs) for item, stage_jobs in members.items()}
     if len({len(paths) for paths in dependencies.values()}) > 1:
         everything = list(dict.fromkeys(path for paths in dependencies.values() for path in paths))
         dependencies = dict.fromkeys(dependencies, everything)
@@ -121,19 +121,19 @@ def _definition(stage: str, dependencies: list[str], outputs: list[Any]) -> dict
     return {key: value for key, value in definition.items() if value}
 
 
-def _dependencies(mine: list[Job]) -> list[str]:
-    """The folders that the jobs read; a table reads those of its study's stages whole."""
-    folders = [path.parent for job in mine for path in job.inputs]
-    if mine[0].stage == "table":
-        study = mine[0].names[0]
+def _dependencies(stage_jobs: list[Job]) -> list[str]:
+    """List the folders that the jobs read; a table depends on the whole folders of its study's stages."""
+    folders = [path.parent for job in stage_jobs for path in job.inputs]
+    if stage_jobs[0].stage == "table":
+        study = stage_jobs[0].names[0]
         folders = [folder.parent if folder.parts[1] == study else folder for folder in folders]
     return list(dict.fromkeys(map(str, folders)))
 
 
 def _outputs(members: dict[str, list[Job]], name: str) -> list[dict[str, dict[str, bool]]]:
-    """The folders that a stage writes, or the files of a table; DVC keeps data and weights, git the texts."""
-    item, mine = next(iter(members.items()))
-    paths = [path if mine[0].stage == "table" else path.parent for path in mine[0].outputs]
+    """List the folders that a stage writes, or the files of a table; DVC stores data and weights, git the texts."""
+    item, stage_jobs = next(iter(members.items()))
+    paths = [path if stage_jobs[0].stage == "table" else path.parent for path in stage_jobs[0].outputs]
     return [{_named(str(path), item, name): _settings(path)} for path in dict.fromkeys(paths)]
 
 
@@ -143,13 +143,13 @@ def _settings(path: Path) -> dict[str, bool]:
 
 
 def _named(path: str, item: str, name: str) -> str:
-    """A path with `name` in the place of the item's name, where that is its last part."""
+    """Replace the item's name with `name` if it is the last part of the path."""
     folder, slash, last = path.rpartition("/")
     return f"{folder}{slash}{name}{last.removeprefix(item)}" if last.partition(".")[0] == item else path
 
 
 def _resolved(groups: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each stage by the name that DVC gives it, with the item in the place of its templates."""
+    """Return each stage by the name that DVC gives it, with its templates filled in."""
     stages: dict[str, dict[str, Any]] = {}
     for group, stage in groups.items():
         items = stage.get("foreach")

@@ -1,4 +1,4 @@
-"""The identity of a result: all that determines it. Two results of one identity are the same."""
+"""The identity of a result: all that determines it. Results with the same identity are equal."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Damage: files that are no longer as the job that made them wrote them."""
+"""Damaged files: those that have changed since their job wrote them."""
 
 from itertools import zip_longest
 from pathlib import Path
@@ -11,13 +11,13 @@ from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, read_weights
 
 
-def damage(job: Job) -> dict[Path, str]:
-    """Return the job's files that are damaged, each with a sentence that says so; missing ones are none."""
-    return {path: said for path in job.outputs if path.is_file() and (said := _damage(path))}
+def damaged_files(job: Job) -> dict[Path, str]:
+    """Return the job's damaged files, each with a sentence that describes the damage; missing files are left out."""
+    return {path: problem for path in job.outputs if path.is_file() and (problem := _damage(path))}
 
 
 def _damage(path: Path) -> str | None:
-    """What its seal tells; the arrays of a data set are sealed in its meta.json, the texts of a table not at all."""
+    """Check a file's seal. The seal of a data set's arrays is in its meta.json; the texts of a table have none."""
     try:
         if path.suffix == ".safetensors":
             read_weights(path)
@@ -31,20 +31,20 @@ def _damage(path: Path) -> str | None:
 
 
 def wrong_texts(table: TablePlan, cells: list[Cell]) -> dict[Path, str]:
-    """Return the texts of a table that are not what its evaluations give, each with a sentence that says so."""
-    from us3l.pipeline.tables.formats import texts  # which brings pandas
+    """Return the texts of a table that differ from its evaluations, each with a sentence that describes how."""
+    from us3l.pipeline.tables.formats import texts  # imports pandas
 
     found = {}
-    for suffix, right in texts(table, cells).items():
+    for suffix, expected in texts(table, cells).items():
         path = table.file(suffix)
-        if path.is_file() and (difference := _first_difference(path.read_text(errors="replace"), right)):
+        if path.is_file() and (difference := _first_difference(path.read_text(errors="replace"), expected)):
             found[path] = f"{path}: {difference}"
     return found
 
 
-def _first_difference(there: str, right: str) -> str | None:
-    lines = zip_longest(there.split("\n"), right.split("\n"))
-    for number, (is_, should) in enumerate(lines, 1):
-        if is_ != should:
-            return f"line {number} says {is_!r}, and the evaluations give {should!r}"
+def _first_difference(text: str, expected_text: str) -> str | None:
+    lines = zip_longest(text.split("\n"), expected_text.split("\n"))
+    for number, (line, expected) in enumerate(lines, 1):
+        if line != expected:
+            return f"line {number} says {line!r}, and the evaluations give {expected!r}"
     return None

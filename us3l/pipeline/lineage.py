@@ -1,4 +1,4 @@
-"""Lineage: what the files of a job say they were made from, held against what is there now. Nothing needs PyTorch."""
+"""Lineage: what a job's files were made from by their records, compared with what exists now; without PyTorch."""
 
 import json
 from pathlib import Path
@@ -10,31 +10,31 @@ from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
 
 Change = tuple[str, Any, Any]  # what has changed, what it was, what it is now
-Changes = dict[Path, list[Change]]  # by the file that tells of it
+Changes = dict[Path, list[Change]]  # by the file whose record differs
 ABSENT = "absent"
 
 
 class RecordedSeals:
-    """Seals as records tell them, whether or not their own seals hold. See `us3l.pipeline.plan.job.Seals`."""
+    """Seals as records state them, whether or not the records are intact. See `us3l.pipeline.plan.job.Seals`."""
 
     def data(self, folder: Path) -> Any:
-        return _told(folder / "meta.json", "sha256")
+        return _entry(folder / "meta.json", "sha256")
 
     def weights(self, path: Path) -> Any:
         """Return the seal of STUDY/checkpoints/RUN/seedN.safetensors or STUDY/networks/RUN/seedN-wM.safetensors."""
         study, run = path.parents[2], path.parent.name
         seed, _, width = path.stem.partition("-")
         if not width:
-            return _told(study / "pretrain" / run / f"{seed}.json", "checkpoint")
-        networks = _told(study / "calibrate" / run / f"{seed}.json", "networks")
+            return _entry(study / "pretrain" / run / f"{seed}.json", "checkpoint")
+        networks = _entry(study / "calibrate" / run / f"{seed}.json", "networks")
         return networks.get(width, ABSENT) if isinstance(networks, dict) else ABSENT
 
     def record(self, path: Path) -> Any:
-        return _told(path, "seal")
+        return _entry(path, "seal")
 
 
-def _told(path: Path, key: str) -> Any:
-    """One entry of a record, whether or not its seal holds."""
+def _entry(path: Path, key: str) -> Any:
+    """Read one entry of a record, without checking the record's seal."""
     try:
         return json.loads(path.read_text())[key]
     except (OSError, ValueError, KeyError, TypeError):
@@ -42,7 +42,7 @@ def _told(path: Path, key: str) -> Any:
 
 
 def changes(job: Job) -> Changes:
-    """Return what differs for each file that is missing, or whose record tells of other params, code or inputs."""
+    """Return what differs for each file that is missing, or whose record has other params, code or inputs."""
     found: Changes = {path: [(str(path), "present", ABSENT)] for path in job.outputs if not path.is_file()}
     for path, now in job.identities(RecordedSeals()).items():
         if path not in found and (changed := _changes(path, now)):
@@ -58,10 +58,10 @@ def _changes(path: Path, now: dict[str, Any]) -> list[Change]:
     return differences({key: made.get(key, ABSENT) for key in now}, now)
 
 
-def work(jobs: list[Job]) -> dict[Job, Changes]:
-    """Return the jobs that would run, each with what has changed; jobs: in the order of their files.
+def jobs_to_do(jobs: list[Job]) -> dict[Job, Changes]:
+    """Return the jobs that would run, each with what has changed; `jobs` come after those whose files they read.
 
-    Nothing has changed for a job that would run only because one before it does.
+    The changes are empty for a job that would run only because one before it does.
     """
     found: dict[Job, Changes] = {}
     rewritten: set[Path] = set()

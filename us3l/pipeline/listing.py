@@ -1,4 +1,4 @@
-"""`us3l plan`: what params.yaml makes, which of it is there, and what the rest will cost, in the terminal."""
+"""`us3l plan`: a listing of what params.yaml makes, what is still to do, and what that will cost."""
 
 import yaml
 from rich.console import Console
@@ -6,22 +6,22 @@ from rich.table import Table
 
 from us3l.params.runs import PretrainRun
 from us3l.params.schema import LISTED
-from us3l.pipeline.code import STAGES_OF_RUNS
-from us3l.pipeline.costs import FREE, Benchmarks, Cost
+from us3l.pipeline.code import RUN_STAGES
+from us3l.pipeline.costs import FREE, Cost, RecordedCosts
 from us3l.pipeline.dvc_file import DVC_FILE, missing_stages, superfluous_stages
-from us3l.pipeline.lineage import Changes, work
+from us3l.pipeline.lineage import Changes, jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunPlan, RunStage
 from us3l.utils.errors import UserError
 
-UNLIMITED = 10_000  # columns: a terminal wraps long lines, and nothing is cut off
+UNLIMITED = 10_000  # columns, so that rich cuts nothing off; a terminal wraps long lines
 
 
 def show(plan: Plan, study: str | None) -> None:
-    """List the runs of `study`, or of the studies to build: for each stage the jobs up to date, of all its jobs."""
+    """List the runs of `study`, or of the studies to build, with the number of jobs that are up to date per stage."""
     everything = jobs(plan, studies(plan, study))
-    to_do = work(everything)
+    to_do = jobs_to_do(everything)
     by_run, stages = _by_run(everything), _stages(everything)
     table = _table("study", "run", "weights", "dataset", "backbone", "widths", "seeds", *stages)
     for run in [run for run in plan.runs.values() if run in by_run]:
@@ -39,21 +39,21 @@ def show(plan: Plan, study: str | None) -> None:
 
 
 def show_costs(plan: Plan, study: str | None) -> None:
-    """List the runs that have jobs to do with their cost, by the records of jobs like them; the cheapest first."""
+    """List the runs that have jobs to do, the cheapest first, with costs estimated from records of similar jobs."""
     everything = jobs(plan, studies(plan, study))
-    to_do = work(everything)
-    benchmarks = Benchmarks(jobs(plan, [*plan.studies]))
+    to_do = jobs_to_do(everything)
+    recorded = RecordedCosts(jobs(plan, [*plan.studies]))
     by_run, stages = _by_run(list(to_do)), _stages(everything)
-    bills = {}
-    for run, mine in by_run.items():
-        costs = [benchmarks.estimate(job) for job in mine]
-        bills[run] = None if None in costs else sum(costs, FREE)
+    known: dict[RunPlan, Cost] = {}
+    for run, run_jobs in by_run.items():
+        costs = [cost for job in run_jobs if (cost := recorded.estimate(job))]
+        if len(costs) == len(run_jobs):
+            known[run] = sum(costs, FREE)
     table = _table("study", "run", *stages, "hours", "GPU-hours")
-    known = {run: bill for run, bill in bills.items() if bill}
-    unknown = [run for run in bills if run not in known]
+    unknown = [run for run in by_run if run not in known]
     for run in [*sorted(known, key=lambda run: (known[run].gpu_hours, known[run].hours)), *unknown]:
         counts = [str(sum(job.stage == stage for job in by_run[run])) for stage in stages]
-        table.add_row(run.study, run.name, *counts, *_hours(bills[run]))
+        table.add_row(run.study, run.name, *counts, *_hours(known.get(run)))
     console = Console(width=UNLIMITED, highlight=False)
     console.print(table)
     total = " hours, ".join(_hours(sum(known.values(), FREE)))
@@ -64,7 +64,7 @@ def show_costs(plan: Plan, study: str | None) -> None:
 def show_run_in_full(plan: Plan, address: str) -> None:
     """Print as YAML what determines a run: its settings with all defaults, its data set, protocol, seeds and widths.
 
-    Raises UserError where params.yaml has no such run, or the address is none.
+    Raises UserError where params.yaml has no such run, or the address is not STUDY/RUN.
     """
     study, slash, name = address.partition("/")
     if not slash:
@@ -83,7 +83,7 @@ def show_run_in_full(plan: Plan, address: str) -> None:
 
 
 def _about_dvc(plan: Plan) -> list[str]:
-    """What dvc.yaml lacks of the studies to build, or has besides them; nothing where the project has no DVC."""
+    """Describe what dvc.yaml lacks of the studies to build, or has besides them; nothing without a dvc.yaml."""
     if not DVC_FILE.is_file():
         return []
     lists = {"lacks": missing_stages(plan), "has, beside the studies to build,": superfluous_stages(plan)}
@@ -95,7 +95,7 @@ def _some(names: list[str]) -> str:
 
 
 def studies(plan: Plan, study: str | None) -> list[str]:
-    """`study`, or those to build. Raises UserError where params.yaml has no such study."""
+    """Return `study`, or the studies to build. Raises UserError where params.yaml has no such study."""
     if study is None:
         return plan.build
     plan.require_study(study)
@@ -111,13 +111,13 @@ def _by_run(jobs: list[Job]) -> dict[RunPlan, list[Job]]:
 
 
 def _stages(jobs: list[Job]) -> list[str]:
-    """The stages of runs that there are jobs of."""
-    there = {job.stage for job in jobs}
-    return [stage for stage in STAGES_OF_RUNS if stage in there]
+    """Return the stages of runs that the jobs have, in order."""
+    present = {job.stage for job in jobs}
+    return [stage for stage in RUN_STAGES if stage in present]
 
 
 def _weights(run: RunPlan) -> str:
-    """Where a run has its weights from, and from which other run."""
+    """Describe where a run has its weights from, and from which other run."""
     words = {"untrained": "initial", "import": "official", "pretrain": "trained", "prune": "pruned", "reuse": "reused"}
     kind, source = words[run.run.kind], run.weights_from
     if source is None:
@@ -127,7 +127,7 @@ def _weights(run: RunPlan) -> str:
 
 
 def _widths(run: RunPlan) -> str:
-    """A run's widths; of many, how many there are in which range."""
+    """Format a run's widths; more than 8 as their number and range."""
     if len(run.widths) > 8:
         return f"{len(run.widths)} from {min(run.widths):g} to {max(run.widths):g}"
     return " ".join(f"{width:g}" for width in run.widths)

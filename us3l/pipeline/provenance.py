@@ -1,4 +1,4 @@
-"""Provenance of a result: its identity, and the circumstances: machine, versions, commit."""
+"""Provenance of a result: its identity and its circumstances, which are machine, versions and commit."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ _PACKAGES = ("us3l", "torch", "torchvision", "numpy", "scikit-learn", "safetenso
 def record(identity: Identity, device: "torch.device | None", seconds: float, processes: int = 1) -> dict[str, Any]:
     """Return `identity` with its fingerprint, and the circumstances, which do not determine the result.
 
-    `device` is None for what needs no PyTorch; `seconds` of wall clock were computed in each of the processes.
+    `device` is None for what needs no PyTorch; each of the processes computed for `seconds` of wall-clock time.
     """
     return {
         "fingerprint": fingerprint(identity),
@@ -36,7 +36,7 @@ def record(identity: Identity, device: "torch.device | None", seconds: float, pr
 
 
 def hardware(device: "torch.device | None") -> dict[str, Any]:
-    """Describe what a computation runs on, as far as its bits may depend on it."""
+    """Describe the hardware, as far as a result's bits may depend on it."""
     found: dict[str, Any] = {"machine": platform.machine(), "cpu": _cpu(), "cores": os.cpu_count()}
     if device:
         import torch
@@ -71,7 +71,7 @@ def versions() -> dict[str, str]:
 def _git(modules: Iterable[str]) -> dict[str, Any] | None:
     """Return the current commit and whether code or params differ from it; None outside a repository.
 
-    modules: those of a custom network.
+    modules: the names of a custom network's modules.
     """
     own = [f"{name.replace('.', '/')}{suffix}" for name in modules for suffix in (".py", "/__init__.py")]
     try:

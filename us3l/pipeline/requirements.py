@@ -1,4 +1,4 @@
-"""What a stage requires of the results that it goes on from: that they are what their names and today's params say."""
+"""Requirements on the results that a stage starts from: they must match their file names and the current params."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ from us3l.utils.errors import UserError
 
 
 def require_place(path: Path, recorded: dict[str, Any], rerun_hint: str, **place: Any) -> None:
-    """Raise UserError where a result is not what its name says, such as its seed; `rerun_hint` is what makes it.
+    """Raise UserError where a result does not match its file name; `rerun_hint` is the command that makes it again.
 
-    place: what its name says, by the keys of records.
+    place: what the name says, such as the seed, by the keys of records.
     """
     for key, asked in place.items():
         if recorded.get(key) != asked:
@@ -19,13 +19,13 @@ def require_place(path: Path, recorded: dict[str, Any], rerun_hint: str, **place
 
 
 def require_params(path: Path, recorded: dict[str, Any], stage_params: dict[str, Any], rerun_hint: str) -> None:
-    """Raise UserError where a result was made with other params than those of today; `rerun_hint` is what makes it."""
+    """Raise UserError where a result was made with other params than the current ones; see `require_place`."""
     for key, was, now in differences(recorded.get("params", {}), stage_params):
-        today = "the module is" if key.startswith("code.") else "params.yaml says"
-        raise UserError(f"{path}: made with {key} = {was}, but {today} {now}: {rerun_hint} again, or undo the edit")
+        current = "the module is" if key.startswith("code.") else "params.yaml says"
+        raise UserError(f"{path}: made with {key} = {was}, but {current} {now}: {rerun_hint} again, or undo the edit")
 
 
 def require_data(path: Path, recorded: dict[str, Any], data: str, rerun_hint: str) -> None:
-    """Raise UserError where a result was made from other images than those prepared now."""
+    """Raise UserError where a result was made from other images than those prepared now; see `require_place`."""
     if recorded.get("data") != data:
         raise UserError(f"{path}: made from other images than those prepared now: {rerun_hint} again")

@@ -1,4 +1,4 @@
-"""The directory where an unfinished training keeps its state: held by one training at a time, gone once it is done."""
+"""The directory of an unfinished training's state: held by one training at a time, and removed when that is done."""
 
 import fcntl
 import os
@@ -14,22 +14,22 @@ from us3l.utils.errors import UserError
 
 @contextmanager
 def run_directory(folder: Path) -> Iterator[Path]:
-    """Hold `folder` alone, waiting while another process holds it; remove it when the block ends without an error.
+    """Hold `folder`, after waiting for any other process that holds it; remove it when the block ends without an error.
 
-    Raises UserError where it cannot be made.
+    Raises UserError where the folder cannot be made.
     """
     lock = _lock(folder)
     try:
         yield folder
         done = folder.with_name(f".{folder.name}.{os.getpid()}.done")
-        folder.rename(done)  # at once, so that no other training finds it half removed
+        folder.rename(done)  # atomically, so that no other training finds it half removed
         shutil.rmtree(done)
     finally:
         lock.close()
 
 
 def _lock(folder: Path) -> TextIO:
-    """The kernel frees the lock when its process dies, however it dies."""
+    """Lock a folder. The kernel releases the lock when the process ends, in whatever way."""
     while True:
         _make(folder)
         try:
@@ -41,7 +41,7 @@ def _lock(folder: Path) -> TextIO:
         except BlockingIOError:
             print(f"us3l: {folder} is in use by another process; waiting for it", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_still(lock, folder / "lock"):
+        if _is_file_at(lock, folder / "lock"):
             return lock
         lock.close()
 
@@ -56,5 +56,6 @@ def _make(folder: Path) -> None:
         raise UserError(f"{where}: no folder, and none can be made ({why}); give --runs one to write in") from None
 
 
-def _is_still(file: TextIO, path: Path) -> bool:
+def _is_file_at(file: TextIO, path: Path) -> bool:
+    """Tell whether an opened file is still the one at `path`."""
     return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from us3l.pipeline.lineage import Change, work
+from us3l.pipeline.lineage import Change, jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.utils.errors import UserError
@@ -13,16 +13,19 @@ MANY = 20  # jobs to name one by one
 
 
 def explain(plan: Plan, path: Path) -> None:
-    """Print a diff of each job that the file rests on, and what would run again. Raises UserError for other files."""
+    """Print what has changed in each job that the file depends on, and what would run again.
+
+    Raises UserError if no job makes the file.
+    """
     everything = jobs(plan, plan.studies)
     producers = {output: job for job in everything for output in job.outputs}
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     if path not in producers:
         raise UserError(f"{path}: no job of params.yaml makes this file; `us3l plan` lists the runs")
-    to_do = work(everything)
+    to_do = jobs_to_do(everything)
     chain = _ancestors(producers[path], producers)
     changed = [job for job in everything if job in chain and to_do.get(job)]
-    print(_made(producers[path], path))
+    print(_origin(producers[path], path))
     for job in changed:
         if not any(path.is_file() for path in job.outputs):
             print(f"\nus3l {job.command}: not made yet")
@@ -35,7 +38,7 @@ def explain(plan: Plan, path: Path) -> None:
 
 
 def _ancestors(job: Job, producers: dict[Path, Job]) -> set[Job]:
-    """The job, and all that it gets its files from."""
+    """Return the job, and all jobs that its files depend on."""
     found, waiting = set(), [job]
     while waiting:
         job = waiting.pop()
@@ -46,7 +49,7 @@ def _ancestors(job: Job, producers: dict[Path, Job]) -> set[Job]:
 
 
 def _descendants(changed: list[Job], everything: list[Job]) -> list[Job]:
-    """The jobs, and all that read their files."""
+    """Return the jobs, and all jobs that depend on their files, in order."""
     found: list[Job] = []
     made: set[Path] = set()
     first = set(changed)
@@ -57,8 +60,8 @@ def _descendants(changed: list[Job], everything: list[Job]) -> list[Job]:
     return found
 
 
-def _made(job: Job, path: Path) -> str:
-    """When, where and from which commit."""
+def _origin(job: Job, path: Path) -> str:
+    """Describe when the file was made, by which command and from which commit."""
     try:
         record = read_record(job.record)
     except UserError:

@@ -1,11 +1,11 @@
-# Calibration and evaluation: one job settles the statistics, one evaluates, all widths of a run with one seed.
+# Calibration and evaluation: one job calibrates, and one evaluates, all widths of a run with one seed.
 # Runs of other widths have other output files: hence a rule for each stage of each group of runs with the same widths.
 
 ACTIONS = {"calibrate": "Calibrating", **{kind: protocol.action for kind, protocol in KINDS.items()}}
 
 
 for (stage, group), runs in PLAN.groups().items():
-    of_group = replace(runs[0], study="{study}", name="{run}")
+    pattern = replace(runs[0], study="{study}", name="{run}")
 
     rule:
         name:
@@ -13,7 +13,7 @@ for (stage, group), runs in PLAN.groups().items():
         input:
             lambda w, stage=stage: stage_of(w, stage).inputs,
         output:
-            RunStage(of_group, stage, "{seed}").outputs,
+            RunStage(pattern, stage, "{seed}").outputs,
         log:
             f"logs/{stage}/{{study}}/{{run}}/seed{{seed}}.log",
         benchmark:

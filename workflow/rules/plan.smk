@@ -1,4 +1,5 @@
-# The plan: what each stage of dvc.yaml depends on besides its input files. A comment in the code remakes it, alone.
+# The plan: what each stage of dvc.yaml depends on besides its input files. After an edit of comments, it alone is made
+# again.
 
 
 rule plan:

@@ -12,7 +12,7 @@ from us3l.pipeline.plan.job import Job, Seals
 
 @dataclass(frozen=True, eq=False)
 class DatasetPlan:
-    """A data set and where it lies once prepared."""
+    """A data set, and the folder of its prepared arrays."""
 
     name: str
     dataset: Dataset
@@ -29,7 +29,7 @@ class DatasetPlan:
 
 @dataclass(frozen=True, eq=False)
 class PrepareJob(Job):
-    """Preparing a data set."""
+    """The preparation of a data set."""
 
     data: DatasetPlan
     stage = "prepare"

@@ -1,4 +1,4 @@
-"""A job: what Snakemake runs in one go, and the stage of dvc.yaml that it belongs to."""
+"""A job: what one command computes, with its rule of the Snakefile and its stage of dvc.yaml."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -8,23 +8,23 @@ from us3l.pipeline.identity import Identity
 
 
 class Seals(Protocol):
-    """Reads the seals of the files that an identity tells of: of opened files, or as records tell them."""
+    """The seals of the files in an identity, from opened files or from records."""
 
     def data(self, folder: Path) -> Any:
-        """SHA-256 of the data set in a folder."""
+        """Return the SHA-256 of the data set in a folder."""
         ...
 
     def weights(self, path: Path) -> Any:
-        """Seal of a checkpoint or a network."""
+        """Return the seal of a checkpoint or a network."""
         ...
 
     def record(self, path: Path) -> Any:
-        """Seal of a record."""
+        """Return the seal of a record."""
         ...
 
 
 class Job(ABC):
-    """A stage at work: on a data set, on one seed of a run, or on a table."""
+    """A stage applied to a data set, to one seed of a run, or to a table."""
 
     stage: str
     seed: int | None = None
@@ -32,12 +32,12 @@ class Job(ABC):
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """Data set, or study and run or table."""
+        """Names of the data set, or of the study and its run or table."""
 
     @property
     @abstractmethod
     def stage_params(self) -> dict[str, Any]:
-        """The params that determine what the stage computes from its inputs, as plain values."""
+        """Params that determine what the stage computes from its inputs, as plain values."""
 
     @property
     @abstractmethod
@@ -52,15 +52,15 @@ class Job(ABC):
     @property
     @abstractmethod
     def record(self) -> Path:
-        """File that says what the others came from; of several such, the first."""
+        """File that states what the outputs were made from; the first one if there are several."""
 
     @abstractmethod
     def identities(self, seals: Seals) -> dict[Path, Identity]:
-        """Return, for each record that it writes, what it says about what determines the result."""
+        """Return, for each record that it writes, the identity of the result."""
 
     @property
     def command(self) -> str:
-        """What makes it, after the word us3l."""
+        """Command line that runs it, without the word us3l."""
         return " ".join([self.stage, *self.names, *([] if self.seed is None else [str(self.seed)])])
 
     @property
@@ -75,13 +75,13 @@ class Job(ABC):
 
     @property
     def dvc_stage(self) -> str:
-        """Stage of dvc.yaml: `prepare@digits`, `digits-pretrain@us3l`; it has all of a run's seeds.
+        """Stage of dvc.yaml, with all seeds of a run: `prepare@digits`, `digits-pretrain@us3l`.
 
-        `digits-features_linear@us3l` is no stage of a study digits-features.
+        The underscore in `digits-features_linear@us3l` tells it from the stage linear of a study digits-features.
         """
         return "@".join(["-".join([*self.names[:-1], self.dvc_group]), self.names[-1]])
 
     @property
     def dvc_group(self) -> str:
-        """Name of the stage in dvc.yaml, where stages of one name have equally many dependencies."""
+        """Name of the stage in dvc.yaml, where all stages of one name need the same number of dependencies."""
         return self.stage.replace("-", "_")

@@ -1,4 +1,4 @@
-"""All that params.yaml asks for: data sets, runs and tables, and the jobs that make their files."""
+"""The plan of params.yaml: its data sets, runs and tables, and the jobs that make their files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +9,7 @@ from us3l.params.references import Address, ResolvedRun
 from us3l.params.runs import PruneRun
 from us3l.params.schema import suggestion
 from us3l.params.study import Study, Table
-from us3l.pipeline.code import STAGES_OF_RUNS
+from us3l.pipeline.code import RUN_STAGES
 from us3l.pipeline.plan.dataset import DatasetPlan, PrepareJob
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunPlan, RunStage
@@ -19,14 +19,14 @@ from us3l.utils.source import code_of_network
 
 
 class Plan:
-    """All of params.yaml, expanded; `file` is what it is called in sentences."""
+    """The data sets, runs and tables of a params file; `file` is its path in messages."""
 
     def __init__(self, params: Params, file: Path = Path("params.yaml")) -> None:
         self.file = file
         self.build, self.included = params.build, params.include
         self.studies = list(params.studies)
         self.datasets = {name: DatasetPlan(name, dataset) for name, dataset in params.datasets.items()}
-        self.runs: dict[Address, RunPlan] = {}  # each after the one whose weights it takes
+        self.runs: dict[Address, RunPlan] = {}  # each after the run whose weights it takes
         for address, resolved in params.resolved.items():
             self.runs[address] = self._run_plan(params, resolved)
         self.tables = {
@@ -41,7 +41,10 @@ class Plan:
         return [self.file, *(self.file.parent / name for name in self.included)]
 
     def groups(self) -> dict[tuple[str, str], list[RunPlan]]:
-        """By stage and group the runs whose files differ in nothing but study, run and seed; pretraining needs none."""
+        """Group runs by stage and widths: within a group, file names differ in nothing but study, run and seed.
+
+        Pretraining is left out, because its file names do not depend on the widths.
+        """
         groups: dict[tuple[str, str], list[RunPlan]] = {}
         for run in self.runs.values():
             for stage in run.stages:
@@ -71,7 +74,7 @@ class Plan:
     def _require_of(self, study: str, name: str, known: dict[Address, Any], kind: str) -> None:
         if (study, name) not in known:
             self.require_study(study)
-            self._require(name, [each for of, each in known if of == study], kind, f": the study {study!r}")
+            self._require(name, [each for owner, each in known if owner == study], kind, f": the study {study!r}")
 
     def _require(self, name: str, known: list[str], kind: str, where: str = "") -> None:
         if name not in known:
@@ -82,12 +85,12 @@ class Plan:
         study, run = params.studies[study_name], resolved.run
         weights_from = self.runs[resolved.weights_from.address] if resolved.weights_from else None
         if isinstance(run, PruneRun):
-            assert weights_from is not None  # its reference is no key that may be left out
+            assert weights_from is not None  # the key weights_from is required
             data = weights_from.data
         else:
             data = self.datasets[run.dataset]
         protocol = study.protocol_of(name)
-        made = RunPlan(
+        run_plan = RunPlan(
             study_name,
             name,
             run,
@@ -99,8 +102,8 @@ class Plan:
             resolved.sampling,
             weights_from,
         )
-        code_of_network(made.backbone)  # where a custom one is missing, nothing runs at all
-        return made
+        code_of_network(run_plan.backbone)  # raises UserError where the source of a custom network is missing
+        return run_plan
 
     def _table(self, study_name: str, study: Study, name: str, table: Table) -> TablePlan:
         runs = {run.name: run for run in self.runs.values() if run.study == study_name}
@@ -108,7 +111,7 @@ class Plan:
 
 
 def jobs(plan: Plan, studies: Iterable[str]) -> list[Job]:
-    """Return all jobs of the studies, and those of others whose weights they take; in the order of `jobs_for`."""
+    """Return the jobs of the studies, and those of other studies whose weights they take; ordered as in `jobs_for`."""
     wanted = set(studies)
     runs = [run for run in plan.runs.values() if run.study in wanted]
     return jobs_for(plan, runs, [table for table in plan.tables.values() if table.study in wanted])
@@ -117,7 +120,7 @@ def jobs(plan: Plan, studies: Iterable[str]) -> list[Job]:
 def jobs_for(plan: Plan, runs: Iterable[RunPlan], tables: Iterable[TablePlan]) -> list[Job]:
     """Return the jobs that make the tables and the evaluations of the runs, each after those whose files it reads."""
     wanted = {origin for run in runs for origin in [*run.ancestors, (run, run.protocol.kind)]}
-    pairs = [(stage, run) for stage in STAGES_OF_RUNS for run in plan.runs.values() if (run, stage) in wanted]
+    pairs = [(stage, run) for stage in RUN_STAGES for run in plan.runs.values() if (run, stage) in wanted]
     datasets = dict.fromkeys(run.data for _, run in pairs)
     return [
         *(PrepareJob(data) for data in datasets),

@@ -1,4 +1,4 @@
-"""A run of params.yaml: its files, and the stage of it that a job computes."""
+"""A run of params.yaml: its files, and the jobs of its stages."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ Seed = int | str  # a number, or "{seed}" in a Snakemake pattern
 class RunPlan:
     """One run of a study: its params, and its files for each seed and width.
 
-    `weights_from` is the run whose weights it takes: to evaluate them, to prune them, or as its teacher. What it does
-    not make itself is that run's: see `producer`.
+    `weights_from` is the run whose weights it takes: to evaluate them, to prune them, or as its teacher. The files of
+    stages that it does not have are that run's: see `producer`.
     """
 
     study: str
@@ -37,7 +37,7 @@ class RunPlan:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Stages of its own, one after the other; the last is its evaluation."""
+        """Its own stages, in order; the last is the evaluation."""
         match self.run:
             case ReuseRun():
                 return (self.protocol.kind,)
@@ -46,24 +46,24 @@ class RunPlan:
         return ("pretrain", "calibrate", self.protocol.kind)
 
     def producer(self, stage: str) -> "RunPlan":
-        """Return the run whose stage, pretrain or calibrate, makes the weights that this one goes on from."""
+        """Return the run whose stage, pretrain or calibrate, makes the weights that this run uses."""
         if stage in self.stages or self.weights_from is None:
             return self
         return self.weights_from.producer(stage)
 
     @property
     def ancestors(self) -> list[tuple["RunPlan", str]]:
-        """All that its networks came from, runs and their stages: trainings, those of teachers too, and calibration."""
+        """Runs and stages that its networks come from: trainings, including those of teachers, and the calibration."""
         return [*self._trainings(), (self.producer("calibrate"), "calibrate")]
 
     def _trainings(self) -> list[tuple["RunPlan", str]]:
-        mine = [(self, "pretrain")] if "pretrain" in self.stages else []
-        return mine + (self.weights_from._trainings() if self.weights_from else [])
+        own = [(self, "pretrain")] if "pretrain" in self.stages else []
+        return own + (self.weights_from._trainings() if self.weights_from else [])
 
     @property
     def backbone(self) -> str:
         run = self.producer("pretrain").run
-        assert not isinstance(run, ReuseRun | PruneRun)  # which take weights, and make none
+        assert not isinstance(run, ReuseRun | PruneRun)  # these take weights from another run
         return run.backbone
 
     @property
@@ -73,12 +73,12 @@ class RunPlan:
 
     @property
     def trained_views(self) -> list[Augmentation]:
-        """Augmentation of each view of a training: two, or for a supervised one the classifier's."""
+        """Augmentation of each view of a training: two, or for a supervised training that of the linear evaluation."""
         views = self.data.dataset.views
-        return [views.linear] if self._learns_labels else views.pretrain
+        return [views.linear] if self._is_supervised else views.pretrain
 
     @property
-    def _learns_labels(self) -> bool:
+    def _is_supervised(self) -> bool:
         return isinstance(self.run, PretrainRun) and self.run.method.name == "supervised"
 
     @property
@@ -86,40 +86,40 @@ class RunPlan:
         return self.run.batch.shards if isinstance(self.run, PretrainRun) else 1
 
     def checkpoint(self, seed: Seed) -> Path:
-        """Path of the weights of the widest network."""
+        """Return the path of the weights of the widest network."""
         return self.producer("pretrain")._file("checkpoints", f"seed{seed}.safetensors")
 
     def training_record(self, seed: Seed) -> Path:
-        """Path of the record of a pretraining: its inputs, its course, the checkpoint's seal."""
+        """Return the path of a pretraining's record: its inputs, its course, the checkpoint's seal."""
         return self.producer("pretrain")._file("pretrain", f"seed{seed}.json")
 
     def network(self, seed: Seed, width: float) -> Path:
-        """Path of the calibrated network of a width."""
+        """Return the path of the calibrated network of a width."""
         return self.producer("calibrate")._file("networks", f"seed{seed}-{width_label(width)}.safetensors")
 
     def networks(self, seed: Seed) -> list[Path]:
         return [self.network(seed, width) for width in self.widths]
 
     def calibration_record(self, seed: Seed) -> Path:
-        """Path of the record of a calibration: its inputs, and the seals of the networks."""
+        """Return the path of a calibration's record: its inputs, and the seals of the networks."""
         return self.producer("calibrate")._file("calibrate", f"seed{seed}.json")
 
     def evaluation_record(self, seed: Seed, width: float) -> Path:
-        """Path of the record of an evaluation: its inputs, and the accuracy."""
+        """Return the path of an evaluation's record: its inputs, and the accuracy."""
         return self._file(self.protocol.kind, f"seed{seed}-{width_label(width)}.json")
 
     def evaluation_records(self, seed: Seed) -> list[Path]:
         return [self.evaluation_record(seed, width) for width in self.widths]
 
     def lineage(self, seed: int, width: float) -> dict[Path, "RunStage"]:
-        """Return an evaluation and the records of all that it came from, each with the job that wrote it."""
-        above = [RunStage(run, stage, seed) for run, stage in self.ancestors]
-        mine = RunStage(self, self.protocol.kind, seed)
-        return {self.evaluation_record(seed, width): mine} | {job.record: job for job in above}
+        """Return the records of an evaluation and of the stages before it, each with the job that wrote it."""
+        upstream = [RunStage(run, stage, seed) for run, stage in self.ancestors]
+        evaluation = RunStage(self, self.protocol.kind, seed)
+        return {self.evaluation_record(seed, width): evaluation} | {job.record: job for job in upstream}
 
     @property
     def group(self) -> str:
-        """A name for the runs of a study that have the same widths."""
+        """Name of the runs of a study that have the same widths."""
         return "_".join([self.study, *(width_label(width) for width in sorted(self.widths))])
 
     def _file(self, folder: str, name: str) -> Path:
@@ -128,7 +128,7 @@ class RunPlan:
 
 @dataclass(frozen=True, eq=False)
 class RunStage(Job):
-    """A stage of a run at work on one seed."""
+    """A stage of a run for one seed."""
 
     run: RunPlan
     stage: str
@@ -190,10 +190,10 @@ class RunStage(Job):
 
     @property
     def stage_params(self) -> dict[str, Any]:
-        """The params that determine what the stage computes from its inputs, as plain values.
+        """Params that determine what the stage computes from its inputs, as plain values.
 
-        What another run made is told by its seal among the inputs, whatever that run is called. The source of a custom
-        network counts, too. Raises UserError where that is missing.
+        They include the source of a custom network, but not the name of another run, whose files are known by their
+        seals among the inputs. Raises UserError where the source is missing.
         """
         code = code_of_network(self.run.backbone)
         return self._params | ({"code": code} if code else {})
@@ -222,7 +222,7 @@ class RunStage(Job):
             settings["method"]["teacher"] = run.weights_from.backbone
         if not isinstance(run.run, PretrainRun):
             return {"run": settings}
-        return {"run": settings, "views": self._views("normalize", "linear" if run._learns_labels else "pretrain")}
+        return {"run": settings, "views": self._views("normalize", "linear" if run._is_supervised else "pretrain")}
 
     def _views(self, *keys: str) -> dict[str, Any]:
         views = self.run.data.dataset.views.model_dump(mode="json")
@@ -234,6 +234,6 @@ class RunStage(Job):
 
     @property
     def dvc_group(self) -> str:
-        """A training with a teacher depends on more than others: `digits-pretrain_with_teacher@student`."""
-        is_taught = self.stage == "pretrain" and self.run.weights_from
-        return "pretrain_with_teacher" if is_taught else super().dvc_group
+        """Name of the stage in dvc.yaml; with its additional dependency, a teacher needs a name of its own."""
+        has_teacher = self.stage == "pretrain" and self.run.weights_from
+        return "pretrain_with_teacher" if has_teacher else super().dvc_group

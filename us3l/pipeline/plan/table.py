@@ -15,7 +15,7 @@ TABLE_FORMATS = ("md", "csv", "tex", "json")
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A place in a table, and the run whose evaluations stand there; None where no run of the row has the width."""
+    """A cell's place in a table, and the run whose evaluations it shows; None if no run of the row has the width."""
 
     number: int  # of the row, from 0
     row: Row
@@ -29,7 +29,7 @@ class PlannedCell:
 
 @dataclass(frozen=True, eq=False)
 class TablePlan:
-    """One table of a study and the evaluations it is made from."""
+    """One table of a study, and the runs that it shows."""
 
     study: str
     name: str
@@ -72,7 +72,7 @@ class TablePlan:
 
 @dataclass(frozen=True, eq=False)
 class TableJob(Job):
-    """Writing a table."""
+    """The writing of a table."""
 
     table: TablePlan
     stage = "table"
@@ -90,17 +90,17 @@ class TableJob(Job):
 
     @property
     def inputs(self) -> list[Path]:
-        """The evaluations in its cells, and the records of what these came from."""
+        """Records of the evaluations in its cells, and of the stages before them."""
         return sorted({path for files in self._lineages() for path in files})
 
     @property
     def present_inputs(self) -> list[Path]:
-        """Inputs that it is made from now: an evaluation that is missing leaves its seed out."""
+        """Inputs that exist now, without those of a seed whose evaluation is missing."""
         present = [files for files in self._lineages() if files[0].is_file()]
         return sorted({path for files in present for path in files if path.is_file()})
 
     def _lineages(self) -> list[list[Path]]:
-        """For each seed of each cell the evaluation, and the records of what it came from."""
+        """List, for each seed of each cell, the records of the evaluation and of the stages before it."""
         return [
             list(cell.run.lineage(seed, cell.width)) for cell in self.table.cells if cell.run for seed in cell.run.seeds
         ]

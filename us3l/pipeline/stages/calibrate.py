@@ -1,7 +1,7 @@
 """The stage calibrate: from the weights of the widest network to plain narrow networks.
 
-Official workers/linear.py: at the chosen width, in training mode, passes over the training images of the linear
-evaluation, running statistics as exponential averages. One process, so every image counts.
+As in the official workers/linear.py: at each width, passes in training mode over the training images of the linear
+evaluation, with running statistics as exponential averages. One process sees every image.
 """
 
 import time
@@ -28,7 +28,7 @@ from us3l.utils.records import write_record
 
 
 def calibrate(job: RunStage, device: torch.device) -> None:
-    """Write the narrow network of every width of the run, and what they came from.
+    """Write the narrow network of every width of the run, and a record of them.
 
     Raises UserError where the checkpoint is not this run's.
     """
@@ -51,7 +51,7 @@ def calibrate(job: RunStage, device: torch.device) -> None:
 
 
 def _open_checkpoint(job: RunStage, store: Store, backbone: Backbone, widest: float) -> tuple[dict[str, Tensor], Any]:
-    """The backbone's weights in the run's checkpoint, and its seal."""
+    """Open the run's checkpoint: return the backbone's weights and the seal."""
     path, training = job.run.checkpoint(job.seed), RunStage(job.run.producer("pretrain"), "pretrain", job.seed)
     tensors, about = checkpoint.load(path)
     require_place(path, about, "pretrain", seed=job.seed)
@@ -64,7 +64,7 @@ def _open_checkpoint(job: RunStage, store: Store, backbone: Backbone, widest: fl
 
 
 def _cut(run: RunPlan, weights: dict[str, Tensor], backbone: Backbone, store: Store) -> dict[float, nn.Module]:
-    """The narrow networks: of a slimmable one the leading channels, of a pruned one those that weigh most."""
+    """Cut out the narrow networks: the leading channels, or for pruning those with the largest norms."""
     if isinstance(run.run, PruneRun):
         images, views = open_images(store.test, torch.device("cpu")), run.data.dataset.views
         example = first_view(images, views.test, views.normalize)

@@ -25,15 +25,15 @@ from us3l.utils.records import write_record
 
 
 class PredictLogits(Protocol):
-    """Evaluation protocol: from networks in evaluation mode on the device to the logits of each."""
+    """An evaluation protocol, applied to networks in evaluation mode on the device."""
 
     def __call__(self, networks: list[nn.Module], images: EvaluationImages, protocol: Any) -> list[Tensor]:
-        """Return the logits of each network [test images, classes]."""
+        """Compute the logits of each network, [test images, classes]."""
         ...
 
 
 def evaluate(job: RunStage, device: torch.device, predict_logits: PredictLogits) -> None:
-    """Write one JSON for each width of the run.
+    """Evaluate the network of each width of the run, and write a record (JSON) for each.
 
     Raises UserError where a network or the data set is not as expected.
     """
@@ -60,10 +60,10 @@ def evaluate(job: RunStage, device: torch.device, predict_logits: PredictLogits)
 
 
 def networks_to_evaluate(job: RunStage, store: Store) -> tuple[list[nn.Module], dict[Path, str]]:
-    """Open the network of each width of a run, in evaluation mode, with the seals of what their evaluation comes from.
+    """Open the network of each width of a run, in evaluation mode; return the seals of networks and checkpoint, too.
 
-    Raises UserError where one is of another seed or width than its name says, was made with other params than today's,
-    or sees images of other channels.
+    Raises UserError where a network is of another seed or width than its name says, was made with other params than the
+    current ones, or takes images with another number of channels.
     """
     run, producer = job.run, RunStage(job.run.producer("calibrate"), "calibrate", job.seed)
     params, networks = producer.stage_params, []

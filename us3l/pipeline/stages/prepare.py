@@ -13,15 +13,15 @@ from us3l.utils.records import write_record
 
 
 def prepare(job: PrepareJob, downloads: Path) -> None:
-    """Write a data set and its record. Raises UserError."""
+    """Write a data set's arrays and its record. Raises UserError where the source cannot be read."""
     start, source = time.monotonic(), job.data.dataset.source
     data = convert(source, job.data.folder, downloads)
     [identity] = job.identities(OpenedSeals(data)).values()
-    write_record(job.record, {**record(identity, None, time.monotonic() - start), "data": data, **_lists(source)})
+    write_record(job.record, {**record(identity, None, time.monotonic() - start), "data": data, **_subset_hash(source)})
 
 
-def _lists(source: Source) -> dict[str, str]:
-    """SHA-256 of the list of images, where a source has one."""
+def _subset_hash(source: Source) -> dict[str, str]:
+    """Return the SHA-256 of the list of images, if the source has one."""
     if not (isinstance(source, Folder) and source.subset):
         return {}
     return {"subset": hashlib.sha256(Path(source.subset).read_bytes()).hexdigest()}

@@ -1,4 +1,4 @@
-"""The stage pretrain: from a prepared data set to the weights of the widest network, interrupted or not."""
+"""The stage pretrain: from a prepared data set to the weights of the widest network, through any interruption."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -32,13 +32,13 @@ from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, write_record
 
 STATE = "state.safetensors"
-WIDTHS_TRIED = 16  # of a range, besides its ends: each is built without storage, in milliseconds
+WIDTHS_TRIED = 16  # of a range, besides its ends; each is built on the meta device, in milliseconds
 
 
 def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None:
     """Train one run with one seed and write its checkpoint and its record (JSON).
 
-    Progress is kept in `runs`/<fingerprint>/, saved every `save_every` seconds, until the results are written.
+    The state is saved in `runs`/<fingerprint>/ every `save_every` seconds, until the results are written.
     Raises UserError for what the user can mend, Interrupted after SIGTERM or SIGINT.
     """
     run, seed, settings = job.run, job.seed, job.run.run
@@ -62,7 +62,7 @@ def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None
             write(add_backbone_prefix(mapped.weights), [], 0.0, official=mapped.facts)
         case PretrainRun():
             _require_a_batch(job, settings, store)
-            with _waited_for(job, runs / fingerprint(identity), world) as folder:
+            with _held_folder(job, runs / fingerprint(identity), world) as folder:
                 if folder:
                     train_step = build_train_step(settings, backbone, len(store.classes), seed, world, teacher)
                     stream, label = _stream(job, settings, store, world), f"{run.study} {run.name} seed {seed}"
@@ -73,8 +73,8 @@ def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None
 
 
 @contextmanager
-def _waited_for(job: RunStage, folder: Path, world: World) -> Iterator[Path | None]:
-    """Hold the run directory in the main process; None where another training wrote the results in the meantime."""
+def _held_folder(job: RunStage, folder: Path, world: World) -> Iterator[Path | None]:
+    """Hold the run directory in the main process; yield None if another training wrote the results in the meantime."""
     before = _mtime_ns(job.record)
     with run_directory(folder) if world.is_main else nullcontext():
         is_done = world.is_main and _is_done_meanwhile(job.record, before, folder.name)
@@ -87,12 +87,12 @@ def _stream(job: RunStage, settings: PretrainRun, store: Store, world: World) ->
 
 
 def load_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.device) -> tuple[Encoder, dict[Path, str]]:
-    """Load the frozen network of a run, and the seal of its checkpoint.
+    """Load a run's network as a frozen teacher; return the seal of its checkpoint, by path, too.
 
     Raises UserError where the checkpoint is missing, or not of this run.
     """
     path, settings = source.checkpoint(seed), source.run
-    assert isinstance(settings, PretrainRun)  # as params.yaml is checked to have it
+    assert isinstance(settings, PretrainRun)  # as the check of params.yaml requires
     tensors, about = checkpoint.load(path)
     require_place(path, about, "pretrain", seed=seed)
     require_params(path, about, RunStage(source, "pretrain", seed).stage_params, "pretrain")
@@ -108,9 +108,10 @@ def _require_a_batch(job: RunStage, settings: PretrainRun, store: Store) -> None
 
 
 def _fitted_backbone(run: RunPlan, store: Store) -> Backbone:
-    """The run's backbone for its images.
+    """Return the run's backbone, fitted to the size of its images.
 
-    Raises UserError where a custom one does not take them at a run's width, or cannot be built at a trained one.
+    Raises UserError where a custom backbone does not take them at a width of the run, or cannot be built at a width of
+    the training.
     """
 
     def load_image() -> Tensor:
@@ -130,7 +131,7 @@ def _mtime_ns(path: Path) -> int | None:
 
 
 def _is_done_meanwhile(record: Path, before: int | None, fingerprint: str) -> bool:
-    """True if another training of the same identity wrote its results while this one waited for the run directory."""
+    """Tell whether another training of the same identity wrote its results while this one waited for the folder."""
     return _mtime_ns(record) not in (None, before) and read_record(record)["fingerprint"] == fingerprint
 
 

@@ -1,4 +1,4 @@
-"""Seals of the files that a stage has opened."""
+"""The seals of the files that a stage has opened."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class OpenedSeals:
-    """Seals of an opened data set and of opened weights, by path. See `us3l.pipeline.plan.job.Seals`."""
+    """The seals of an opened data set and, by path, of opened weights. See `us3l.pipeline.plan.job.Seals`."""
 
     sha256: str
     opened: dict[Path, str] = field(default_factory=dict)

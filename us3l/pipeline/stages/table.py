@@ -1,4 +1,4 @@
-"""The stage table: from evaluations to Markdown, CSV, LaTeX and JSON. Nothing here needs PyTorch."""
+"""The stage table: from evaluations to Markdown, CSV, LaTeX and JSON; without PyTorch."""
 
 from us3l.pipeline.plan.table import TableJob
 from us3l.pipeline.requirements import require_params
@@ -12,18 +12,18 @@ from us3l.utils.records import write_record
 def write_table(job: TableJob) -> None:
     """Write the table as Markdown, CSV, LaTeX and, with the sources of every cell, JSON.
 
-    Raises UserError where an evaluation, or what it came from, was made with other params than those of today.
+    Raises UserError where an evaluation, or a stage before it, was made with other params than the current ones.
     """
     cells = read_cells(job.table)
     for cell in cells:
-        _require_todays_params(cell)
+        _require_current_params(cell)
     for suffix, text in texts(job.table, cells).items():
         with atomic_write(job.table.file(suffix)) as temporary:
             temporary.write_text(text)
     write_record(job.record, table_record(job, cells))
 
 
-def _require_todays_params(cell: Cell) -> None:
+def _require_current_params(cell: Cell) -> None:
     if cell.place.run is None:
         return
     for evaluation in cell.evaluations:

@@ -1,4 +1,4 @@
-"""The cells of a table: the evaluations that exist of each, and what they came from; without PyTorch."""
+"""The cells of a table: the evaluations of each that exist, and the records before them; without PyTorch."""
 
 import statistics
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Records = dict[Path, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation: its seed, its top-1 accuracy in percent, and its record and those of what it came from."""
+    """One evaluation: its seed, its top-1 accuracy in percent, its record and the records of the stages before it."""
 
     seed: int
     top1: float
@@ -24,7 +24,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Cell:
-    """A place in a table, and the evaluations of its run that exist."""
+    """A cell's place in a table, and the evaluations of its run that exist."""
 
     place: PlannedCell
     evaluations: list[Evaluation]
@@ -36,7 +36,7 @@ class Cell:
 
     @property
     def planned(self) -> int:
-        """Number of seeds that there should be."""
+        """Number of seeds of its run."""
         return len(self.place.seeds)
 
     @property
@@ -59,9 +59,9 @@ class Cell:
 
 
 def read_cells(table: TablePlan) -> list[Cell]:
-    """Read the cells of a table, row by row; an evaluation that is missing leaves its seed out.
+    """Read the cells of a table, row by row, without the seeds whose evaluation is missing.
 
-    Raises UserError for a damaged one.
+    Raises UserError for a damaged evaluation.
     """
     upstream: Records = {}
     return [Cell(place, _evaluations(place, upstream)) for place in table.cells]
@@ -76,14 +76,14 @@ def _evaluations(place: PlannedCell, upstream: Records) -> list[Evaluation]:
 
 
 def _evaluation(run: RunPlan, seed: int, width: float, upstream: Records) -> Evaluation:
-    """An evaluation with the records of what it came from, which `upstream` keeps for the other widths."""
-    path, *above = run.lineage(seed, width)
-    for each in above:
+    """Read an evaluation and the records of the stages before it; `upstream` caches these for the other widths."""
+    path, *before = run.lineage(seed, width)
+    for each in before:
         if each not in upstream and each.is_file():
             upstream[each] = read_record(each)
     evaluation = read_record(path)
     kind = run.protocol.kind
     rerun_hint = f"run `us3l {kind} {run.study} {run.name} {seed}`"
     require_place(path, evaluation, rerun_hint, stage=kind, seed=seed, width=width)
-    known = {each: upstream[each] for each in above if each in upstream}
+    known = {each: upstream[each] for each in before if each in upstream}
     return Evaluation(seed, evaluation["top1"], {path: evaluation, **known})

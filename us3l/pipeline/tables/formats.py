@@ -1,4 +1,4 @@
-"""A table as text: Markdown, CSV and LaTeX. Rows are runs, columns are widths, beside them published figures."""
+"""The text of a table in Markdown, CSV and LaTeX: rows are runs, columns are widths, then published figures."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,13 @@ from us3l.pipeline.tables.cells import Cell
 MISSING = "—"
 OURS, PUBLISHED = "Here", "Published"
 _NAMES = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "|": "bar", "<": "less", ">": "greater"}
-LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{character: rf"\text{name}{{}}" for character, name in _NAMES.items()},
-    **{"±": r"$\pm$", MISSING: "---", "[": "{[}"},
-}
+LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        **{character: rf"\text{name}{{}}" for character, name in _NAMES.items()},
+        **{"±": r"$\pm$", MISSING: "---", "[": "{[}"},
+    }
+)
 
 
 def texts(table: TablePlan, cells: list[Cell]) -> dict[str, str]:
@@ -29,7 +31,7 @@ def texts(table: TablePlan, cells: list[Cell]) -> dict[str, str]:
 
 
 def caption(table: TablePlan, cells: list[Cell]) -> str:
-    """Say what the cells are: measured how, over how many seeds, and where published figures are from."""
+    """Describe the cells: the protocols, the number of seeds, and the sources of published figures."""
     protocols = f"{'protocol' if len(table.protocols) == 1 else 'protocols'} {', '.join(table.protocols)}"
     counts = sorted({len(cell.values) for cell in cells if cell.values})
     n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
@@ -42,7 +44,7 @@ def caption(table: TablePlan, cells: list[Cell]) -> str:
 
 
 def _figures(table: TablePlan, cells: list[Cell]) -> pd.DataFrame:
-    """One line a cell, numbers in full; an empty cell has an empty mean."""
+    """Build one row for each cell, with unrounded numbers; the mean of an empty cell is missing."""
     frame = pd.DataFrame(
         {
             "row": [cell.place.row.label for cell in cells],
@@ -61,14 +63,14 @@ def _figures(table: TablePlan, cells: list[Cell]) -> pd.DataFrame:
 
 
 def _shown(table: TablePlan, cells: list[Cell]) -> pd.DataFrame:
-    """The table as a reader sees it: a row for each label, text in the cells, columns in groups."""
-    sources, widths = _sources(cells), [f"{width:g}x" for width in table.widths]
+    """Build the table as a reader sees it: a row for each label, text in the cells, columns in groups."""
+    sources, widths = _sources(cells), _width_titles(table)
     columns = [(OURS, width) for width in widths]
     lines = [[_text(cell) for cell in row] for row in _rows(table, cells)]
     if table.table.shows_published:
         columns += [(PUBLISHED, width) for width in widths]
         lines = [
-            line + [_figure(_published(cell), sources) for cell in row]
+            line + [_published_text(_published(cell), sources) for cell in row]
             for line, row in zip(lines, _rows(table, cells), strict=True)
         ]
     labels = [row.label for row in table.table.rows]
@@ -76,14 +78,16 @@ def _shown(table: TablePlan, cells: list[Cell]) -> pd.DataFrame:
 
 
 def _markdown(table: TablePlan, shown: pd.DataFrame, about: str) -> str:
-    titles = [width if group == OURS else f"{width}, published" for group, width in shown.columns]
+    titles = _width_titles(table)
+    if table.table.shows_published:
+        titles += [f"{width}, published" for width in titles]
     plain = shown.set_axis(titles, axis=1).rename(index=lambda label: label.replace("|", r"\|"))
     alignment = ("left", *["right"] * len(titles))
     return f"{table.table.title}\n\n{plain.to_markdown(disable_numparse=True, colalign=alignment)}\n\n{about}\n"
 
 
 def _latex(table: TablePlan, shown: pd.DataFrame, about: str) -> str:
-    """A booktabs table."""
+    """Format a booktabs table."""
     if not table.table.shows_published:
         shown = shown.droplevel(0, axis=1)
     styled = shown.style.format(_escaped).format_index(_escaped, axis=0).format_index(_escaped, axis=1)
@@ -101,13 +105,17 @@ def _latex(table: TablePlan, shown: pd.DataFrame, about: str) -> str:
 
 
 def _rules(widths: int) -> str:
-    """Rules under the titles of both groups of columns, which pandas does not draw."""
+    """Draw the rules under the titles of both groups of columns, which pandas leaves out."""
     return " ".join(rf"\cmidrule(lr){{{first}-{first + widths - 1}}}" for first in (2, 2 + widths))
 
 
-def _escaped(text: str) -> str:
-    """Text as LaTeX prints it; a line that begins with [ would be an option of the last."""
-    return text.translate(str.maketrans(LATEX))
+def _escaped(text: object) -> str:
+    """Escape text for LaTeX, which would read a [ at the beginning of a line as an option of the line before."""
+    return str(text).translate(LATEX)
+
+
+def _width_titles(table: TablePlan) -> list[str]:
+    return [f"{width:g}x" for width in table.widths]
 
 
 def _rows(table: TablePlan, cells: list[Cell]) -> list[list[Cell]]:
@@ -120,7 +128,7 @@ def _published(cell: Cell) -> Published | None:
 
 
 def _sources(cells: Iterable[Cell]) -> list[str]:
-    """Sources of published figures, in the order of the table."""
+    """List the sources of published figures, in the order of the table."""
     return list(dict.fromkeys(figure.source for cell in cells if (figure := _published(cell))))
 
 
@@ -132,8 +140,8 @@ def _text(cell: Cell) -> str:
     return f"{cell.mean:.1f}{interval}{partial}"
 
 
-def _figure(published: Published | None, sources: list[str]) -> str:
-    """A figure as it was published, with one digit after the point at least, and the number of its source."""
+def _published_text(published: Published | None, sources: list[str]) -> str:
+    """Format a published figure, with at least one digit after the point, and the number of its source."""
     if published is None:
         return ""
     return f"{max(f'{published.top1:.1f}', f'{published.top1:g}', key=len)} [{1 + sources.index(published.source)}]"

@@ -1,4 +1,4 @@
-"""A table as a record (JSON): for each cell its values and the files that they came from."""
+"""The record of a table (JSON): for each cell its values and the files that they come from."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from us3l.pipeline.tables.formats import caption
 
 
 class ReadSeals:
-    """Seals of records that have been read. See `us3l.pipeline.plan.job.Seals`."""
+    """The seals of records that have been read. See `us3l.pipeline.plan.job.Seals`."""
 
     def __init__(self, records: Records) -> None:
         self.records = records
@@ -25,7 +25,7 @@ class ReadSeals:
 
 
 def table_record(job: TableJob, cells: list[Cell]) -> dict[str, Any]:
-    """Return the table with, for every cell, its values and the files they came from; `records` has what those say."""
+    """Return the table's record: for every cell its values and source files; `records` has the content of these."""
     table = job.table
     records = {path: record for cell in cells for path, record in cell.records.items()}
     [identity] = job.identities(ReadSeals(records)).values()
@@ -34,13 +34,13 @@ def table_record(job: TableJob, cells: list[Cell]) -> dict[str, Any]:
         "caption": caption(table, cells),
         "fingerprint": fingerprint(identity),
         **identity,
-        **_compute(records),
-        "cells": [_about(cell, table.table.shows_published) for cell in cells],
-        "records": {str(path): _in_short(record) for path, record in sorted(records.items())},
+        **_hours(records),
+        "cells": [_cell_record(cell, table.table.shows_published) for cell in cells],
+        "records": {str(path): _summary(record) for path, record in sorted(records.items())},
     }
 
 
-def _about(cell: Cell, shows_published: bool) -> dict[str, Any]:
+def _cell_record(cell: Cell, shows_published: bool) -> dict[str, Any]:
     known = cell.place.row.published.get(cell.place.width)
     return {
         "row": cell.place.row.label,
@@ -51,7 +51,7 @@ def _about(cell: Cell, shows_published: bool) -> dict[str, Any]:
         "planned": cell.planned,
         "values": cell.values,
         **({"published": known.model_dump() if known else None} if shows_published else {}),
-        **_compute(cell.records),
+        **_hours(cell.records),
         "sources": [
             {"seed": each.seed, "top1": each.top1, "files": [str(path) for path in each.records]}
             for each in cell.evaluations
@@ -59,13 +59,13 @@ def _about(cell: Cell, shows_published: bool) -> dict[str, Any]:
     }
 
 
-def _compute(records: Records) -> dict[str, float]:
-    """Wall-clock hours of computing that the records tell of, and hours on GPUs."""
+def _hours(records: Records) -> dict[str, float]:
+    """Sum the wall-clock hours of computing and the hours on GPUs in the records."""
     hours = sum(record["seconds"] for record in records.values()) / 3600
     return {"hours": round(hours, 6), "gpu_hours": round(sum(record["gpu_hours"] for record in records.values()), 6)}
 
 
-def _in_short(record: dict[str, Any]) -> dict[str, Any]:
-    """A record without its course and its products; its code as one hash."""
+def _summary(record: dict[str, Any]) -> dict[str, Any]:
+    """Shorten a record: leave out its epochs and networks, and hash its code."""
     kept = {key: value for key, value in record.items() if key not in ("epochs", "networks")}
     return kept | {"code": fingerprint(record["code"])}

@@ -1,7 +1,8 @@
-"""`us3l verify`: numbers derived again, one level after another; each verdict names the promise that it checked.
+"""`us3l verify`: numbers derived again, level by level; each verdict says how exactly they must agree.
 
-0 the tables' text from the evaluations; 1 every file against its seal, the params, the code and dvc.lock; 2 the
-evaluations from the stored checkpoints; 3 the checkpoints from the params. Levels 0 and 1 need no PyTorch.
+Level 0 derives the tables' text from the evaluations, 1 checks every file against its seal, the params, the code and
+dvc.lock, 2 derives the evaluations from the stored checkpoints, 3 the checkpoints from the params. Levels 0 and 1 need
+no PyTorch.
 """
 
 import json
@@ -17,7 +18,7 @@ from us3l.params.sampling import width_label
 from us3l.pipeline.dvc import locked_entries
 from us3l.pipeline.dvc_file import listed_stages
 from us3l.pipeline.identity import differences
-from us3l.pipeline.integrity import damage, wrong_texts
+from us3l.pipeline.integrity import damaged_files, wrong_texts
 from us3l.pipeline.lineage import Change, changes
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunStage
@@ -28,12 +29,12 @@ from us3l.pipeline.verify.selection import Selection
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, read_weights
 
-SHOWN = 20  # findings of one verdict
+SHOWN = 20  # differences of one verdict to print
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was derived again and compared, under which promise, and what did not hold."""
+    """A comparison, how exactly it must hold (bitwise, within rounding, statistical), and what differs."""
 
     compared: str
     promise: str
@@ -44,14 +45,14 @@ Level = Callable[[Selection], Iterable[Verdict]]
 
 
 def verify(selection: Selection, deepest: int) -> bool:
-    """Check the levels up to `deepest` and print their verdicts; whether all of them hold."""
+    """Check the levels up to `deepest`, print their verdicts, and tell whether all of them hold."""
     holds = True
     for number, level in enumerate(LEVELS[: deepest + 1]):
         start = time.monotonic()
         for verdict in level(selection):
             seconds, start = time.monotonic() - start, time.monotonic()
-            said = f"{len(verdict.wrong)} DIFFER" if verdict.wrong else "holds"
-            print(f"level {number}  {said}  {verdict.promise}: {verdict.compared}, {seconds:.1f} s")
+            outcome = f"{len(verdict.wrong)} DIFFER" if verdict.wrong else "holds"
+            print(f"level {number}  {outcome}  {verdict.promise}: {verdict.compared}, {seconds:.1f} s")
             for line in verdict.wrong[:SHOWN]:
                 print(f"         {line}")
             if len(verdict.wrong) > SHOWN:
@@ -61,13 +62,13 @@ def verify(selection: Selection, deepest: int) -> bool:
 
 
 def texts_from_evaluations(selection: Selection) -> list[Verdict]:
-    """Whole tables, whatever cells are selected: it takes no time."""
+    """Derive whole tables from their evaluations, whatever cells are selected: that takes no time."""
     wrong = [line for table in selection.tables for line in _wrong_in_table(table)]
     return [Verdict(f"tables from their evaluations ({len(selection.tables)})", "bitwise", wrong)]
 
 
 def _wrong_in_table(table: TablePlan) -> list[str]:
-    from us3l.pipeline.tables.record import table_record  # which brings pandas
+    from us3l.pipeline.tables.record import table_record  # imports pandas
 
     job = TableJob(table)
     if missing := [path for path in job.outputs if not path.is_file()]:
@@ -77,48 +78,48 @@ def _wrong_in_table(table: TablePlan) -> list[str]:
     except UserError as error:
         return [str(error)]
     wrong = list(wrong_texts(table, cells).values())
-    for key, is_, should in differences(_by_cell(recorded), _by_cell(table_record(job, cells))):
-        wrong.append(f"{job.record}: {key} is {is_}, and the evaluations give {should}")
+    for key, value, expected in differences(_by_cell(recorded), _by_cell(table_record(job, cells))):
+        wrong.append(f"{job.record}: {key} is {value}, and the evaluations give {expected}")
     return wrong
 
 
 def _by_cell(record: dict[str, Any]) -> dict[str, Any]:
-    """What a table's record says of its cells and of the files that they were made from, by their names."""
+    """Return the cells of a table's record by row and width, and the records that they were made from."""
     cells = {f"{cell['row']} at {cell['width']:g}x": cell for cell in record["cells"]}
     return {"cells": cells, "records": record["records"]}
 
 
 def files_as_recorded(selection: Selection) -> Iterator[Verdict]:
-    """Each file whole, and made by today's params and code from the files that are there; then DVC's opinion."""
+    """Check that each file is intact, and made from the current params, code and inputs; then compare with dvc.lock."""
     wrong = [line for job in selection.jobs for line in _wrong_in_job(job)]
     files = sum(len(job.outputs) for job in selection.jobs)
     yield Verdict(f"files against seals, params, code and inputs ({files})", "bitwise", wrong)
-    mine = {job.dvc_stage for job in selection.jobs}
-    locked = mine & locked_entries().keys()
+    stages = {job.dvc_stage for job in selection.jobs}
+    locked = stages & locked_entries().keys()
     if locked:
         yield Verdict(f"stages against dvc.lock ({len(locked)})", "bitwise", _wrong_for_dvc(locked))
-    if locked < mine:
-        before = "`us3l dvc` with the study under build, then " if mine - locked - listed_stages() else ""
-        lacks = f"dvc.lock lacks {len(mine - locked)} stages; to record them run {before}`us3l commit`"
+    if locked < stages:
+        before = "`us3l dvc` with the study under build, then " if stages - locked - listed_stages() else ""
+        lacks = f"dvc.lock lacks {len(stages - locked)} stages; to record them run {before}`us3l commit`"
         print(f"level 1  not checked: {lacks}")
 
 
 def _wrong_in_job(job: Job) -> list[str]:
-    damaged = damage(job)
-    wrong = [*damaged.values(), *_of_another_run(job, damaged)]
+    damaged = damaged_files(job)
+    wrong = [*damaged.values(), *_foreign_weights(job, damaged)]
     for path, changed in changes(job).items():
         if path not in damaged:
-            wrong += [_say(path, change) for change in changed]
+            wrong += [_sentence(path, change) for change in changed]
     return wrong
 
 
-def _say(path: Path, change: Change) -> str:
+def _sentence(path: Path, change: Change) -> str:
     what, was, now = change
     return f"{path}: {now}" if what == str(path) else f"{path}: {what} was {was} and is {now}"
 
 
-def _of_another_run(job: Job, damaged: dict[Path, str]) -> list[str]:
-    """Weights that are whole, but not those that the job's record tells of."""
+def _foreign_weights(job: Job, damaged: dict[Path, str]) -> list[str]:
+    """Find weights that are intact, but whose seals differ from those in the job's record."""
     if not isinstance(job, RunStage) or job.stage not in ("pretrain", "calibrate") or damaged or not job.done:
         return []
     record, run = read_record(job.record), job.run
@@ -148,41 +149,41 @@ def _wrong_for_dvc(stages: set[str]) -> list[str]:
 
 
 def evaluations_from_checkpoints(selection: Selection) -> list[Verdict]:
-    """Calibrate and evaluate again, in a folder of its own."""
+    """Calibrate and evaluate again, in a separate folder."""
     return _verdicts(rederive(selection, "calibrate"), "within rounding", _rounding)
 
 
 def checkpoints_from_params(selection: Selection) -> list[Verdict]:
-    """Train again, in a folder of its own, and evaluate that."""
+    """Train and evaluate again, in a separate folder."""
     return _verdicts(rederive(selection, "pretrain"), "statistical", _interval)
 
 
-def _verdicts(again: list[Rederived], otherwise: str, close: Callable[[Rederived], str | None]) -> list[Verdict]:
-    """Bitwise for what was made on a machine like this one, `close` for the rest."""
-    same = [each for each in again if each.same_platform]
-    other = [each for each in again if not each.same_platform and "top1" in each.made]
+def _verdicts(results: list[Rederived], promise: str, difference: Callable[[Rederived], str | None]) -> list[Verdict]:
+    """Compare bitwise what was made on a machine like this one, and accuracies from other machines by `difference`."""
+    same = [each for each in results if each.same_platform]
+    other = [each for each in results if not each.same_platform and "top1" in each.recorded]
     verdicts = []
     if same:
-        wrong = [said for each in same if (said := each.difference())]
+        wrong = [line for each in same if (line := each.difference())]
         verdicts.append(Verdict(f"results that a machine like this one made ({len(same)})", "bitwise", wrong))
     if other:
-        wrong = [said for each in other if (said := close(each))]
-        verdicts.append(Verdict(f"accuracies that other hardware or versions made ({len(other)})", otherwise, wrong))
+        wrong = [line for each in other if (line := difference(each))]
+        verdicts.append(Verdict(f"accuracies that other hardware or versions made ({len(other)})", promise, wrong))
     return verdicts
 
 
-ROUNDING = 0.5  # points of accuracy that other hardware's rounding may move, from the same weights
+ROUNDING = 0.5  # percentage points by which other hardware's rounding may change an accuracy, from the same weights
 
 
 def _rounding(each: Rederived) -> str | None:
-    made, again = each.made["top1"], each.again["top1"]
-    if abs(made - again) > ROUNDING:
-        return f"{each.path}: top-1 {made:.2f} was recorded, {again:.2f} came again, more than {ROUNDING} apart"
+    recorded, again = each.recorded["top1"], each.again["top1"]
+    if abs(recorded - again) > ROUNDING:
+        return f"{each.path}: top-1 {recorded:.2f} was recorded, {again:.2f} came again, more than {ROUNDING} apart"
     return None
 
 
 def _interval(each: Rederived) -> str | None:
-    (low, high), again = each.made["interval"], each.again["top1"]
+    (low, high), again = each.recorded["interval"], each.again["top1"]
     if not low <= again <= high:
         return f"{each.path}: top-1 {again:.2f} came again, outside the recorded interval, {low:.2f} to {high:.2f}"
     return None

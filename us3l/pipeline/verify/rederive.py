@@ -1,4 +1,4 @@
-"""Deriving results again in a folder of its own, by the same commands, and holding them against the recorded ones."""
+"""Results derived again in a separate folder, by the same commands, for comparison with the recorded ones."""
 
 import os
 import shutil
@@ -22,32 +22,32 @@ RESULT = ("top1", "top5", "interval", "n", "parameters", "macs", "networks", "ch
 
 @dataclass(frozen=True)
 class Rederived:
-    """A record, and the one that came again."""
+    """A recorded result, and the same one derived again."""
 
     path: Path
-    made: dict[str, Any]
+    recorded: dict[str, Any]
     again: dict[str, Any]
 
     @property
     def same_platform(self) -> bool:
-        """Whether the same hardware and versions made both, on a CPU: then the bits are the same."""
-        same = all(self.made[key] == self.again[key] for key in ("hardware", "versions"))
-        return same and self.made["hardware"]["device"] == "cpu"
+        """True if the same hardware and versions made both, on a CPU: then both must be equal bit for bit."""
+        same = all(self.recorded[key] == self.again[key] for key in ("hardware", "versions"))
+        return same and self.recorded["hardware"]["device"] == "cpu"
 
     def difference(self) -> str | None:
-        """The first thing that is not the same, bit for bit."""
+        """Describe the first value of the result that differs."""
         for key in RESULT:
-            made, again = self.made.get(key), self.again.get(key)
-            if made != again:
-                return f"{self.path}: {key} {made} was recorded, {again} came again"
+            recorded, again = self.recorded.get(key), self.again.get(key)
+            if recorded != again:
+                return f"{self.path}: {key} {recorded} was recorded, {again} came again"
         return None
 
 
 def rederive(selection: Selection, first: str) -> list[Rederived]:
     """Run the stages from `first`, pretrain or calibrate, again for every selected run and seed, on all cores.
 
-    Trainings that were broken off go on at the next call, and those that were done stay done.
-    Raises UserError where a recorded result is absent or damaged, before any work, and where a command fails.
+    The next call continues trainings that were interrupted, and keeps those that were done.
+    Raises UserError where a recorded result is missing or damaged, before any work, and where a command fails.
     """
     jobs = [job for job in selection.jobs if isinstance(job, RunStage)]
     given: list[RunStage] = [job for job in jobs if job.stage == "pretrain"] if first == "calibrate" else []
@@ -64,11 +64,11 @@ def rederive(selection: Selection, first: str) -> list[Rederived]:
             if not (folder / path).exists():
                 _link(folder / path, path)
         _run_all([job for job in jobs if job not in given], folder)
-        return [Rederived(path, made, read_record(folder / path)) for path, made in recorded.items()]
+        return [Rederived(path, record, read_record(folder / path)) for path, record in recorded.items()]
 
 
 def _records(selection: Selection, given: list[RunStage]) -> list[Path]:
-    """The records to hold the new ones against: of the selected cells, and of what they came from."""
+    """List the records to compare: those of the selected cells, and of the stages before them that run again."""
     sources = [
         path
         for run, widths in selection.widths.items()
@@ -80,7 +80,7 @@ def _records(selection: Selection, given: list[RunStage]) -> list[Path]:
 
 
 def _run_all(jobs: list[RunStage], folder: Path) -> None:
-    """Run jobs, given in the order of their files, each once those are done whose files it reads."""
+    """Run jobs in parallel, each once those are done whose files it reads; `jobs` come after those."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         running: dict[Path, Future[None]] = {}
         for job in jobs:
@@ -98,7 +98,7 @@ def _derive(job: RunStage, before: list[Future[None]], folder: Path) -> None:
 
 
 def _is_done(job: RunStage, folder: Path) -> bool:
-    """Whether an earlier call has trained this to the end, from the params and code of today."""
+    """Tell whether an earlier call finished this training, from the current params and code."""
     try:
         return read_record(folder / job.record)["fingerprint"] == fingerprint(
             job.identities(RecordedSeals())[job.record]
@@ -120,5 +120,5 @@ def _run(job: RunStage, folder: Path) -> None:
     command = [sys.executable, "-m", "us3l", *job.command.split(), *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise UserError(f"us3l {job.command}, run again in {folder}: {' '.join(said).removeprefix('us3l: ')}")
+        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise UserError(f"us3l {job.command}, run again in {folder}: {' '.join(reason).removeprefix('us3l: ')}")

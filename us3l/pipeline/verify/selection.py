@@ -1,4 +1,4 @@
-"""Which cells of which tables are meant by TABLE[:ROW[:COLUMN]]."""
+"""The cells of tables that TABLE[:ROW[:COLUMN]] selects."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from us3l.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Selection:
-    """Tables, the runs and widths of the selected cells, and the jobs that these rest on.
+    """Tables, the runs and widths of the selected cells, and the jobs that these depend on.
 
     params: the params file; included: the files that it includes, relative to it.
     """
@@ -26,9 +26,9 @@ class Selection:
 
 
 def select(plan: Plan, text: str | None, params: Path) -> Selection:
-    """The cells that `text` names; all tables of the studies to build where it is None.
+    """Select the cells that `text` names; None selects all runs and tables of the studies to build.
 
-    ROW is a label, the beginning of one, or a number from 1; COLUMN is a width. Raises UserError for what is not there.
+    ROW is a label, the beginning of one, or a number from 1; COLUMN is a width. Raises UserError for what is missing.
     """
     if text is None:
         return _everything(plan, params)
@@ -46,7 +46,7 @@ def select(plan: Plan, text: str | None, params: Path) -> Selection:
 
 
 def _everything(plan: Plan, params: Path) -> Selection:
-    """All that the studies to build make, whether or not a table shows it."""
+    """Select all that the studies to build make, whether or not a table shows it."""
     tables = [table for table in plan.tables.values() if table.study in plan.build]
     widths = {run: list(run.widths) for run in plan.runs.values() if run.study in plan.build}
     if not widths:
@@ -64,7 +64,7 @@ def _table(plan: Plan, name: str) -> TablePlan:
 
 
 def _place(table: TablePlan, text: str) -> tuple[int | None, float | None]:
-    """Row and column, None for all; a label may have colons of its own."""
+    """Parse ROW[:COLUMN], None for all; a label may contain colons."""
     if not text:
         return None, None
     row, colon, column = text.rpartition(":")
