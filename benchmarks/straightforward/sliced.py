@@ -34,7 +34,7 @@ class SlicedNormReLU(SlicedBatchNorm):
 
 
 class SlicedLinear(nn.Module):
-    """Linear layer with all outputs, and as many inputs as its input has features."""
+    """Linear layer with all outputs, sliced to the number of input features."""
 
     bias: nn.Parameter | None
 

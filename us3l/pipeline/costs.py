@@ -40,9 +40,9 @@ class RecordedCosts:
                 self._same_kind.setdefault(_kind_key(job), []).append(cost.scaled(1 / _workload(job)))
 
     def estimate(self, job: Job) -> Cost | None:
-        """Return the mean cost of jobs with the same params, or else of the same stage, network, data set and GPUs.
+        """Estimate a cost by the mean of jobs with the same params, or else of the same stage, network, data and GPUs.
 
-        The latter is scaled by epochs and widths. None without any such record; data sets and tables are free.
+        The latter mean is scaled by epochs and widths. None without such a record; data sets and tables are free.
         """
         if not isinstance(job, RunStage):
             return FREE

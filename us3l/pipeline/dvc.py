@@ -48,7 +48,7 @@ def _entries(stages: dict[str, list[Job]]) -> dict[str, Any]:
 
 
 def make(plan: Plan, dvc_stage: str) -> NoReturn:
-    """Have Snakemake make what is missing or out of date in a stage of dvc.yaml, and nothing else; never return.
+    """Replace this process by Snakemake, which makes what is missing or out of date in one stage of dvc.yaml.
 
     Damaged files are deleted first, because Snakemake would take them as up to date.
     Raises UserError for an unknown stage.
@@ -128,7 +128,7 @@ def _targets(stages: list[str], members: dict[str, list[Job]]) -> list[str]:
 
 
 def locked_entries() -> dict[str, Any]:
-    """Read from dvc.lock each stage's entry of the plan, as it was when DVC recorded the stage."""
+    """Return each stage's entry of the plan as dvc.lock recorded it."""
     lock = Path("dvc.lock")
     stages = yaml.load(lock.read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"] if lock.is_file() else {}
     return {name: stage.get("params", {}).get(str(PLAN_FILE), {}).get(name) for name, stage in stages.items()}

@@ -59,7 +59,7 @@ def _changes(path: Path, now: dict[str, Any]) -> list[Change]:
 
 
 def jobs_to_do(jobs: list[Job]) -> dict[Job, Changes]:
-    """Return the jobs that would run, each with what has changed; `jobs` come after those whose files they read.
+    """Return the jobs that would run, each with what has changed; `jobs`: each after those whose files it reads.
 
     The changes are empty for a job that would run only because one before it does.
     """

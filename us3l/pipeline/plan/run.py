@@ -234,6 +234,6 @@ class RunStage(Job):
 
     @property
     def dvc_group(self) -> str:
-        """Name of the stage in dvc.yaml; with its additional dependency, a teacher needs a name of its own."""
+        """Name of the stage in dvc.yaml; a training with a teacher has one more dependency, hence another name."""
         has_teacher = self.stage == "pretrain" and self.run.weights_from
         return "pretrain_with_teacher" if has_teacher else super().dvc_group

@@ -13,7 +13,7 @@ from us3l.utils.records import write_record
 
 
 def prepare(job: PrepareJob, downloads: Path) -> None:
-    """Write a data set's arrays and its record. Raises UserError where the source cannot be read."""
+    """Write a data set's arrays and its record. Raises UserError where the source is missing or not as expected."""
     start, source = time.monotonic(), job.data.dataset.source
     data = convert(source, job.data.folder, downloads)
     [identity] = job.identities(OpenedSeals(data)).values()

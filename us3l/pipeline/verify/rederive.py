@@ -80,7 +80,7 @@ def _records(selection: Selection, given: list[RunStage]) -> list[Path]:
 
 
 def _run_all(jobs: list[RunStage], folder: Path) -> None:
-    """Run jobs in parallel, each once those are done whose files it reads; `jobs` come after those."""
+    """Run jobs in parallel, each once the jobs before it in the list whose files it reads are done."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         running: dict[Path, Future[None]] = {}
         for job in jobs:
