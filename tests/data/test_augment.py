@@ -66,11 +66,11 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
 
 
 def view(
-    images: Tensor, recipe: Augmentation, samples: Tensor | None = None, view: int = 0, **key: int | Purpose
+    images: Tensor, augmentation: Augmentation, samples: Tensor | None = None, view: int = 0, **key: int | Purpose
 ) -> Tensor:
     normalize = Normalize(mean=[0.0] * images.shape[3], std=[1.0] * images.shape[3])
     samples = torch.arange(len(images)) if samples is None else samples
-    return augment(images, recipe, normalize, RandomKey(0, Purpose.AUGMENT, 0)._replace(**key), samples, view)
+    return augment(images, augmentation, normalize, RandomKey(0, Purpose.AUGMENT, 0)._replace(**key), samples, view)
 
 
 # --- operations -----------------------------------------------------------------------------------------------------
@@ -137,14 +137,14 @@ def test_blends_are_torchvisions(operation: int, theirs: Callable[..., Tensor], 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_adjust_hue_is_torchvisions(channels: int) -> None:
     x, turn = floats(41, channels=channels), torch.linspace(-0.5, 0.5, 41)
-    close(color.adjust_hue_(x.clone(), color.distances(turn)[..., None, None, None]), each(x, tv.adjust_hue, turn))
+    close(color.adjust_hue_(x.clone(), color.hue_distances(turn)[..., None, None, None]), each(x, tv.adjust_hue, turn))
 
 
 def test_adjust_hue_is_torchvisions_where_channels_are_equal() -> None:
     levels = torch.tensor([0.0, 0.3, 0.3000001, 1.0])
     x = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 8, 8).repeat(13, 1, 1, 1)
     turn = torch.linspace(-0.5, 0.5, 13)
-    close(color.adjust_hue_(x.clone(), color.distances(turn)[..., None, None, None]), each(x, tv.adjust_hue, turn))
+    close(color.adjust_hue_(x.clone(), color.hue_distances(turn)[..., None, None, None]), each(x, tv.adjust_hue, turn))
 
 
 def test_color_jitter_applies_the_operations_in_each_images_order() -> None:
@@ -153,10 +153,10 @@ def test_color_jitter_applies_the_operations_in_each_images_order() -> None:
         numbers(240, 9), ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, probability=0.9)
     )
     assert len(jitter.order.unique(dim=0)) == 24
-    turns = color.turns(jitter)
-    line = turns.before.argsort()
-    ours = color.color_jitter_(x[line], color.JitterPasses(*(each[line] for each in turns)))
-    close(ours, each(x, jittered, jitter.order, jitter.factors)[line])
+    passes = color.jitter_passes(jitter)
+    order = passes.before.argsort()
+    ours = color.color_jitter_(x[order], color.JitterPasses(*(each[order] for each in passes)))
+    close(ours, each(x, jittered, jitter.order, jitter.factors)[order])
 
 
 def jittered(image: Tensor, order: list[int], factors: list[float]) -> Tensor:
@@ -193,12 +193,12 @@ def test_plain_view_is_torchvisions(
     interpolation: str, height: int, width: int, resize: int | None, crop: int | None
 ) -> None:
     images = photos(4, height, width)
-    recipe = params.TestView(resize=resize, center_crop=crop, interpolation=interpolation)
+    view = params.TestView(resize=resize, center_crop=crop, interpolation=interpolation)
     theirs = images.permute(0, 3, 1, 2) / 255
     theirs = tv.resize(theirs, [resize], MODES[interpolation]).clamp(0, 1) if resize else theirs
     theirs = tv.center_crop(theirs, [crop, crop]) if crop else theirs
     normalize = Normalize(mean=[0.4914, 0.4822, 0.4465], std=[0.2023, 0.1994, 0.2010])
-    ours = plain_view(images, recipe, normalize)
+    ours = plain_view(images, view, normalize)
     close(ours, tv.normalize(theirs, normalize.mean, normalize.std), 3e-5)
 
 
@@ -244,8 +244,8 @@ def test_motions_are_distributed_as_torchvisions() -> None:
     get_params = transforms.RandomAffine.get_params
     drawn = [get_params([-15.0, 15.0], [0.1, 0.1], [0.85, 1.15], None, [40, 20]) for _ in range(3000)]
     theirs = torch.tensor([[angle, *shift, zoom] for angle, shift, zoom, _ in drawn])
-    recipe = Affine(degrees=15.0, translate=0.1, scale=(0.85, 1.15))
-    for ours, column in zip(draw.motion(numbers(20_000, 4), recipe, 20, 40), theirs.T, strict=True):
+    settings = Affine(degrees=15.0, translate=0.1, scale=(0.85, 1.15))
+    for ours, column in zip(draw.motion(numbers(20_000, 4), settings, 20, 40), theirs.T, strict=True):
         same_distribution(ours.float(), column)
 
 
@@ -254,8 +254,8 @@ def test_jitters_are_distributed_as_torchvisions() -> None:
     module = transforms.ColorJitter(0.4, 1.2, 0.2, 0.1)
     ranges = (module.brightness, module.contrast, module.saturation, module.hue)
     theirs = torch.tensor([module.get_params(*ranges)[1:] for _ in range(3000)])
-    recipe = ColorJitter(brightness=0.4, contrast=1.2, saturation=0.2, hue=0.1)
-    ours = draw.jitter(numbers(24_000, 9), recipe)
+    settings = ColorJitter(brightness=0.4, contrast=1.2, saturation=0.2, hue=0.1)
+    ours = draw.jitter(numbers(24_000, 9), settings)
     for column in range(4):
         same_distribution(ours.factors[:, column].float(), theirs[:, column])
     counts = ours.order.unique(dim=0, return_counts=True)[1]
@@ -280,13 +280,13 @@ def test_parameters_of_an_image_are_unrelated() -> None:
 
 
 def test_images_that_are_not_jittered_get_idle_factors() -> None:
-    recipe = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, probability=0.8)
-    idle = (draw.jitter(numbers(20_000, 9), recipe).factors == torch.tensor([1.0, 1.0, 1.0, 0.0])).all(1)
+    settings = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, probability=0.8)
+    idle = (draw.jitter(numbers(20_000, 9), settings).factors == torch.tensor([1.0, 1.0, 1.0, 0.0])).all(1)
     assert abs(idle.double().mean() - 0.2) < 4 * (0.2 * 0.8 / 20_000) ** 0.5
 
 
 @pytest.mark.parametrize(
-    ("recipe", "probability"),
+    ("augmentation", "probability"),
     [
         (Augmentation(grayscale=0.3), 0.3),
         (Augmentation(flip=0.5), 0.5),
@@ -295,9 +295,9 @@ def test_images_that_are_not_jittered_get_idle_factors() -> None:
         (Augmentation(flip=1.0), 1.0),
     ],
 )
-def test_an_operation_happens_with_its_probability(recipe: Augmentation, probability: float) -> None:
+def test_an_operation_happens_with_its_probability(augmentation: Augmentation, probability: float) -> None:
     image = photos(5, 8, 8)[4:].expand(4000, -1, -1, -1)
-    changed = (view(image, recipe) != view(image, Augmentation())).flatten(1).any(1)
+    changed = (view(image, augmentation) != view(image, Augmentation())).flatten(1).any(1)
     assert abs(changed.double().mean() - probability) <= 4 * (probability * (1 - probability) / 4000) ** 0.5
 
 
@@ -309,63 +309,65 @@ def test_sigmas_are_uniform() -> None:
 # --- the whole ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", [EVERYTHING, CIFAR])
+@pytest.mark.parametrize("augmentation", [EVERYTHING, CIFAR])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_view_is_torchvisions_operations_in_the_documented_order(recipe: Augmentation, channels: int) -> None:
-    images, size = photos(60, 40, 33, channels), recipe.resized_crop.size
+def test_a_view_is_torchvisions_operations_in_the_documented_order(augmentation: Augmentation, channels: int) -> None:
+    images, size = photos(60, 40, 33, channels), augmentation.resized_crop.size
     samples, key = torch.arange(100, 160), RandomKey(3, Purpose.AUGMENT, 4)
-    counts = {name: operation.numbers for name, operation in OPERATIONS.items() if getattr(recipe, name)}
+    counts = {name: operation.numbers for name, operation in OPERATIONS.items() if getattr(augmentation, name)}
     drawn = uniform(key, samples, 1, sum(counts.values())).split(list(counts.values()), 1)
     u = dict(zip(counts, drawn, strict=True))
-    box = draw.box(u["resized_crop"], recipe.resized_crop, 40, 33)
-    jitter = draw.jitter(u["color_jitter"], recipe.color_jitter)
+    box = draw.box(u["resized_crop"], augmentation.resized_crop, 40, 33)
+    jitter = draw.jitter(u["color_jitter"], augmentation.color_jitter)
     normalize = Normalize(mean=[0.5] * channels, std=[0.25] * channels)
     theirs = []
     for i, image in enumerate(images.permute(0, 3, 1, 2) / 255):
         top, left, height, width = (int(each[i]) for each in box)
-        mode = MODES[recipe.resized_crop.interpolation]
+        mode = MODES[augmentation.resized_crop.interpolation]
         x = tv.resized_crop(image, top, left, height, width, [size, size], mode).clamp(0, 1)
-        if recipe.affine:
-            angle, right, down, zoom = (float(each[i]) for each in draw.motion(u["affine"], recipe.affine, size, size))
+        if augmentation.affine:
+            angle, right, down, zoom = (
+                float(each[i]) for each in draw.motion(u["affine"], augmentation.affine, size, size)
+            )
             x = tv.affine(x, angle, [right, down], zoom, [0.0, 0.0], InterpolationMode.BILINEAR)
         x = jittered(x, jitter.order[i].tolist(), jitter.factors[i].tolist())
         x = tv.rgb_to_grayscale(x, channels) if u["grayscale"][i] < 0.2 else x
-        if recipe.blur and u["blur"][i, 0] < 0.5:
-            x = tv.gaussian_blur(x, 5, float(draw.sigma(u["blur"][:, 1:], recipe.blur)[i]))
+        if augmentation.blur and u["blur"][i, 0] < 0.5:
+            x = tv.gaussian_blur(x, 5, float(draw.sigma(u["blur"][:, 1:], augmentation.blur)[i]))
         x = tv.horizontal_flip(x) if u["flip"][i] < 0.5 else x
-        x = tv.solarize(x, 0.5) if recipe.solarize and u["solarize"][i] < 0.2 else x
+        x = tv.solarize(x, 0.5) if augmentation.solarize and u["solarize"][i] < 0.2 else x
         theirs.append(tv.normalize(x, normalize.mean, normalize.std))
-    difference = (augment(images, recipe, normalize, key, samples, view=1) - torch.stack(theirs)).abs()
+    difference = (augment(images, augmentation, normalize, key, samples, view=1) - torch.stack(theirs)).abs()
     assert (difference > 1e-4).sum() <= 3  # rounding may put a pixel on the other side of solarize's threshold
     assert difference.quantile(0.999) < 2e-5
 
 
-@pytest.mark.parametrize("recipe", [CIFAR, EVERYTHING])
-def test_an_image_does_not_depend_on_the_images_beside_it(recipe: Augmentation) -> None:
+@pytest.mark.parametrize("augmentation", [CIFAR, EVERYTHING])
+def test_an_image_does_not_depend_on_the_images_beside_it(augmentation: Augmentation) -> None:
     images = photos(300)
-    whole = view(images, recipe)
+    whole = view(images, augmentation)
     for some in (torch.tensor([5]), torch.arange(299, -1, -1), torch.tensor([3, 250, 3, 17])):
-        assert torch.equal(view(images[some], recipe, samples=some), whole[some])
+        assert torch.equal(view(images[some], augmentation, samples=some), whole[some])
 
 
-@pytest.mark.parametrize("recipe", [CIFAR, EVERYTHING.model_copy(update={"solarize": None})])
+@pytest.mark.parametrize("augmentation", [CIFAR, EVERYTHING.model_copy(update={"solarize": None})])
 def test_a_batch_as_a_whole_as_on_a_gpu_gives_the_same_views(
-    recipe: Augmentation, monkeypatch: pytest.MonkeyPatch
+    augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = photos(300)
-    in_slices = view(images, recipe)
+    in_slices = view(images, augmentation)
     monkeypatch.setattr(color, "_slices", lambda before: [slice(None)] * 7)
     monkeypatch.setattr("us3l.data.augment.views.in_chunks", lambda x, parameters, view: view(x, parameters))
-    close(view(images, recipe), in_slices, 1e-6)
+    close(view(images, augmentation), in_slices, 1e-6)
 
 
 def test_views_that_are_made_together_are_those_made_one_by_one() -> None:
     images, samples = photos(100), torch.arange(99, 9, -1)
     key = RandomKey(0, Purpose.AUGMENT, 0)
-    recipes = [CIFAR, CIFAR, EVERYTHING, CIFAR]
-    [seen] = Resident(images).augmented([samples], recipes, AS_IT_IS, key)
-    for number, (ours, recipe) in enumerate(zip(seen, recipes, strict=True)):
-        assert torch.equal(ours, view(images[samples], recipe, samples=samples, view=number))
+    augmentations = [CIFAR, CIFAR, EVERYTHING, CIFAR]
+    [seen] = Resident(images).augmented([samples], augmentations, AS_IT_IS, key)
+    for number, (ours, augmentation) in enumerate(zip(seen, augmentations, strict=True)):
+        assert torch.equal(ours, view(images[samples], augmentation, samples=samples, view=number))
 
 
 def test_seed_purpose_epoch_sample_and_view_change_what_happens() -> None:

@@ -72,9 +72,9 @@ def pixels(photos: Files, index: int) -> Tensor:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).double() / 255
 
 
-def all_views(images: Decoded | Resident, recipes: list[Augmentation], size: int = 8) -> list[Tensor]:
-    """Each recipe's views of all images."""
-    batches = images.augmented(torch.arange(len(images)).split(size), recipes, AS_IT_IS, KEY)
+def all_views(images: Decoded | Resident, augmentations: list[Augmentation], size: int = 8) -> list[Tensor]:
+    """Each augmentation's views of all images."""
+    batches = images.augmented(torch.arange(len(images)).split(size), augmentations, AS_IT_IS, KEY)
     return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 
@@ -101,22 +101,26 @@ def test_random_crops_are_torchvisions_of_boxes_drawn_for_each_images_own_size(
 @pytest.mark.parametrize("interpolation", MODES)
 @pytest.mark.parametrize(("resize", "crop"), [(32, 28), (None, 40), (40, 40)])
 def test_test_views_are_torchvisions(photos: Files, interpolation: str, resize: int | None, crop: int) -> None:
-    recipe = TestView(resize=resize, center_crop=crop, interpolation=interpolation)
+    view = TestView(resize=resize, center_crop=crop, interpolation=interpolation)
     normalize = Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
-    seen = torch.cat(list(Decoded(photos, CPU).plain(torch.arange(20).split(7), recipe, normalize)))
+    seen = torch.cat(list(Decoded(photos, CPU).plain(torch.arange(20).split(7), view, normalize)))
     for index, ours in enumerate(seen):
         theirs = pixels(photos, index)
         theirs = tv.resize(theirs, [resize], MODES[interpolation], antialias=True).clamp(0, 1) if resize else theirs
         close(ours, tv.normalize(tv.center_crop(theirs, [crop, crop]), normalize.mean, normalize.std), 5e-6)
 
 
-@pytest.mark.parametrize("recipe", [MUCH, CROP, Augmentation(flip=0.5), Augmentation()])
-def test_files_of_one_size_are_seen_as_the_same_images_on_the_device(squares: Files, recipe: Augmentation) -> None:
+@pytest.mark.parametrize("augmentation", [MUCH, CROP, Augmentation(flip=0.5), Augmentation()])
+def test_files_of_one_size_are_seen_as_the_same_images_on_the_device(
+    squares: Files, augmentation: Augmentation
+) -> None:
     bytes_ = torch.stack([(pixels(squares, index) * 255).round().byte().permute(1, 2, 0) for index in range(20)])
     for ours, theirs in zip(
-        all_views(Decoded(squares, CPU), [recipe] * 2), all_views(Resident(bytes_), [recipe] * 2), strict=True
+        all_views(Decoded(squares, CPU), [augmentation] * 2),
+        all_views(Resident(bytes_), [augmentation] * 2),
+        strict=True,
     ):
-        close(ours, theirs, 5e-6 if recipe is MUCH else 1e-6)
+        close(ours, theirs, 5e-6 if augmentation is MUCH else 1e-6)
     for test in (TestView(), TestView(resize=20, center_crop=16, interpolation="bicubic")):
         seen = (
             torch.cat(list(images.plain([torch.arange(20)], test, AS_IT_IS)))
@@ -139,7 +143,7 @@ def test_neither_threads_nor_batches_nor_neighbours_change_what_is_seen(
     assert torch.equal(some[0], expected[0][order])
 
 
-def test_recipes_may_cut_to_different_sizes(photos: Files) -> None:
+def test_augmentations_may_cut_to_different_sizes(photos: Files) -> None:
     small = Augmentation(resized_crop=ResizedCrop(size=9))
     assert [view.shape for view in all_views(Decoded(photos, CPU), [CROP, small])] == [(20, 3, 24, 24), (20, 3, 9, 9)]
 

@@ -17,14 +17,18 @@ MOVED = Augmentation(affine=Affine(degrees=30.0, translate=0.2, scale=(0.7, 1.3)
 AS_IT_IS = Normalize(mean=[0.0], std=[1.0])
 
 
-def stream(recipes: list[Augmentation], rank: int = 0, size: int = 1, seed: int = 0, shuffled: bool = False) -> Stream:
+def stream(
+    augmentations: list[Augmentation], rank: int = 0, size: int = 1, seed: int = 0, shuffled: bool = False
+) -> Stream:
     """Of images that are all of one shade: their number, which is their label too, or else noise."""
-    if recipes == [MOVED] * 2:
+    if augmentations == [MOVED] * 2:
         images = np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, 1), np.uint8)
     else:
         images = np.broadcast_to(np.arange(IMAGES, dtype=np.uint8)[:, None, None, None], (IMAGES, 8, 8, 1)).copy()
     split = Split(images, np.arange(IMAGES))
-    return Stream(split, Batch(size=BATCH, shards=SHARDS), recipes, AS_IT_IS, seed, World(rank, size, CPU), shuffled)
+    return Stream(
+        split, Batch(size=BATCH, shards=SHARDS), augmentations, AS_IT_IS, seed, World(rank, size, CPU), shuffled
+    )
 
 
 def numbers(view: Tensor) -> Tensor:

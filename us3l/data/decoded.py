@@ -1,13 +1,12 @@
-"""Images that stay in their files: threads decode, cut and resize those of a batch while the device computes.
+"""Images that stay in their files: threads decode, crop and resize those of a batch while the device computes.
 
-Threads do, since Pillow lets go of Python's lock while it decodes and resizes: it is held for a tenth of the time. Not
-more than the crops of two batches are in memory, and of two more where batches are shuffled for a teacher.
+Threads suffice, since Pillow releases Python's lock while it decodes and resizes: it is held for a tenth of the time.
+At most the crops of two batches are in memory, and of two more where batches are shuffled for a teacher.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
-from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from us3l.data.augment.draw import box
 from us3l.data.augment.resample import margins
-from us3l.data.augment.views import determine, draw_numbers, finish, in_chunks, normalize_
+from us3l.data.augment.views import compute_parameters, draw_numbers, finish, in_chunks, normalize_
 from us3l.data.files import Files
 from us3l.params.dataset import Augmentation, Normalize, ResizedCrop, TestView
 from us3l.utils.errors import UserError
@@ -29,7 +28,7 @@ Edges = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 class Cut(NamedTuple):
-    """The part of an image that is resized to (width, height), and the window of the result that is seen."""
+    """A box of an image, the (width, height) it is resized to, and the window of the result that is kept."""
 
     box: Edges
     size: tuple[int, int]
@@ -38,7 +37,7 @@ class Cut(NamedTuple):
 
 
 class Decoded:
-    """Images in files, seen on a device. See `us3l.data.images.Images`."""
+    """Images in files, decoded for a device. See `us3l.data.images.Images`."""
 
     def __init__(self, files: Files, device: torch.device) -> None:
         self.files, self.device = files, device
@@ -50,42 +49,42 @@ class Decoded:
     def augmented(
         self,
         batches: Sequence[Tensor],
-        recipes: Sequence[Augmentation],
+        augmentations: Sequence[Augmentation],
         normalize: Normalize,
         key: RandomKey,
     ) -> Iterator[list[Tensor]]:
-        """Raises UserError, too, when images of different sizes are to be seen without a resized crop."""
+        """Also raises UserError for images of different sizes without a resized crop."""
 
         def numbers(samples: Tensor) -> list[dict[str, Tensor]]:
-            return [draw_numbers(recipe, key, samples, view) for view, recipe in enumerate(recipes)]
+            return [draw_numbers(augmentation, key, samples, view) for view, augmentation in enumerate(augmentations)]
 
         def cuts(samples: Tensor) -> list[list[Cut]]:
-            drawn = zip(recipes, numbers(samples), strict=True)
-            return [self._random_cuts(recipe, samples, u.get("resized_crop")) for recipe, u in drawn]
+            drawn = zip(augmentations, numbers(samples), strict=True)
+            return [self._random_cuts(augmentation.resized_crop, samples, u) for augmentation, u in drawn]
 
         for samples, views in zip(batches, self._decode(batches, cuts), strict=True):
-            drawn = zip(views, recipes, numbers(samples), strict=True)
-            yield [_finished(x, recipe, normalize, u) for x, recipe, u in drawn]
+            drawn = zip(views, augmentations, numbers(samples), strict=True)
+            yield [_finish_crops(x, augmentation, normalize, u) for x, augmentation, u in drawn]
 
-    def plain(self, batches: Sequence[Tensor], recipe: TestView, normalize: Normalize) -> Iterator[Tensor]:
-        """Raises UserError, too, when images of different sizes are to be seen without a centre crop."""
-        for [x] in self._decode(batches, lambda samples: [self._plain_cuts(recipe, samples)]):
+    def plain(self, batches: Sequence[Tensor], view: TestView, normalize: Normalize) -> Iterator[Tensor]:
+        """Also raises UserError for images of different sizes without a centre crop."""
+        for [x] in self._decode(batches, lambda samples: [self._plain_cuts(view, samples)]):
             yield normalize_(x, normalize)
 
-    def _random_cuts(self, recipe: Augmentation, samples: Tensor, u: Tensor | None) -> list[Cut]:
-        """Of a recipe with a resized crop, the boxes that u: [B, 22] determines; else the whole images."""
+    def _random_cuts(self, crop: ResizedCrop | None, samples: Tensor, numbers: dict[str, Tensor]) -> list[Cut]:
+        """Return the random crops that the numbers "resized_crop" [B, 22] determine; without a crop, whole images."""
         heights, widths = self.heights[samples, None], self.widths[samples, None]
-        if recipe.resized_crop is None:
+        if crop is None:
             self._require_one_size("add resized_crop to all views but that of the test")
             return [_plain_cut(TestView(), *sides) for sides in torch.cat([heights, widths], 1).tolist()]
-        boxes = torch.stack(box(u, recipe.resized_crop, heights, widths), 1)
-        return [_random_cut(recipe.resized_crop, *each) for each in boxes.tolist()]
+        boxes = torch.stack(box(numbers["resized_crop"], crop, heights, widths), 1)
+        return [_random_cut(crop, *each) for each in boxes.tolist()]
 
-    def _plain_cuts(self, recipe: TestView, samples: Tensor) -> list[Cut]:
-        if recipe.center_crop is None:
+    def _plain_cuts(self, view: TestView, samples: Tensor) -> list[Cut]:
+        if view.center_crop is None:
             self._require_one_size("add center_crop to the view of the test")
         sides = zip(self.heights[samples].tolist(), self.widths[samples].tolist(), strict=True)
-        return [_plain_cut(recipe, height, width) for height, width in sides]
+        return [_plain_cut(view, height, width) for height, width in sides]
 
     def _require_one_size(self, remedy: str) -> None:
         if other := int(((self.heights != self.heights[0]) | (self.widths != self.widths[0])).int().argmax()):
@@ -95,38 +94,41 @@ class Decoded:
             )
 
     def _decode(self, batches: Sequence[Tensor], cuts: Callable[[Tensor], list[list[Cut]]]) -> Iterator[list[Tensor]]:
-        """Of each batch, for each list of cuts, [B, 3, h, w] float32 in [0, 1] on the device."""
+        """Yield for each batch its views, one for each list of cuts: [B, 3, h, w] float32 in [0, 1] on the device."""
         on_cpu = [batch.cpu() for batch in batches]  # all at once: later the host would wait for the device each time
         pool = ThreadPoolExecutor(torch.get_num_threads())
         try:
             started = (_Batch(pool, self.files, samples, cuts(samples), self.device) for samples in on_cpu)
-            for batch, _ in pairwise(chain(started, [None])):  # which starts the next batch before this one is seen
+            batch = next(started, None)
+            while batch:
+                following = next(started, None)  # its threads decode while this batch is used
                 yield batch.wait()
+                batch = following
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _finished(x: Tensor, recipe: Augmentation, normalize: Normalize, numbers: dict[str, Tensor]) -> Tensor:
-    """What follows the resized crop."""
+def _finish_crops(x: Tensor, augmentation: Augmentation, normalize: Normalize, numbers: dict[str, Tensor]) -> Tensor:
+    """Apply the operations that follow the resized crop, then normalize."""
     rest = {name: u for name, u in numbers.items() if name != "resized_crop"}
-    parameters = determine(recipe, rest, *x.shape[2:])
-    return in_chunks(x, parameters, lambda some, drawn: finish(some, recipe, normalize, drawn))
+    parameters = compute_parameters(augmentation, rest, *x.shape[2:])
+    return in_chunks(x, parameters, lambda some, drawn: finish(some, augmentation, normalize, drawn))
 
 
-def _random_cut(recipe: ResizedCrop, top: int, left: int, height: int, width: int) -> Cut:
-    size = (recipe.size, recipe.size)
-    return Cut((left, top, left + width, top + height), size, (0, 0, *size), recipe.interpolation)
+def _random_cut(crop: ResizedCrop, top: int, left: int, height: int, width: int) -> Cut:
+    size = (crop.size, crop.size)
+    return Cut((left, top, left + width, top + height), size, (0, 0, *size), crop.interpolation)
 
 
-def _plain_cut(recipe: TestView, height: int, width: int) -> Cut:
+def _plain_cut(view: TestView, height: int, width: int) -> Cut:
     box, shorter = (0, 0, width, height), min(height, width)
-    if recipe.resize:
-        height, width = recipe.resize * height // shorter, recipe.resize * width // shorter
+    if view.resize:
+        height, width = view.resize * height // shorter, view.resize * width // shorter
     window = (0, 0, width, height)
-    if recipe.center_crop:
-        (top, _), (left, _) = (margins(side, recipe.center_crop) for side in (height, width))
-        window = (left, top, left + recipe.center_crop, top + recipe.center_crop)
-    return Cut(box, (width, height), window, recipe.interpolation)
+    if view.center_crop:
+        (top, _), (left, _) = (margins(side, view.center_crop) for side in (height, width))
+        window = (left, top, left + view.center_crop, top + view.center_crop)
+    return Cut(box, (width, height), window, view.interpolation)
 
 
 class _Batch:
@@ -136,15 +138,15 @@ class _Batch:
         self, pool: ThreadPoolExecutor, files: Files, samples: Tensor, views: list[list[Cut]], device: torch.device
     ) -> None:
         self.device = device
-        pinned = device.type == "cuda"  # so that the device can copy while the host goes on
+        pinned = device.type == "cuda"  # the copy to the device then runs while the host goes on
         shapes = [(len(cuts), 3, *_shape(cuts[0])) for cuts in views]
         self.views = [torch.empty(shape, dtype=torch.float32, pin_memory=pinned) for shape in shapes]
         rows = zip(*(view.numpy() for view in self.views), strict=True)
         jobs = zip(samples.tolist(), zip(*views, strict=True), rows, strict=True)
-        self.futures: list[Future[None]] = [pool.submit(_see, files, *job) for job in jobs]
+        self.futures: list[Future[None]] = [pool.submit(_decode_views, files, *job) for job in jobs]
 
     def wait(self) -> list[Tensor]:
-        """The views on the device, in [0, 1]: what a bicubic filter overshoots is clamped."""
+        """Wait for the threads; return the views on the device in [0, 1], the overshoot of a bicubic filter clamped."""
         for future in self.futures:
             future.result()
         return [view.to(self.device, non_blocking=True).div_(255).clamp_(0, 1) for view in self.views]
@@ -155,13 +157,13 @@ def _shape(cut: Cut) -> tuple[int, int]:
     return bottom - top, right - left
 
 
-def _see(files: Files, sample: int, cuts: Sequence[Cut], views: Sequence[np.ndarray]) -> None:
+def _decode_views(files: Files, sample: int, cuts: Sequence[Cut], views: Sequence[np.ndarray]) -> None:
     """Decode an image once and write each cut of it to a view, [3, h, w] float32 in [0, 255]."""
     content = files.read(sample)
     try:
         with Image.open(BytesIO(content)) as file:
             image = file.convert("RGB")
-    except Exception as error:  # each of Pillow's decoders has its own ways to fail
+    except Exception as error:  # Pillow's decoders raise many kinds of exceptions
         raise UserError(f"{files.path(sample)}: not a readable image ({error}); replace or remove it") from None
     for cut, view in zip(cuts, views, strict=True):
         for channel, band in zip(view, image.crop(cut.box).split(), strict=True):

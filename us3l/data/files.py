@@ -1,4 +1,4 @@
-"""Images that stay in their files: where they are, and what they were when the data set was prepared."""
+"""Images that stay in their files: their paths, and their sizes and hashes when the data set was prepared."""
 
 import hashlib
 import os
@@ -10,14 +10,14 @@ import numpy as np
 from us3l.utils.errors import UserError
 
 
-def table_type(longest: int) -> np.dtype:
-    """A row for each image: its path below the folder, of `longest` bytes at most, and what its file holds."""
+def table_dtype(longest: int) -> np.dtype:
+    """Return the dtype of a table of image files, whose paths below the folder have at most `longest` bytes."""
     return np.dtype([("path", f"S{longest}"), ("bytes", "<i8"), ("height", "<i4"), ("width", "<i4"), ("sha256", "S64")])
 
 
 @dataclass(frozen=True)
 class Files:
-    """Image files below `folder`; table: [N] of `table_type`."""
+    """Image files below `folder`; table: [N] of `table_dtype`."""
 
     folder: Path
     table: np.ndarray
@@ -29,7 +29,7 @@ class Files:
         return self.folder / os.fsdecode(self.table["path"][index])
 
     def read(self, index: int) -> bytes:
-        """The bytes of an image. Raises UserError where they are not those that the table tells of."""
+        """Read the bytes of an image. Raises UserError where they are not those in the table."""
         path = self.path(index)
         try:
             content = path.read_bytes()
@@ -40,17 +40,17 @@ class Files:
         return content
 
     def check(self) -> None:
-        """Raise UserError where a file is absent or has another size; its content is checked when it is read."""
+        """Raise UserError where a file is missing or has another size; its content is checked when it is read."""
         folder = os.fspath(self.folder)
         rows = zip(self.table["path"].tolist(), self.table["bytes"].tolist(), strict=True)
         for index, (name, size) in enumerate(rows):
             try:
-                there = os.stat(f"{folder}/{os.fsdecode(name)}").st_size  # without a Path: four seconds for a million
+                actual = os.stat(f"{folder}/{os.fsdecode(name)}").st_size  # without a Path: a million take 4 seconds
             except OSError as error:
                 path = self.path(index)
                 raise UserError(f"{path}: cannot be found ({error.strerror}); {self._remedy}") from None
-            if there != size:
-                path, what = self.path(index), f"has {there} bytes, and had {size} when the data set was prepared"
+            if actual != size:
+                path, what = self.path(index), f"has {actual} bytes, and had {size} when the data set was prepared"
                 raise UserError(f"{path}: {what}; {self._remedy}")
 
     @property

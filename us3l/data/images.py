@@ -1,4 +1,4 @@
-"""Images of a split as stages see them, resident on the device or decoded from their files."""
+"""Views of a split's images, which are resident on the device or decoded from their files."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from us3l.data.files import Files
-from us3l.data.resident import Resident, resident
+from us3l.data.resident import Resident, to_device
 from us3l.data.store import Split
 from us3l.params.dataset import Augmentation, Normalize, TestView
 from us3l.utils.philox import Purpose, RandomKey
 
 
 class Images(Protocol):
-    """Images of a split. A batch is the numbers of its images, [B] int64."""
+    """Images of a split. A batch is the indices of its images, [B] int64."""
 
     device: torch.device
 
@@ -27,10 +27,10 @@ class Images(Protocol):
         normalize: Normalize,
         key: RandomKey,
     ) -> Iterator[list[Tensor]]:
-        """Yield for each batch a random view [B, C, h, w] float32 by each augmentation.
+        """Yield for each batch one random view [B, C, h, w] float32 per augmentation.
 
-        See `us3l.data.augment.views.augment`. Raises UserError when the blur is too wide for the images, and whatever
-        reading files may raise.
+        See `us3l.data.augment.views.augment`. Raises UserError when the blur is too wide for the images or a file
+        cannot be read.
         """
         ...
 
@@ -40,12 +40,12 @@ class Images(Protocol):
 
 
 def open_images(split: Split, device: torch.device) -> Images:
-    """Open the images of a split, to be seen on a device."""
+    """Open the images of a split for a device."""
     if isinstance(split.images, Files):
         from us3l.data.decoded import Decoded
 
         return Decoded(split.images, device)
-    return Resident(resident(split.images, device))
+    return Resident(to_device(split.images, device))
 
 
 def first_view(images: Images, view: Augmentation | TestView, normalize: Normalize) -> Tensor:

@@ -1,4 +1,4 @@
-"""Data sets that lie whole in the memory of the device that computes."""
+"""Data sets that fit into the memory of the device."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -12,8 +12,8 @@ from us3l.params.dataset import Augmentation, Normalize, TestView
 from us3l.utils.philox import RandomKey
 
 
-def resident(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy of an array, mapped from a file or not, on the device."""
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Copy an array, which may be memory-mapped, to the device."""
     return torch.from_numpy(np.array(array)).to(device)
 
 
@@ -21,7 +21,7 @@ class Resident:
     """Images on the device. See `us3l.data.images.Images`."""
 
     def __init__(self, pixels: Tensor) -> None:
-        """pixels: [N, H, W, C] uint8, kept by channels, as views are made."""
+        """Keep pixels: [N, H, W, C] uint8 with their channels first, as views need them."""
         self.device = pixels.device
         self.planes = pixels.permute(0, 3, 1, 2).contiguous()
 
@@ -31,30 +31,30 @@ class Resident:
     def augmented(
         self,
         batches: Sequence[Tensor],
-        recipes: Sequence[Augmentation],
+        augmentations: Sequence[Augmentation],
         normalize: Normalize,
         key: RandomKey,
     ) -> Iterator[list[Tensor]]:
-        """Views of equal recipes are made together, which takes less time."""
+        """Make the views of equal augmentations together, which is faster."""
 
-        def views(samples: Tensor, recipe: Augmentation, numbers: range) -> Iterable[Tensor]:
+        def views(samples: Tensor, augmentation: Augmentation, numbers: range) -> Iterable[Tensor]:
             view = torch.tensor(numbers).to(samples.device, non_blocking=True).repeat_interleave(len(samples))
             some = samples.repeat(len(numbers))
-            return augment(self._at(some), recipe, normalize, key, some, view).chunk(len(numbers))
+            return augment(self._select(some), augmentation, normalize, key, some, view).chunk(len(numbers))
 
-        runs = _runs(recipes)
+        groups = _groups(augmentations)
         for samples in batches:
-            yield [view for recipe, numbers in runs for view in views(samples, recipe, numbers)]
+            yield [view for augmentation, numbers in groups for view in views(samples, augmentation, numbers)]
 
-    def plain(self, batches: Sequence[Tensor], recipe: TestView, normalize: Normalize) -> Iterator[Tensor]:
-        return (plain_view(self._at(samples), recipe, normalize) for samples in batches)
+    def plain(self, batches: Sequence[Tensor], view: TestView, normalize: Normalize) -> Iterator[Tensor]:
+        return (plain_view(self._select(samples), view, normalize) for samples in batches)
 
-    def _at(self, samples: Tensor) -> Tensor:
-        where = samples.to(self.planes.device, non_blocking=True)
-        return self.planes.index_select(0, where).permute(0, 2, 3, 1)
+    def _select(self, samples: Tensor) -> Tensor:
+        indices = samples.to(self.planes.device, non_blocking=True)
+        return self.planes.index_select(0, indices).permute(0, 2, 3, 1)
 
 
-def _runs(recipes: Sequence[Augmentation]) -> list[tuple[Augmentation, range]]:
-    """Recipes that follow each other and are equal, with the numbers of their views."""
-    starts = [i for i, recipe in enumerate(recipes) if i == 0 or recipe != recipes[i - 1]]
-    return [(recipes[start], range(start, stop)) for start, stop in pairwise([*starts, len(recipes)])]
+def _groups(augmentations: Sequence[Augmentation]) -> list[tuple[Augmentation, range]]:
+    """Group equal consecutive augmentations, each group with the numbers of its views."""
+    starts = [i for i, augmentation in enumerate(augmentations) if i == 0 or augmentation != augmentations[i - 1]]
+    return [(augmentations[start], range(start, stop)) for start, stop in pairwise([*starts, len(augmentations)])]

@@ -1,4 +1,4 @@
-"""A prepared data set on disk, mapped, not read: images as uint8 arrays or a table of files; and what they are."""
+"""A prepared data set on disk, memory-mapped: images as uint8 arrays or a table of files, their labels and classes."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from us3l.data.files import Files, table_type
+from us3l.data.files import Files, table_dtype
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
@@ -21,7 +21,7 @@ FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels
 
 @dataclass(frozen=True)
 class Split:
-    """images: [N, H, W, C] uint8, or N RGB files; labels: [N] int64, each an index into the store's classes."""
+    """A split: images [N, H, W, C] uint8, or N RGB files; labels [N] int64, each an index into the store's classes."""
 
     images: np.ndarray | Files
     labels: np.ndarray
@@ -29,7 +29,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Store:
-    """A data set in read-only, memory-mapped arrays; `sha256` names its images, labels and classes."""
+    """A data set in read-only, memory-mapped arrays; `sha256` is the hash of its images, labels and classes."""
 
     train: Split
     test: Split
@@ -43,7 +43,7 @@ class Store:
 
 @dataclass(frozen=True)
 class SplitSource:
-    """A split that need not fit into memory. labels: [N]; images: blocks [n, H, W, C] uint8 in order, or files."""
+    """A split that may exceed the memory. labels: [N]; images: blocks [n, H, W, C] uint8 in order, or files."""
 
     labels: np.ndarray
     images: Iterable[np.ndarray] | Files
@@ -51,7 +51,7 @@ class SplitSource:
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """What a store is made of; shape: (H, W, C) of every image, None where they stay in their files."""
+    """The contents of a store to write; shape: (H, W, C) of every image, None where images stay in their files."""
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int] | None
@@ -60,7 +60,7 @@ class DatasetSource:
 
 
 def write_store(folder: Path, contents: DatasetSource) -> str:
-    """Write the five files of a store; they appear together once all are whole, meta.json last. Its SHA-256.
+    """Write the five files of a store and return its SHA-256; they appear once all are complete, meta.json last.
 
     Raises UserError where they cannot be written, and whatever the blocks raise; nothing new then stays in `folder`.
     """
@@ -79,21 +79,21 @@ def write_store(folder: Path, contents: DatasetSource) -> str:
                 _write_images(file, split, contents.shape, digest)
             with temporary[f"{name}_labels.npy"].open("wb") as file:
                 _write_array(file, [split.labels.astype("<i8")], np.dtype("<i8"), split.labels.shape, digest)
-        about = {**meta, "sha256": digest.hexdigest(), **_places(splits, folder)}
+        about = {**meta, "sha256": digest.hexdigest(), **_image_folders(splits, folder)}
         temporary["meta.json"].write_text(json.dumps(about, indent=2) + "\n")
-        # Until the new one is in place the arrays may be old and new: without a meta.json they are no store.
+        # While files are renamed, old and new arrays may be mixed: without a meta.json they are no store.
         (folder / "meta.json").unlink(missing_ok=True)
     return digest.hexdigest()
 
 
-def _places(splits: dict[str, SplitSource], store: Path) -> dict[str, dict[str, str]]:
-    """Where image files are, which no hash depends on."""
-    there = {name: split.images.folder for name, split in splits.items() if isinstance(split.images, Files)}
-    return {"folders": {name: _seen_from(store, folder) for name, folder in there.items()}} if there else {}
+def _image_folders(splits: dict[str, SplitSource], store: Path) -> dict[str, dict[str, str]]:
+    """Return the entry of meta.json that names the folders of image files, which the SHA-256 leaves out."""
+    folders = {name: split.images.folder for name, split in splits.items() if isinstance(split.images, Files)}
+    return {"folders": {name: _path_from(store, folder) for name, folder in folders.items()}} if folders else {}
 
 
-def _seen_from(store: Path, folder: Path) -> str:
-    """A relative path below the current directory, so that a project can be moved; an absolute one elsewhere."""
+def _path_from(store: Path, folder: Path) -> str:
+    """Return a relative path for a folder of the project, so that the project can be moved, else an absolute one."""
     return os.path.relpath(folder, store.resolve()) if folder.is_relative_to(Path.cwd()) else str(folder)
 
 
@@ -104,13 +104,14 @@ def _write_images(
         table = split.images.table
         _write_array(file, [table], table.dtype, table.shape, digest)
     else:
+        assert shape is not None  # only images in files go without
         _write_array(file, split.images, np.dtype("u1"), (len(split.labels), *shape), digest)
 
 
 def _write_array(
     file: BinaryIO, blocks: Iterable[np.ndarray], dtype: np.dtype, shape: tuple[int, ...], digest: "hashlib._Hash"
 ) -> None:
-    """Write a .npy file block by block. A mapped file would end the process, by SIGBUS, where the disk is full."""
+    """Write a .npy file block by block. A memory-mapped file would kill the process, by SIGBUS, on a full disk."""
     np.lib.format.write_array_header_1_0(
         file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     )
@@ -125,11 +126,11 @@ def _write_array(
     if rows != shape[0]:
         raise ValueError(f"{rows} rows in an array of {shape}")
     file.flush()
-    os.fsync(file.fileno())  # a disk may turn out to be full only here, and no file may have been renamed by then
+    os.fsync(file.fileno())  # the disk may turn out to be full only here, which must be before any file is renamed
 
 
 def open_store(folder: Path) -> Store:
-    """Map the data set in `folder`. Raises UserError when it is missing, half there or inconsistent."""
+    """Map the data set in `folder`. Raises UserError when it is missing, incomplete or inconsistent."""
     remedy = f"run `us3l prepare {folder.name}`"
     missing = [name for name in FILES if not (folder / name).is_file()]
     if len(missing) == len(FILES):
@@ -138,13 +139,13 @@ def open_store(folder: Path) -> Store:
         raise UserError(f"{folder}: {', '.join(missing)} missing from the prepared data set; {remedy} again")
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        folders = meta.pop("folders", None)
+        folders = meta.pop("folders", {})
         train, test = (
             Split(_open_images(folder, name, meta, folders), _open_labels(folder, name, meta))
             for name in ("train", "test")
         )
         sha256 = meta.pop("sha256")
-        if _content(meta, train, test) != sha256:
+        if _content_hash(meta, train, test) != sha256:
             raise ValueError("the arrays are not those that meta.json tells of")
         store = Store(train, test, tuple(meta["classes"]), sha256)
     except (ValueError, KeyError, TypeError, EOFError, SyntaxError, TokenError) as error:
@@ -159,8 +160,8 @@ def _digest(meta: dict[str, Any]) -> "hashlib._Hash":
     return hashlib.sha256(json.dumps(meta).encode())
 
 
-def _content(meta: dict[str, Any], *splits: Split) -> str:
-    """What `write_store` named the data set by: a pass over all bytes, at a gigabyte a second or more."""
+def _content_hash(meta: dict[str, Any], *splits: Split) -> str:
+    """Return the SHA-256 that `write_store` returned: a pass over all bytes, at a gigabyte a second or more."""
     digest = _digest(meta)
     for split in splits:
         digest.update(_bytes(split.images.table if isinstance(split.images, Files) else split.images))
@@ -168,14 +169,14 @@ def _content(meta: dict[str, Any], *splits: Split) -> str:
     return digest.hexdigest()
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _bytes(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _open_images(folder: Path, name: str, meta: dict[str, Any], folders: dict[str, str] | None) -> np.ndarray | Files:
+def _open_images(folder: Path, name: str, meta: dict[str, Any], folders: dict[str, str]) -> np.ndarray | Files:
     images = np.load(folder / f"{name}_images.npy", mmap_mode="r")
     count, shape = meta["sizes"][name], meta["shape"]
-    dtype = np.dtype("u1") if shape else table_type(images.dtype["path"].itemsize)
+    dtype = np.dtype("u1") if shape else table_dtype(images.dtype["path"].itemsize)
     expected = (count, *(shape or ()))
     if images.dtype != dtype or images.shape != expected:
         raise ValueError(f"{name}_images.npy holds {images.dtype} {images.shape}, meta.json says {dtype} {expected}")

@@ -1,13 +1,13 @@
-"""The images of a step: views of a batch's shards, and which views losses compare."""
+"""The batches of an epoch, augmented and cut into shards."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from us3l.data.images import open_images
-from us3l.data.resident import resident
+from us3l.data.resident import to_device
 from us3l.data.store import Split
 from us3l.params.dataset import Augmentation, Normalize
 from us3l.params.runs import Batch
@@ -16,10 +16,10 @@ from us3l.utils.philox import Purpose, RandomKey, permutation, uniform
 
 
 class Shard(NamedTuple):
-    """Images within which BatchNorm's statistics are taken: two views of each [B, C, H, W], or one.
+    """Images that share BatchNorm statistics: two views of each [B, C, H, W], or one.
 
-    number: which shard of the batch it is; labels: [B] int64. Where the batch is shuffled for the teacher, `shuffled`
-    are views of the images that lie in this shard then, and `order` [batch] says which image of the batch lies where.
+    number: index of the shard in the batch; labels: [B] int64. Where the batch is shuffled for the teacher, `shuffled`
+    are the views of this shard of the shuffled batch, and `order` [batch] is the permutation of the batch.
     """
 
     views: tuple[Tensor, ...]
@@ -30,9 +30,9 @@ class Shard(NamedTuple):
 
 
 class Stream:
-    """Batches of augmented views, one by each recipe, cut into shards; an epoch's last incomplete batch is dropped.
+    """Batches of views, one per augmentation, cut into shards; an epoch's last incomplete batch is dropped.
 
-    Which process computes a shard changes nothing in it. Of batches that are shuffled for the teacher (MoCo, arXiv
+    A shard does not depend on the process that computes it. Where batches are shuffled for the teacher (MoCo, arXiv
     1911.05722, section 3.3), each image is seen in two shards.
     """
 
@@ -40,40 +40,40 @@ class Stream:
         self,
         split: Split,
         batch: Batch,
-        recipes: list[Augmentation],
+        augmentations: list[Augmentation],
         normalize: Normalize,
         seed: int,
         world: World,
         shuffled: bool = False,
     ) -> None:
-        self.images, self.labels = open_images(split, world.device), resident(split.labels, world.device)
-        self.batch, self.recipes, self.normalize, self.seed, self.world = batch, recipes, normalize, seed, world
-        self.shuffled = shuffled
+        self.images, self.labels = open_images(split, world.device), to_device(split.labels, world.device)
+        self.batch, self.augmentations, self.normalize = batch, augmentations, normalize
+        self.seed, self.world, self.shuffled = seed, world, shuffled
         self.steps = len(self.images) // batch.size
 
     def shards(self, epoch: int, first: int = 0) -> Iterator[list[Shard]]:
-        """This process's shards of each step of an epoch from the `first` on."""
+        """Yield this process's shards for each step of an epoch, starting with step `first`."""
         batches = self._batches(epoch)[first:]
-        seen = self._seen(epoch, batches)
+        plain = self._views(epoch, batches)
         if not self.shuffled:
-            for batch, shards in zip(batches, seen, strict=True):
-                yield self._shards(batch, shards)
+            for batch, views in zip(batches, plain, strict=True):
+                yield self._shards(batch, views)
             return
         orders = [self._shuffle(epoch, step) for step in range(first, self.steps)]
-        elsewhere = self._seen(epoch, [batch[order] for batch, order in zip(batches, orders, strict=True)])
-        for batch, order, shards, others in zip(batches, orders, seen, elsewhere, strict=True):
+        shuffled = self._views(epoch, [batch[order] for batch, order in zip(batches, orders, strict=True)])
+        for batch, order, views, others in zip(batches, orders, plain, shuffled, strict=True):
             yield [
                 shard._replace(shuffled=other, order=order)
-                for shard, other in zip(self._shards(batch, shards), others, strict=True)
+                for shard, other in zip(self._shards(batch, views), others, strict=True)
             ]
 
     def _batches(self, epoch: int) -> Tensor:
-        """The images of each step of an epoch [steps, batch]."""
+        """Return the image indices of each step of an epoch, [steps, batch]."""
         order = permutation(RandomKey(self.seed, Purpose.ORDER, epoch), len(self.images), self.world.device)
         return order[: self.steps * self.batch.size].view(self.steps, self.batch.size)
 
     def _shuffle(self, epoch: int, step: int) -> Tensor:
-        """Which image of the batch lies where, for the teacher [batch]."""
+        """Return the permutation of a batch for the teacher, [batch]."""
         address = step * self.batch.size + torch.arange(self.batch.size, device=self.world.device)
         return uniform(RandomKey(self.seed, Purpose.SHUFFLE, epoch), address).flatten().argsort(stable=True)
 
@@ -81,12 +81,12 @@ class Stream:
     def _mine(self) -> range:
         return self.world.shards(self.batch.shards)
 
-    def _seen(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[list[tuple[Tensor, ...]]]:
-        """For each of the batches, the views of each of this process's shards [batch.size / batch.shards, C, H, W]."""
+    def _views(self, epoch: int, batches: Iterable[Tensor]) -> Iterator[list[tuple[Tensor, ...]]]:
+        """Yield for each batch the views of each of this process's shards, [batch.size / batch.shards, C, H, W]."""
         size, mine = self.batch.size // self.batch.shards, self._mine
         samples = [batch[mine.start * size : mine.stop * size] for batch in batches]
         key = RandomKey(self.seed, Purpose.AUGMENT, epoch)
-        for views in self.images.augmented(samples, self.recipes, self.normalize, key):
+        for views in self.images.augmented(samples, self.augmentations, self.normalize, key):
             shards = [view.to(memory_format=torch.channels_last).chunk(len(mine)) for view in views]
             yield list(zip(*shards, strict=True))
 

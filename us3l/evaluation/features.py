@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from us3l.data.images import Images, first_view, open_images
-from us3l.data.resident import resident
+from us3l.data.resident import to_device
 from us3l.data.store import Store
 from us3l.models.backbones.custom import require_features
 from us3l.params.dataset import Views
@@ -23,7 +23,7 @@ class EvaluationImages:
 
     def __init__(self, store: Store, views: Views, seed: int, device: torch.device) -> None:
         self.views, self.seed, self.classes = views, seed, len(store.classes)
-        self.labels = resident(store.train.labels, device)
+        self.labels = to_device(store.train.labels, device)
         self._train, self._test = open_images(store.train, device), open_images(store.test, device)
 
     @property

@@ -1,6 +1,6 @@
 """torchvision's colour operations on batches x: [B, C, H, W] float32 in [0, 1], each image with its own parameters.
 
-C is 3, or 1 for grey images, which saturation, hue and grayscale leave as they are.
+C is 3, or 1 for grey images, which saturation, hue and grayscale leave unchanged.
 """
 
 from bisect import bisect_left
@@ -15,43 +15,44 @@ CONTRAST, SATURATION, HUE = 1, 2, 3
 
 
 class JitterPasses(NamedTuple):
-    """Color jitter of B images as three turns of blends, one of hue, and the same three of blends again.
+    """Color jitter of B images in seven passes: three blends, the hue, and the same three blends again.
 
-    settings: [B, 7, 3, 1, 1, 1] float32, a `mixture` for each blend, and `distances` for the hue between them. Of the
-    two turns of a blend, one leaves the image as it is. before: [B], how many blends come before the hue, -1 where
-    there is nothing to do.
+    settings: [B, 7, 3, 1, 1, 1] float32, a `mixture` for each blend, and `hue_distances` for the hue between them. Of
+    the two passes of a blend, one leaves the image unchanged. before: [B], the number of blends before the hue, -1 for
+    images that no pass changes.
     """
 
     settings: Tensor
     before: Tensor
 
 
-def turns(jitter: Jitter) -> JitterPasses:
+def jitter_passes(jitter: Jitter) -> JitterPasses:
+    """Arrange each image's four operations, in their own order, as seven passes common to all images."""
     slot = jitter.order.argsort(1)
     blends, before = slot[:, :HUE].argsort(1), slot[:, HUE:]
     factors, hue = jitter.factors.gather(1, blends), jitter.factors[:, HUE]
     early = torch.arange(HUE, device=hue.device) < before
     first, last = (mixture(blends, factors.where(now, 1)) for now in (early, ~early))
     idle = (factors == 1).all(1) & (hue == 0)
-    settings = torch.cat([first, distances(hue)[:, None], last], dim=1)
+    settings = torch.cat([first, hue_distances(hue)[:, None], last], dim=1)
     return JitterPasses(settings[..., None, None, None], before[:, 0].where(~idle, -1))
 
 
-def color_jitter_(x: Tensor, todo: JitterPasses) -> Tensor:
-    """Brightness, contrast, saturation and hue in each image's own order.
+def color_jitter_(x: Tensor, passes: JitterPasses) -> Tensor:
+    """Apply brightness, contrast, saturation and hue in each image's own order.
 
-    On a CPU the images come in ascending order of `before`, so that a turn touches only a slice, of those it changes.
-    On a GPU every turn touches all images, as to count them would make the host wait.
+    On a CPU the images must be in ascending order of `before`: a pass then touches only the slice that it changes. On a
+    GPU every pass touches all images, since counting them would make the host wait.
     """
-    for turn, some in enumerate(_slices(todo.before)):
+    for number, some in enumerate(_slices(passes.before)):
         if len(x[some]):
-            operation = adjust_hue_ if turn == HUE else blend_
-            operation(x[some], todo.settings[some, turn])
+            operation = adjust_hue_ if number == HUE else blend_
+            operation(x[some], passes.settings[some, number])
     return x
 
 
 def _slices(before: Tensor) -> list[slice]:
-    """The images of each turn."""
+    """Return the slice of images that each pass changes."""
     if before.is_cuda:
         return [slice(None)] * 7
     ascending = before.tolist()
@@ -60,24 +61,28 @@ def _slices(before: Tensor) -> list[slice]:
 
 
 def mixture(operation: Tensor, factor: Tensor) -> Tensor:
-    """Shares [..., 3] of an image, its grey self and its mean grey after operation 0, 1 or 2, of the same shape.
+    """Return the weights [..., 3] of an image, its grey version and its mean grey in operation 0, 1 or 2: [...].
 
-    Brightness, contrast and saturation move it away from (factor > 1) or towards black, its mean or its grey self.
+    Brightness, contrast and saturation move an image away from (factor > 1) or towards black, its mean grey or its grey
+    version.
     """
     other = 1 - factor
     return torch.stack([factor, other * (operation == SATURATION), other * (operation == CONTRAST)], dim=-1).float()
 
 
 def blend_(x: Tensor, mixture: Tensor) -> Tensor:
-    """x: [B, C, H, W], mixture: [B, 3, 1, 1, 1]"""
+    """Blend x: [B, C, H, W] with its grey version and its mean grey; mixture: [B, 3, 1, 1, 1]."""
     own, of_grey, of_mean = mixture.unbind(1)
     grey = luma(x)
     other = (grey * of_grey).add_(grey.mean((2, 3), keepdim=True).mul_(of_mean))
     return torch.addcmul(other, x, own, out=x).clamp_(0, 1)
 
 
-def distances(turn: Tensor) -> Tensor:
-    """[B, 3], what turns the hue by [B] in [-0.5, 0.5] of a circle: from red, green and blue, in sixths, -3 to 3."""
+def hue_distances(turn: Tensor) -> Tensor:
+    """Return the distances [B, 3] of a hue turn from red, green and blue, in sixths of the colour circle, -3 to 3.
+
+    turn: [B] in [-0.5, 0.5] of the circle.
+    """
     channels = torch.arange(0, 6, 2, device=turn.device)
     return ((6 * turn[:, None] - channels + 3).remainder(6) - 3).float()
 
@@ -99,17 +104,17 @@ def adjust_hue_(x: Tensor, distances: Tensor) -> Tensor:
 
 
 def grayscale_(x: Tensor, chosen: Tensor) -> Tensor:
-    """chosen: [B] bool, the images that lose their colour."""
+    """Turn the chosen images, [B] bool, grey."""
     return x.lerp_(luma(x), _column(chosen))
 
 
 def solarize(x: Tensor, threshold: float, chosen: Tensor) -> Tensor:
-    """Invert the values at or above the threshold of the chosen images, [B] bool."""
+    """Invert the values at or above the threshold in the chosen images, [B] bool."""
     return x.lerp(1 - x, ((x >= threshold) & chosen[:, None, None, None]).float())
 
 
 def luma(x: Tensor) -> Tensor:
-    """[B, 1, H, W], the grey of ITU-R 601-2."""
+    """Return the luma of ITU-R 601-2, [B, 1, H, W]."""
     if x.shape[1] == 1:
         return x
     red, green, blue = x.split(1, dim=1)
@@ -117,5 +122,5 @@ def luma(x: Tensor) -> Tensor:
 
 
 def _column(values: Tensor) -> Tensor:
-    """[B] as float32 [B, 1, 1, 1]."""
+    """Reshape [B] to [B, 1, 1, 1] float32."""
     return values.float()[:, None, None, None]

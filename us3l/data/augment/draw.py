@@ -1,6 +1,6 @@
 """Parameters of augmentations, distributed as torchvision's, from independent uniform numbers u: [B, n] in [0, 1).
 
-What is returned has one entry per image. The n that a function takes is the number of columns it reads.
+Every tensor returned has one entry per image. n is the number of columns of u that a function reads.
 """
 
 import math
@@ -15,7 +15,7 @@ TRIES = 10
 
 
 class Box(NamedTuple):
-    """Whole pixels, each [B] int64. A box of negative width is read from its right edge, `left`, to the left."""
+    """Boxes in whole pixels, each [B] int64. A box of negative width is read leftwards from its right edge, `left`."""
 
     top: Tensor
     left: Tensor
@@ -24,7 +24,7 @@ class Box(NamedTuple):
 
 
 class Motion(NamedTuple):
-    """angle in degrees (clockwise), shift right and down in whole pixels, zoom: each [B] float64."""
+    """Affine maps: angle in degrees (clockwise), shift right and down in whole pixels, zoom; each [B] float64."""
 
     angle: Tensor
     right: Tensor
@@ -33,70 +33,71 @@ class Motion(NamedTuple):
 
 
 class Jitter(NamedTuple):
-    """order: [B, 4] int64, the operations in the order they are applied; factors: [B, 4] float64 of operation 0 ... 3.
+    """Color jitter of images: the order of its operations, and the factor of each.
 
-    The operations are brightness, contrast, saturation and hue; factors of 1, 1, 1 and 0 leave an image as it is.
+    order: [B, 4] int64, the operations 0 ... 3 in the order they are applied; factors: [B, 4] float64 of brightness,
+    contrast, saturation and hue, which are operations 0 ... 3. Factors of 1, 1, 1 and 0 leave an image unchanged.
     """
 
     order: Tensor
     factors: Tensor
 
 
-def box(u: Tensor, recipe: ResizedCrop, height: Tensor | int, width: Tensor | int) -> Box:
-    """RandomResizedCrop.get_params: the first of ten tries that fits into the image, else a centre crop. n = 22.
+def box(u: Tensor, settings: ResizedCrop, height: Tensor | int, width: Tensor | int) -> Box:
+    """Draw RandomResizedCrop.get_params: the first of ten tries that fits into the image, else a centre crop. n = 22.
 
     Height and width of the images are one for all, or [B, 1] int64.
     """
-    area = height * width * _between(u[:, :TRIES], *recipe.scale)
-    aspect = _between(u[:, TRIES : 2 * TRIES], *map(math.log, recipe.ratio)).exp()
+    area = height * width * _between(u[:, :TRIES], *settings.scale)
+    aspect = _between(u[:, TRIES : 2 * TRIES], *map(math.log, settings.ratio)).exp()
     widths, heights = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     some, first = fits.any(1, keepdim=True), fits.int().argmax(1, keepdim=True)
     height, width = (torch.zeros_like(first) + side for side in (height, width))
     h, w = (
         torch.where(some, tries.gather(1, first), centre)
-        for tries, centre in zip((heights, widths), _centre(recipe, height, width), strict=True)
+        for tries, centre in zip((heights, widths), _centre(settings, height, width), strict=True)
     )
     top, left = (u[:, -2:-1] * (height - h + 1)).long(), (u[:, -1:] * (width - w + 1)).long()
     places = (torch.where(some, top, (height - h) // 2), torch.where(some, left, (width - w) // 2))
     return Box(*(each[:, 0] for each in (*places, h, w)))
 
 
-def _centre(recipe: ResizedCrop, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """Height and width of the largest box in each image whose aspect ratio the recipe allows."""
-    narrowest, widest = recipe.ratio
+def _centre(settings: ResizedCrop, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """Return height and width of the largest box in each image that has an allowed aspect ratio."""
+    narrowest, widest = settings.ratio
     tallest, broadest = (width.double() / narrowest).round().long(), (height.double() * widest).round().long()
     return height.minimum(tallest), width.minimum(broadest)
 
 
 def mirrored(box: Box, chosen: Tensor) -> Box:
-    """The boxes, those of the chosen images [B] read from right to left."""
+    """Mirror the boxes of the chosen images, [B] bool: they are read from right to left."""
     return box._replace(left=box.left + box.width * chosen, width=box.width * (1 - 2 * chosen.long()))
 
 
-def motion(u: Tensor, recipe: Affine, height: int, width: int) -> Motion:
-    """RandomAffine.get_params. n = 4."""
-    angle = _between(u[:, 0], -recipe.degrees, recipe.degrees)
+def motion(u: Tensor, settings: Affine, height: int, width: int) -> Motion:
+    """Draw RandomAffine.get_params. n = 4."""
+    angle = _between(u[:, 0], -settings.degrees, settings.degrees)
     right, down = (
-        _between(u[:, column], -recipe.translate * side, recipe.translate * side).round()
+        _between(u[:, column], -settings.translate * side, settings.translate * side).round()
         for column, side in ((1, width), (2, height))
     )
-    return Motion(angle, right, down, _between(u[:, 3], *recipe.scale))
+    return Motion(angle, right, down, _between(u[:, 3], *settings.scale))
 
 
-def jitter(u: Tensor, recipe: ColorJitter) -> Jitter:
-    """ColorJitter.get_params within RandomApply; images that are not chosen get factors that do nothing. n = 9."""
-    strengths = (recipe.brightness, recipe.contrast, recipe.saturation)
+def jitter(u: Tensor, settings: ColorJitter) -> Jitter:
+    """Draw ColorJitter.get_params within RandomApply; images that are not chosen get idle factors. n = 9."""
+    strengths = (settings.brightness, settings.contrast, settings.saturation)
     factors = [_between(u[:, 5 + i], max(0.0, 1 - s), 1 + s) for i, s in enumerate(strengths)]
-    factors.append(_between(u[:, 8], -recipe.hue, recipe.hue))
-    chosen = u[:, 0] < recipe.probability
+    factors.append(_between(u[:, 8], -settings.hue, settings.hue))
+    chosen = u[:, 0] < settings.probability
     applied = [torch.where(chosen, factor, idle) for factor, idle in zip(factors, (1.0, 1.0, 1.0, 0.0), strict=True)]
     return Jitter(u[:, 1:5].argsort(stable=True, dim=1), torch.stack(applied, 1))
 
 
-def sigma(u: Tensor, recipe: Blur) -> Tensor:
-    """GaussianBlur.get_params, [B] float64. n = 1."""
-    return _between(u[:, 0], *recipe.sigma)
+def sigma(u: Tensor, settings: Blur) -> Tensor:
+    """Draw GaussianBlur.get_params, [B] float64. n = 1."""
+    return _between(u[:, 0], *settings.sigma)
 
 
 def _between(u: Tensor, low: float, high: float) -> Tensor:

@@ -1,6 +1,6 @@
 """Crops, resizes, blurs and affine maps of image batches x: [B, C, H, W] float32, each image with its own parameters.
 
-A separable filter makes a pixel a weighted sum of a few: first of those of its column, then of those of its row.
+A separable filter computes a pixel as a weighted sum of a few pixels: first along its column, then along its row.
 """
 
 import math
@@ -14,7 +14,7 @@ from us3l.data.augment.draw import Box, Motion
 
 
 class Filter(NamedTuple):
-    """For each row and column of the result those it is the sum of, and their weights: [B, taps, h], [B, taps, w]."""
+    """Source rows and columns of each row and column of the result, and their weights: [B, taps, h], [B, taps, w]."""
 
     rows: Tensor
     row_weights: Tensor
@@ -23,13 +23,13 @@ class Filter(NamedTuple):
 
 
 def resampling(box: Box, before: tuple[int, int], after: tuple[int, int], interpolation: str) -> Filter:
-    """torchvision's resized_crop with antialiasing, from images of one height and width to another."""
+    """Return the filter of torchvision's resized_crop with antialiasing; before and after: (height, width)."""
     rows = _taps(box.top, box.height, before[0], after[0], interpolation)
     return Filter(*rows, *_taps(box.left, box.width, before[1], after[1], interpolation))
 
 
 def resize(x: Tensor, size: int, interpolation: str) -> Tensor:
-    """torchvision's Resize: the shorter side becomes `size`, the other one in proportion, rounded down."""
+    """Resize as torchvision's Resize: the shorter side becomes `size`, the other is in proportion, rounded down."""
     height, width = x.shape[2:]
     shorter = min(height, width)
     whole = Box(*(x.new_full((len(x),), value, dtype=torch.int64) for value in (0, 0, height, width)))
@@ -38,27 +38,28 @@ def resize(x: Tensor, size: int, interpolation: str) -> Tensor:
 
 
 def resample(x: Tensor, resampling: Filter) -> Tensor:
-    """What a bicubic filter overshoots is clamped to [0, 1]."""
+    """Apply a filter; the overshoot of a bicubic one is clamped to [0, 1]."""
     return _filtered(x, resampling).clamp_(0, 1)
 
 
 def center_crop(x: Tensor, size: int) -> Tensor:
-    """torchvision's CenterCrop; a larger size is filled up with zeros."""
+    """Crop as torchvision's CenterCrop: a side shorter than `size` is padded with zeros."""
     (top, bottom), (left, right) = (margins(side, size) for side in x.shape[2:])
     return F.pad(x, (-left, -right, -top, -bottom))
 
 
 def margins(side: int, size: int) -> tuple[int, int]:
-    """What to cut off before and after a side for its centre of `size`; less than nothing is filled up."""
+    """Return the pixels to cut off before and after a side for its centre of `size`; negative ones are padding."""
     before = round((side - size) / 2) if side > size else -((size - side) // 2)
     return before, side - size - before
 
 
 def _taps(start: Tensor, length: Tensor, before: int, after: int, interpolation: str) -> tuple[Tensor, Tensor]:
-    """Resample the pixels start ... start + length - 1 of an axis; of a negative length, from the right.
+    """Compute source pixels and weights that resample start ... start + length - 1 of an axis, [B, taps, after] each.
 
-    start and length: [B]. The filter is as wide as a pixel of the coarser side, which is antialiasing; pixels outside
-    the box get no weight and weights sum to 1 (Pillow's resize, torch's interpolate with antialias=True).
+    start and length: [B]; a negative length is read from the right. The filter is as wide as a pixel of the coarser
+    side, which is antialiasing; pixels outside the box get no weight and weights sum to 1 (Pillow's resize, torch's
+    interpolate with antialias=True).
     """
     weigh, radius = FILTERS[interpolation]
     start, length = start[:, None, None].float(), length[:, None, None].float()
@@ -77,16 +78,16 @@ def _triangle(x: Tensor) -> Tensor:
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """Keys' cubic convolution with a = -0.5."""
-    near, far = x.abs().clamp(max=1), x.abs().clamp(1, 2)  # each piece is 0 where the other one holds
+    """Evaluate Keys' cubic convolution kernel with a = -0.5."""
+    near, far = x.abs().clamp(max=1), x.abs().clamp(1, 2)  # each piece is 0 where the other one applies
     return (1.5 * near - 2.5) * near * near + ((2.5 - 0.5 * far) * far - 4) * far + 3
 
 
-FILTERS = {"bilinear": (_triangle, 1), "bicubic": (_cubic, 2)}  # with the radius beyond which they are 0
+FILTERS = {"bilinear": (_triangle, 1), "bicubic": (_cubic, 2)}  # kernel, and the radius beyond which it is 0
 
 
 def gaussian_blur(x: Tensor, kernel_size: int, sigma: Tensor) -> Tensor:
-    """torchvision's gaussian_blur; sigma: [B] pixels. The edges are reflected, so kernel_size // 2 < H and W."""
+    """Blur as torchvision's gaussian_blur; sigma: [B] pixels. Edges are reflected, so kernel_size // 2 < H and W."""
     offset = torch.arange(-(kernel_size // 2), kernel_size // 2 + 1, device=x.device)
     weights = (-0.5 * (offset / sigma[:, None]) ** 2).softmax(1).float()
     rows, columns = (_convolution(weights, offset, side) for side in x.shape[2:])
@@ -94,14 +95,14 @@ def gaussian_blur(x: Tensor, kernel_size: int, sigma: Tensor) -> Tensor:
 
 
 def _convolution(weights: Tensor, offset: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Convolve an axis with reflected ends; weights: [B, kernel_size]."""
+    """Return source pixels and weights of a convolution of an axis with reflected ends; weights: [B, kernel_size]."""
     pixel = torch.arange(side, device=weights.device)
     source = (side - 1) - ((side - 1) - (pixel + offset[:, None]).abs()).abs()
     return torch.broadcast_tensors(source, weights[:, :, None])
 
 
 def _filtered(x: Tensor, f: Filter) -> Tensor:
-    """[B, C, H, W] to [B, C, h, w]. Rows are added up where they lie; columns need a product with a matrix."""
+    """Filter [B, C, H, W] to [B, C, h, w]: rows by an embedding bag, columns by a batched matrix product."""
     batch, channels, height, width = x.shape
     first = torch.arange(0, batch * channels * height, height, device=x.device).view(batch, channels, 1, 1)
     rows, weights = f.rows.mT[:, None] + first, f.row_weights.mT[:, None].expand(-1, channels, -1, -1)
@@ -112,7 +113,7 @@ def _filtered(x: Tensor, f: Filter) -> Tensor:
 
 
 def affine(x: Tensor, motion: Motion) -> Tensor:
-    """torchvision's affine about the centre, bilinear; what lies outside the image is 0."""
+    """Transform as torchvision's affine about the centre, bilinear; pixels from outside the image are 0."""
     height, width = x.shape[2:]
     radians = motion.angle.deg2rad()
     cos, sin = radians.cos() / motion.zoom, radians.sin() / motion.zoom

@@ -1,28 +1,28 @@
-"""The official python archives of CIFAR-10 and CIFAR-100, read without trusting them."""
+"""Reader of the official python archives of CIFAR-10 and CIFAR-100, which does not trust them."""
 
 import gzip
 import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, cast
 
 import numpy as np
 
-from us3l.data.sources.cifar_subset import choose
+from us3l.data.sources.cifar_subset import take_subset
 from us3l.data.sources.plain_pickle import PlainArray, PlainBytes, load_plain
-from us3l.data.store import DatasetSource, Split, SplitSource
+from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import CifarSubset
 from us3l.utils.errors import UserError
 
 _MOST_BYTES = 1 << 29  # the official archives unpack to 0.2 GB
 _WRONG_BYTES = (OSError, EOFError, zlib.error, tarfile.TarError)
-_WRONG_VALUES = (ValueError, TypeError, AttributeError)  # what numpy and stand-ins make of odd pickles
+_WRONG_VALUES = (ValueError, TypeError, AttributeError)  # raised by numpy and the stand-ins for odd pickles
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where an archive keeps what: its members, and the keys of their dicts."""
+    """Layout of an archive: its members, and the keys of their dicts."""
 
     train: tuple[str, ...]
     test: str
@@ -50,39 +50,39 @@ _LAYOUTS = {
 
 
 def read_cifar(archive: Path, kind: str, subset: CifarSubset | None) -> DatasetSource:
-    """The images of a `kind` "cifar10" or "cifar100": all in the archive's order, or a subset.
+    """Read the images of a `kind` "cifar10" or "cifar100": all in the archive's order, or a subset.
 
-    Raises UserError where the archive is not one of them, or has less than the subset asks for.
+    Raises UserError where the archive is not of this kind, or has less than the subset asks for.
     """
     try:
-        contents = _contents(archive, _LAYOUTS[kind])
+        contents = _read_contents(archive, _LAYOUTS[kind])
     except (*_WRONG_BYTES, *_WRONG_VALUES) as error:
         raise UserError(
             f"{archive}: not an archive of {kind} ({error}); give url and md5 of the official one in params.yaml"
         ) from None
     try:
-        return choose(contents, subset) if subset else contents
+        return take_subset(contents, subset) if subset else contents
     except ValueError as error:
         raise UserError(f"{archive}: {error}; ask for less in params.yaml") from None
 
 
-def _contents(archive: Path, layout: _Layout) -> DatasetSource:
+def _read_contents(archive: Path, layout: _Layout) -> DatasetSource:
     members = _read_members(archive, {*layout.train, layout.test, layout.meta})
     classes = _classes(members[layout.meta], layout)
-    train = [_split(name, members[name], layout, len(classes)) for name in layout.train]
-    test = _split(layout.test, members[layout.test], layout, len(classes))
+    train = [_images_and_labels(name, members[name], layout, len(classes)) for name in layout.train]
+    images, labels = _images_and_labels(layout.test, members[layout.test], layout, len(classes))
     return DatasetSource(
         classes=classes,
         shape=(32, 32, 3),
-        train=SplitSource(np.concatenate([part.labels for part in train]), [part.images for part in train]),
-        test=SplitSource(test.labels, [test.images]),
+        train=SplitSource(np.concatenate([labels for _, labels in train]), [images for images, _ in train]),
+        test=SplitSource(labels, [images]),
     )
 
 
 class _Bounded:
-    """A stream of which only the first bytes can be read: a small archive may unpack to any size."""
+    """A stream that ends with an error after `_MOST_BYTES`: a small archive may unpack to any size."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: gzip.GzipFile) -> None:
         self._file = file
         self._left = _MOST_BYTES
 
@@ -94,9 +94,10 @@ class _Bounded:
 
 
 def _read_members(archive: Path, names: set[str]) -> dict[str, dict[str, Any]]:
-    """The dicts in the named members. Nothing is extracted; the stream is read once, front to back."""
+    """Read the dicts in the named members. Nothing is extracted; the stream is read once, front to back."""
     members = {}
-    with gzip.open(archive) as unpacked, tarfile.open(fileobj=_Bounded(unpacked), mode="r|") as tar:
+    # tarfile calls nothing but read of a stream.
+    with gzip.open(archive) as unpacked, tarfile.open(fileobj=cast(IO[bytes], _Bounded(unpacked)), mode="r|") as tar:
         for member in tar:
             if member.size > _MOST_BYTES:
                 raise ValueError(f"its {member.name} claims {member.size} bytes")
@@ -108,10 +109,11 @@ def _read_members(archive: Path, names: set[str]) -> dict[str, dict[str, Any]]:
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
-    if not member.isreg() or member.issparse():
+    file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
+    if file is None:
         raise ValueError(f"its {member.name} is not a plain file")
     try:
-        content = load_plain(tar.extractfile(member).read())
+        content = load_plain(file.read())
     except ValueError as error:
         raise ValueError(f"its {member.name} is no plain pickle: {error}") from None
     if not isinstance(content, dict):
@@ -132,7 +134,10 @@ def _classes(content: dict[str, Any], layout: _Layout) -> tuple[str, ...]:
     return classes
 
 
-def _split(name: str, content: dict[str, Any], layout: _Layout, classes: int) -> Split:
+def _images_and_labels(
+    name: str, content: dict[str, Any], layout: _Layout, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images [N, 32, 32, 3] uint8 and labels [N] int64 of a member. Raises ValueError where it has others."""
     data, labels = content.get("data"), content.get(layout.labels)
     pixels = data.to_numpy() if isinstance(data, PlainArray) else np.empty(0)
     if pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32 or not len(pixels):
@@ -141,4 +146,4 @@ def _split(name: str, content: dict[str, Any], layout: _Layout, classes: int) ->
         raise ValueError(f"its {name} has no list of {len(pixels)} numbers in {layout.labels}")
     if not all(type(label) is int and 0 <= label < classes for label in labels):
         raise ValueError(f"its {name} has labels outside 0..{classes - 1} in {layout.labels}")
-    return Split(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, np.int64))
+    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, np.int64)

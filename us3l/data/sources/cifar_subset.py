@@ -1,17 +1,18 @@
-"""A few classes and images of a data set: the same ones, in the same order, whatever order the data set comes in."""
+"""A few classes and images of a data set: the same ones in the same order, however the data set is ordered."""
 
 from hashlib import sha256
 
 import numpy as np
 
+from us3l.data.files import Files
 from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import CifarSubset
 
 
-def choose(contents: DatasetSource, subset: CifarSubset) -> DatasetSource:
-    """The first classes by name, and of each the images whose pixels have the smallest SHA-256, in order of that.
+def take_subset(contents: DatasetSource, subset: CifarSubset) -> DatasetSource:
+    """Take the first classes by name, and of each the images whose pixels have the smallest SHA-256, in its order.
 
-    Raises ValueError, with both numbers, where there are fewer classes or images than asked for.
+    Raises ValueError, with both numbers, where there are fewer classes or images than the subset asks for.
     """
     if len(contents.classes) < subset.classes:
         raise ValueError(f"subset.classes is {subset.classes}, but there are only {len(contents.classes)} classes")
@@ -25,7 +26,8 @@ def choose(contents: DatasetSource, subset: CifarSubset) -> DatasetSource:
 
 
 def _smallest(part: SplitSource, numbers: list[int], count: int, key: str) -> SplitSource:
-    """Of the classes with these numbers, which become 0, 1, ..., so many images each."""
+    """Take `count` images of each of the classes with these numbers, which become 0, 1, ..."""
+    assert not isinstance(part.images, Files)  # archives hold arrays
     images = np.concatenate(list(part.images))
     chosen = []
     for label, number in enumerate(numbers):

@@ -8,7 +8,7 @@ from us3l.utils.errors import UserError
 
 
 def read_digits(source: Digits) -> DatasetSource:
-    """8x8 images whose values 0..16 become 0..255."""
+    """Read the 8x8 images, scaling their values 0..16 to 0..255."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -1,4 +1,4 @@
-"""Files from https:// and file:// addresses, known by their md5."""
+"""Files from https:// and file:// addresses, checked by their MD5."""
 
 import hashlib
 import http
@@ -11,15 +11,15 @@ from urllib.request import url2pathname
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
-PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before another try
+PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each retry
 _TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 1 << 20  # bytes
 
 
 def fetch(url: str, md5: str, downloads: Path) -> Path:
-    """Return the file behind `url`: a file:// address in place, others kept in `downloads` under their md5.
+    """Return the file at `url`: a file:// address in place, others kept in `downloads` under their MD5.
 
-    Raises UserError where it cannot be had, or has another md5 (a download is then removed).
+    Raises UserError where the file cannot be read or has another MD5 (a download is then removed).
     """
     if url.startswith("file:"):
         path = _local_path(url)
@@ -63,18 +63,18 @@ def _check(path: Path, url: str, md5: str) -> None:
 
 
 def _download(url: str, file: Path) -> None:
-    """Download `url` to `file`, from the start again after a break, with a progress bar on a terminal.
+    """Download `url` to `file`, restarting after a broken connection, with a progress bar on a terminal.
 
-    Raises UserError where the server refuses or the connection breaks every time, OSError where the disk does.
+    Raises UserError where the server refuses or every try fails, and OSError where the file cannot be written.
     """
-    from pooch import HTTPDownloader  # here, since other sources do without them
+    from pooch import HTTPDownloader  # here, since other sources need neither
     from requests import RequestException
 
     download = HTTPDownloader(
         progressbar=sys.stderr.isatty(),
         chunk_size=_CHUNK,
         timeout=_TIMEOUT,
-        headers={"Accept-Encoding": "identity"},  # the bytes that the md5 is of, never unpacked on the way
+        headers={"Accept-Encoding": "identity"},  # the MD5 is that of the file as it is stored, never decompressed
     )
     for pause in (*PAUSES, None):
         try:

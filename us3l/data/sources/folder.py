@@ -1,4 +1,4 @@
-"""Folders of class folders of images."""
+"""Reader of folders of class folders of images."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from us3l.data.files import Files, table_type
+from us3l.data.files import Files, table_dtype
 from us3l.data.sources.subset import read_subset
 from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import Folder
@@ -28,38 +28,39 @@ _BLOCK = 256  # images read at a time
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of each class."""
+    """Image files of each class, below a folder."""
 
     folder: Path
     classes: dict[str, list[Path]]
 
 
 def read_folder(source: Folder) -> DatasetSource:
-    """The squares of `source.image_size` that the images of the folders are cut to, or their files where it is None.
+    """Read the images of the folders, cut to squares of `source.image_size`, or as files where it is None.
 
-    Raises UserError, also while the blocks are read, which is when an image may turn out to be unreadable.
+    Raises UserError, also while the blocks are read: only then is an unreadable image found.
     """
-    train = _list(Path(source.train).absolute(), source.page)
-    if source.test is None:
-        train, test = hold_out(train, source.test_fraction)
-    else:
-        test = _list(Path(source.test).absolute(), source.page)
+    train = _list_images(Path(source.train).absolute(), source.page)
+    if source.test is not None:
+        test = _list_images(Path(source.test).absolute(), source.page)
         _check_same_classes(train, test)
+    else:
+        assert source.test_fraction is not None  # params require one of the two
+        train, test = hold_out(train, source.test_fraction)
     if source.subset is not None:
-        train = _keep(train, Path(source.subset).absolute())
+        train = _keep_subset(train, Path(source.subset).absolute())
     return DatasetSource(
         classes=tuple(train.classes),
-        shape=shape(source.image_size),
-        train=unwritten(train, source.image_size),
-        test=unwritten(test, source.image_size),
+        shape=image_shape(source.image_size),
+        train=split_source(train, source.image_size),
+        test=split_source(test, source.image_size),
     )
 
 
-def _list(folder: Path, page: str | None) -> Listing:
+def _list_images(folder: Path, page: str | None) -> Listing:
     if not folder.is_dir():
         elsewhere = f", or get the images from {page}" if page else ""
         raise UserError(f"{folder}: there is no such folder; correct its path in params.yaml{elsewhere}")
-    classes = {path.name: _images(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    classes = {path.name: _images_in(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     if len(classes) < 2:
         found = f"is only the class folder {next(iter(classes))}" if classes else "are no class folders"
         raise UserError(f"{folder}: there {found}; put the images of each class into a folder, two or more of them")
@@ -70,7 +71,7 @@ def _list(folder: Path, page: str | None) -> Listing:
     return Listing(folder, classes)
 
 
-def _images(folder: Path) -> list[Path]:
+def _images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and not path.is_dir())
 
 
@@ -79,8 +80,8 @@ def _check_same_classes(train: Listing, test: Listing) -> None:
         raise UserError(f"{train.folder} and {test.folder}: only one of them has the classes {', '.join(differing)}")
 
 
-def _keep(listing: Listing, subset: Path) -> Listing:
-    """The images that a list names, in the folder's order; a class may be left without any."""
+def _keep_subset(listing: Listing, subset: Path) -> Listing:
+    """Keep the images that a list names, in the folder's order; a class may end up without any."""
     kept = read_subset(subset, listing.folder, [path for images in listing.classes.values() for path in images])
     return Listing(
         listing.folder, {name: [path for path in images if path in kept] for name, images in listing.classes.items()}
@@ -88,15 +89,18 @@ def _keep(listing: Listing, subset: Path) -> Listing:
 
 
 def hold_out(listing: Listing, fraction: float) -> tuple[Listing, Listing]:
-    """Split every class alike, at least one image to either side. Raises UserError for a class of one image."""
+    """Split off a test set, the same fraction of every class, leaving at least one image of it on either side.
+
+    Raises UserError for a class of one image.
+    """
     for name, images in listing.classes.items():
         if len(images) < 2:
             raise UserError(f"{listing.folder / name}: one image cannot be split into training and test; add another")
-    return split(listing, lambda images: min(max(round(fraction * images), 1), images - 1))
+    return split_classes(listing, lambda images: min(max(round(fraction * images), 1), images - 1))
 
 
-def split(listing: Listing, held_out: Callable[[int], int]) -> tuple[Listing, Listing]:
-    """Training and test: of n images of a class `held_out(n)` are for the test, whatever the other classes are."""
+def split_classes(listing: Listing, held_out: Callable[[int], int]) -> tuple[Listing, Listing]:
+    """Hold out `held_out(n)` of the n images of each class as the test set, independently of the other classes."""
     train, test = {}, {}
     for name, images in listing.classes.items():
         order, count = np.random.default_rng(0).permutation(len(images)), held_out(len(images))
@@ -105,33 +109,33 @@ def split(listing: Listing, held_out: Callable[[int], int]) -> tuple[Listing, Li
     return Listing(listing.folder, train), Listing(listing.folder, test)
 
 
-def shape(size: int | None) -> tuple[int, int, int] | None:
-    """Height, width and channels of prepared images."""
+def image_shape(size: int | None) -> tuple[int, int, int] | None:
+    """Return height, width and channels of prepared images; None where they stay in their files."""
     return None if size is None else (size, size, 3)
 
 
-def unwritten(listing: Listing, size: int | None) -> SplitSource:
-    """All images of a listing, class by class."""
+def split_source(listing: Listing, size: int | None) -> SplitSource:
+    """Return a split of all images of a listing, class by class."""
     counts = [len(images) for images in listing.classes.values()]
     paths = [path for images in listing.classes.values() for path in images]
     return SplitSource(np.repeat(np.arange(len(counts)), counts), squares_or_files(listing.folder, paths, size))
 
 
 def squares_or_files(folder: Path, paths: list[Path], size: int | None) -> Iterator[np.ndarray] | Files:
-    """Images below a folder, in order: their squares of `size`, or their files."""
+    """Return the images below a folder, in order: their squares of `size`, or their files where it is None."""
     return files(folder, paths) if size is None else blocks(paths, size)
 
 
 def files(folder: Path, paths: list[Path]) -> Files:
-    """What the files are. Raises UserError at an unreadable image."""
+    """Read the table of image files. Raises UserError at an unreadable image."""
     names = [os.fsencode(path.relative_to(folder)) for path in paths]
-    rows = zip(names, chain.from_iterable(_threaded(_facts, paths)), strict=True)
-    rows_of = table_type(max(map(len, names), default=1))
-    return Files(folder, np.fromiter(((name, *facts) for name, facts in rows), rows_of, len(names)))
+    rows = zip(names, chain.from_iterable(_map_in_blocks(_facts, paths)), strict=True)
+    dtype = table_dtype(max(map(len, names), default=1))
+    return Files(folder, np.fromiter(((name, *facts) for name, facts in rows), dtype, len(names)))
 
 
 def _facts(path: Path) -> tuple[int, int, int, str]:
-    """Bytes, height, width and SHA-256 of an image, all of which is decoded, coarsely, to see that it can be."""
+    """Read bytes, height, width and SHA-256 of an image, and decode all of it, coarsely, to check that it is whole."""
     with _readable(path):
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
@@ -142,12 +146,12 @@ def _facts(path: Path) -> tuple[int, int, int, str]:
 
 
 def blocks(paths: list[Path], size: int) -> Iterator[np.ndarray]:
-    """The images' squares in order, each block [n, size, size, 3] uint8. Raises UserError at an unreadable image."""
-    return (np.stack(squares) for squares in _threaded(partial(_read_square, size=size), paths))
+    """Yield the images' squares in blocks [n, size, size, 3] uint8. Raises UserError at an unreadable image."""
+    return (np.stack(squares) for squares in _map_in_blocks(partial(_read_square, size=size), paths))
 
 
-def _threaded(read: Callable[[Path], Any], paths: list[Path]) -> Iterator[list[Any]]:
-    """What is read of each file, in order, of a block at a time."""
+def _map_in_blocks(read: Callable[[Path], Any], paths: list[Path]) -> Iterator[list[Any]]:
+    """Yield the results of `read` for one block of files after the other, in order; threads read a block."""
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), _BLOCK):
             yield list(pool.map(read, paths[start : start + _BLOCK]))
@@ -162,5 +166,5 @@ def _read_square(path: Path, size: int) -> np.ndarray:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # each of Pillow's decoders has its own ways to fail
+    except Exception as error:  # Pillow's decoders raise many kinds of exceptions
         raise UserError(f"{path}: not a readable image ({error}); replace or remove it") from None

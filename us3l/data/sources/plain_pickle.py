@@ -1,4 +1,4 @@
-"""Reading what a pickle holds without running anything it asks for."""
+"""Reader of pickles that runs nothing they ask for."""
 
 import io
 import pickle
@@ -10,19 +10,19 @@ import numpy as np
 
 
 def load_plain(data: bytes) -> Any:
-    """The dicts, lists, numbers, strings and uint8 arrays in a pickle.
+    """Load the dicts, lists, numbers, strings and uint8 arrays in a pickle.
 
-    Arrays come as `PlainArray`, Python 2's strings as bytes, bytes that Python 3 wrote for Python 2 as `PlainBytes`.
+    Arrays become `PlainArray`, Python 2's strings bytes, bytes that Python 3 wrote for Python 2 `PlainBytes`.
     Raises ValueError for anything else, and for a damaged pickle.
     """
     try:
         return _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a bad pickle can raise anything, says Python's manual
+    except Exception as error:  # a bad pickle can raise anything (pickle's documentation)
         raise ValueError(textwrap.shorten(f"{type(error).__name__}: {error}", 200)) from None
 
 
 class _StandIn:
-    """Answers for something that a pickle names. No pickle can change it: setting a state does nothing."""
+    """Stand-in for an object that a pickle names. No pickle can change it: setting a state does nothing."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -32,7 +32,7 @@ class _StandIn:
 
 
 class PlainBytes(_StandIn):
-    """What `_codecs.encode` stands for, converted only when asked: a pickle can ask for it any number of times."""
+    """Stand-in for `_codecs.encode`, which encodes only on demand: a pickle can call it any number of times."""
 
     def __init__(self, text: str, *_: Any) -> None:
         self._text = text
@@ -48,7 +48,7 @@ class _Dtype(_StandIn):
 
 
 class PlainArray(_StandIn):
-    """A uint8 array as its pickle describes it, unchecked until it is asked for."""
+    """A uint8 array as its pickle describes it, unchecked until `to_numpy`."""
 
     def __setstate__(self, state: Any) -> None:
         _version, self._shape, dtype, self._fortran, self._raw = state
@@ -56,7 +56,7 @@ class PlainArray(_StandIn):
             raise pickle.UnpicklingError("it holds an array without a type")
 
     def to_numpy(self) -> np.ndarray:
-        """Raises ValueError, TypeError or AttributeError when the pickle described no uint8 array."""
+        """Build the array. Raises ValueError, TypeError or AttributeError when the pickle described no uint8 array."""
         raw = self._raw.to_bytes() if isinstance(self._raw, PlainBytes) else self._raw
         return np.frombuffer(raw, np.uint8).reshape(self._shape, order="F" if self._fortran else "C")
 
@@ -68,7 +68,7 @@ _STAND_INS = {
     ("numpy.core.multiarray", "_reconstruct"): PlainArray,
     ("numpy._core.multiarray", "_reconstruct"): PlainArray,
 }
-# Protocol 5 only adds opcodes that no archive needs, and one of them reserves any memory that it is told to.
+# Protocol 5 only adds opcodes that no archive needs, and one of them allocates any amount of memory.
 _OPCODES = {ord(opcode.code) for opcode in pickletools.opcodes if opcode.proto < 5}
 
 

@@ -1,4 +1,4 @@
-"""From what params.yaml calls a data set's source to a store on disk."""
+"""Conversion of a data set's source, as params.yaml names it, to a store on disk."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ Source = Digits | Cifar | Folder | Transfer
 
 
 def convert(source: Source, folder: Path, downloads: Path) -> str:
-    """Write the store of `source` into `folder`, archives into `downloads`; the SHA-256 of its contents."""
+    """Write the store of `source` into `folder`, archives into `downloads`; return the SHA-256 of its contents."""
     return write_store(folder, _read(source, downloads))
 
 
@@ -23,7 +23,7 @@ def _read(source: Source, downloads: Path) -> DatasetSource:
         case Cifar():
             return read_cifar(fetch(source.url, source.md5, downloads), source.kind, source.subset)
         case Folder():
-            from us3l.data.sources.folder import read_folder  # brings torchvision, which the other sources do without
+            from us3l.data.sources.folder import read_folder  # imports torchvision, which other sources do not need
 
             return read_folder(source)
         case Transfer():

@@ -8,16 +8,16 @@ from us3l.utils.errors import UserError
 
 
 def read_subset(file: Path, folder: Path, images: Iterable[Path]) -> set[Path]:
-    """Those of `images` that the lines of `file` name, by file name alone or by path below `folder`.
+    """Return the `images` that the lines of `file` name, by file name alone or by path below `folder`.
 
-    Raises UserError for a list that cannot be read or is empty, and for names that no image, several images, or an
-    earlier line has.
+    Raises UserError for a list that is unreadable or empty, and for a name that belongs to no image or to several, or
+    that an earlier line has.
     """
     named = defaultdict(list)
     for image in images:
         for name in {image.name, image.relative_to(folder).as_posix()}:
             named[name].append(image)
-    lines = _read(file)
+    lines = _read_lines(file)
     _check_known(file, folder, lines, named)
     kept: dict[Path, int] = {}
     for number, name in lines:
@@ -32,8 +32,8 @@ def read_subset(file: Path, folder: Path, images: Iterable[Path]) -> set[Path]:
     return set(kept)
 
 
-def _read(file: Path) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers from 1."""
+def _read_lines(file: Path) -> list[tuple[int, str]]:
+    """Read the lines that are not blank, with their numbers from 1."""
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:

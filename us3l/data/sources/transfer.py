@@ -1,8 +1,8 @@
-"""Data sets of transfer learning, as torchvision's own classes read them.
+"""Data sets for transfer learning, read by torchvision's own classes.
 
 Training and test sets: Aircraft trainval and test (by variant), DTD train with val and test of partition 1, Flowers-102
 train with val and test, Food-101 train and test, Pets trainval and test. Caltech-101 has no official split: 30 training
-images of each class, the others for the test, drawn by a fixed seed; its background class is left out.
+images of each class, the others for the test, drawn with a fixed seed; its background class is left out.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from us3l.data.sources.folder import Listing, hold_out, shape, split, squares_or_files, unwritten
+from us3l.data.sources.folder import (
+    Listing,
+    hold_out,
+    image_shape,
+    split_classes,
+    split_source,
+    squares_or_files,
+)
 from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import Transfer
 from us3l.utils.errors import UserError
@@ -21,8 +28,8 @@ _CALTECH_TRAIN = 30  # images of each class
 
 
 @dataclass(frozen=True)
-class _Set:
-    """torchvision's class, the folder below root that it looks for, the data set's page, and the splits of training."""
+class _TransferSet:
+    """A data set: torchvision's class, its folder below root, its web page, and the splits to train on."""
 
     reader: type
     folder: str
@@ -32,85 +39,85 @@ class _Set:
 
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 _SETS = {
-    "aircraft": _Set(datasets.FGVCAircraft, "fgvc-aircraft-2013b", f"{_OXFORD}/fgvc-aircraft/", ("trainval",)),
-    "caltech101": _Set(
+    "aircraft": _TransferSet(datasets.FGVCAircraft, "fgvc-aircraft-2013b", f"{_OXFORD}/fgvc-aircraft/", ("trainval",)),
+    "caltech101": _TransferSet(
         datasets.Caltech101, "caltech101/101_ObjectCategories", "https://data.caltech.edu/records/20086"
     ),
-    "dtd": _Set(datasets.DTD, "dtd/dtd", f"{_OXFORD}/dtd/", ("train", "val")),
-    "flowers102": _Set(datasets.Flowers102, "flowers-102/jpg", f"{_OXFORD}/flowers/102/", ("train", "val")),
-    "food101": _Set(
+    "dtd": _TransferSet(datasets.DTD, "dtd/dtd", f"{_OXFORD}/dtd/", ("train", "val")),
+    "flowers102": _TransferSet(datasets.Flowers102, "flowers-102/jpg", f"{_OXFORD}/flowers/102/", ("train", "val")),
+    "food101": _TransferSet(
         datasets.Food101, "food-101/images", "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/", ("train",)
     ),
-    "pets": _Set(datasets.OxfordIIITPet, "oxford-iiit-pet/images", f"{_OXFORD}/pets/", ("trainval",)),
+    "pets": _TransferSet(datasets.OxfordIIITPet, "oxford-iiit-pet/images", f"{_OXFORD}/pets/", ("trainval",)),
 }
 
 
 def read_transfer(source: Transfer) -> DatasetSource:
-    """The squares of `source.image_size` that the images are cut to, or their files; as torchvision has them.
+    """Read the images in torchvision's order, cut to squares of `source.image_size`, or as files where it is None.
 
-    Raises UserError where the files are absent or torchvision cannot read them, and for an unreadable image, also while
+    Raises UserError where files are missing or torchvision cannot read them, and for an unreadable image, also while
     the blocks are read.
     """
     known = _SETS[source.kind]
     if source.kind == "caltech101":
-        return _caltech(source, _open(source))
+        return _read_caltech(source, _open(source))
     train = [_open(source, split=name) for name in known.train]
     test = _open(source, split="test")
     classes = tuple(test.classes)
     if any(tuple(each.classes) != classes for each in train):
-        raise UserError(f"{_place(source)}: training and test have different classes; get the data set again")
+        raise UserError(f"{_folder(source)}: training and test have different classes; get the data set again")
     return DatasetSource(
         classes=classes,
-        shape=shape(source.image_size),
-        train=_unwritten(train, source),
-        test=_unwritten([test], source),
+        shape=image_shape(source.image_size),
+        train=_joined_splits(train, source),
+        test=_joined_splits([test], source),
     )
 
 
-def _place(source: Transfer) -> Path:
+def _folder(source: Transfer) -> Path:
     return Path(source.root).absolute() / _SETS[source.kind].folder
 
 
 def _open(source: Transfer, **arguments: str) -> Any:
-    known, place = _SETS[source.kind], _place(source)
-    # Caltech101 makes folders before it looks whether they were there.
-    if not source.download and not place.is_dir():
+    known, folder = _SETS[source.kind], _folder(source)
+    # Caltech101 creates its folders before it checks that they exist.
+    if not source.download and not folder.is_dir():
         raise UserError(
-            f"{place}: there is no such folder; set download: true in params.yaml, or get the data set from "
+            f"{folder}: there is no such folder; set download: true in params.yaml, or get the data set from "
             f"{known.page}, or name a folder of class folders with kind: folder"
         )
     try:
         return known.reader(str(Path(source.root).absolute()), download=source.download, **arguments)
-    except Exception as error:  # network, archives and each set's annotations have their own ways to fail
+    except Exception as error:  # network, archives and annotations raise many kinds of exceptions
         what = " ".join(str(error).split())
-        raise UserError(f"{place}: torchvision cannot read the data set ({what}); get it from {known.page}") from None
+        raise UserError(f"{folder}: torchvision cannot read the data set ({what}); get it from {known.page}") from None
 
 
-def _unwritten(parts: list[Any], source: Transfer) -> SplitSource:
+def _joined_splits(parts: list[Any], source: Transfer) -> SplitSource:
     paths = [Path(path) for part in parts for path in (part._images if hasattr(part, "_images") else part._image_files)]
     labels = np.array([label for part in parts for label in part._labels], np.int64)
-    return SplitSource(labels, squares_or_files(_place(source), paths, source.image_size))
+    return SplitSource(labels, squares_or_files(_folder(source), paths, source.image_size))
 
 
-def _caltech(source: Transfer, images: datasets.Caltech101) -> DatasetSource:
-    folder = _place(source)
+def _read_caltech(source: Transfer, images: datasets.Caltech101) -> DatasetSource:
+    folder = _folder(source)
     classes: dict[str, list[Path]] = {name: [] for name in images.categories}
     for label, number in zip(images.y, images.index, strict=True):
         name = images.categories[label]
         classes[name].append(folder / name / f"image_{number:04d}.jpg")
     listing = Listing(folder, classes)
-    train, test = _split(listing) if source.test_fraction is None else hold_out(listing, source.test_fraction)
+    train, test = _split_caltech(listing) if source.test_fraction is None else hold_out(listing, source.test_fraction)
     return DatasetSource(
         classes=tuple(classes),
-        shape=shape(source.image_size),
-        train=unwritten(train, source.image_size),
-        test=unwritten(test, source.image_size),
+        shape=image_shape(source.image_size),
+        train=split_source(train, source.image_size),
+        test=split_source(test, source.image_size),
     )
 
 
-def _split(listing: Listing) -> tuple[Listing, Listing]:
+def _split_caltech(listing: Listing) -> tuple[Listing, Listing]:
     for name, images in listing.classes.items():
         if len(images) <= _CALTECH_TRAIN:
             what = f"{len(images)} images are too few for {_CALTECH_TRAIN} of training and one of test"
             raise UserError(f"{listing.folder / name}: {what}; give test_fraction in params.yaml")
-    return split(listing, lambda images: images - _CALTECH_TRAIN)
+    return split_classes(listing, lambda images: images - _CALTECH_TRAIN)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from us3l.data.resident import resident
+from us3l.data.resident import to_device
 from us3l.data.store import Store, open_store
 from us3l.evaluation.features import EvaluationImages
 from us3l.evaluation.metrics import score
@@ -48,7 +48,7 @@ def evaluate(job: RunStage, device: torch.device, predict_logits: PredictLogits)
     for width, network in zip(run.widths, networks, strict=True):
         require_features(f"{run.backbone} at width {width}", network, example)
     logits = predict_logits(networks, images, run.protocol)
-    labels = resident(store.test.labels, torch.device("cpu"))
+    labels = to_device(store.test.labels, torch.device("cpu"))
     scores = [score(each.cpu(), labels) for each in logits]
     seconds = (time.monotonic() - start) / len(networks)
     names = {"study": run.study, "run": run.name, "protocol": kind, "dataset": run.data.name}
