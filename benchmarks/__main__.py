@@ -11,7 +11,7 @@ from benchmarks.report import write_report
 from benchmarks.setting import setting
 from us3l.params.reading import load
 from us3l.pipeline.plan.plan import Plan
-from us3l.utils.devices import computing
+from us3l.utils.devices import leased_device
 from us3l.utils.errors import UserError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -37,7 +37,7 @@ def benchmarks(
         write_report(out)
         return
     names = require_parts(parts or [])
-    with computing(device, 1, threads or 1) as where:
+    with leased_device(device, 1, threads or 1) as where:
         bench(names, setting(Plan(load(params), params), run, where, threads, repeats, batch, images), out)
 
 

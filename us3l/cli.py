@@ -60,10 +60,10 @@ def pretrain(
     job = _job(params, study, run, seed, "pretrain")
     from us3l.pipeline.stages.pretrain import pretrain
     from us3l.utils import distributed
-    from us3l.utils.devices import computing
+    from us3l.utils.devices import leased_device
 
-    with computing(device, gpus, threads) as where:
-        processes = distributed.processes(where, job.run.shards)
+    with leased_device(device, gpus, threads) as where:
+        processes = distributed.process_count(where, job.run.shards)
         if processes > 1:
             distributed.launch(processes)
             return
@@ -97,9 +97,9 @@ def calibrate(
     """Cut a plain network of each width out of a checkpoint, and compute its BatchNorm statistics."""
     job = _job(params, study, run, seed, "calibrate")
     from us3l.pipeline.stages.calibrate import calibrate
-    from us3l.utils.devices import computing
+    from us3l.utils.devices import leased_device
 
-    with computing(device, gpus, threads) as where:
+    with leased_device(device, gpus, threads) as where:
         calibrate(job, where)
 
 
@@ -119,9 +119,9 @@ def _add_evaluation(kind: str, help: str) -> None:
         job = _job(params, study, run, seed, kind)
         from us3l.pipeline.code import EVALUATIONS
         from us3l.pipeline.stages.evaluate import evaluate
-        from us3l.utils.devices import computing
+        from us3l.utils.devices import leased_device
 
-        with computing(device, gpus, threads) as where:
+        with leased_device(device, gpus, threads) as where:
             evaluate(job, where, import_module(EVALUATIONS[kind]).predict_logits)
 
 

@@ -1,4 +1,4 @@
-"""Files that are either complete or absent."""
+"""Files that are either complete or missing."""
 
 import errno
 import os
@@ -13,8 +13,8 @@ from us3l.utils.errors import UserError
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well and the bytes are on disk.
 
-    Raises UserError where it cannot be written. Whatever goes wrong, `path` keeps its old content and the temporary
-    file is removed.
+    Raises UserError where it cannot be written. After any error `path` keeps its old content and the temporary file is
+    removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, with what they are in the metadata; nothing is unpickled.
+"""Weights on disk: safetensors with a JSON record about them in the metadata; nothing is unpickled.
 
 The same tensors and the same record give the same bytes.
 """
@@ -19,12 +19,12 @@ from us3l.utils.records import CHANGED, read_weights, seal_of_weights
 
 
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
-    """Write tensors by name and a JSON record about them, atomically; the file's seal.
+    """Write tensors by name and a JSON record about them, atomically; return the file's seal.
 
     Raises UserError where the file cannot be written.
     """
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    plain = json.loads(json.dumps(about))  # tuples are lists, as they will be when it is read
+    plain = json.loads(json.dumps(about))  # tuples become lists, as after reading
     seal = seal_of_weights(serialize(contiguous), plain)
     with atomic_write(path) as temporary:
         temporary.write_bytes(serialize(contiguous, {"us3l": json.dumps({**plain, "seal": seal})}))
@@ -34,7 +34,7 @@ def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote: tensors, and the record with its `seal`.
 
-    Raises UserError where the file is absent, not one of ours, or not as it was written.
+    Raises UserError where the file is missing, not one of ours, or not as it was written.
     """
     content, about = read_weights(path)
     try:

@@ -1,4 +1,4 @@
-"""The device that a command computes on, with a lease on the GPUs that it takes."""
+"""The device that a command computes on, with a lease on its GPUs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from us3l.utils.gpus import lease, lock_folder, visible_gpus
 
 
 @contextmanager
-def computing(name: str, gpus: int, threads: int) -> Iterator["torch.device"]:
-    """Yield the device to compute on, and hold a lease on the GPUs asked for, or on as many as there are.
+def leased_device(name: str, gpus: int, threads: int) -> Iterator["torch.device"]:
+    """Yield the device to compute on, and hold a lease on `gpus` GPUs, or on all where there are fewer.
 
-    Raises UserError where what is computed there does not fit into a GPU's memory.
+    Raises UserError where the block runs out of GPU memory.
     """
-    there = visible_gpus()
-    with lease(0 if name == "cpu" else min(gpus, len(there)), there, lock_folder()):
+    visible = visible_gpus()
+    with lease(0 if name == "cpu" else min(gpus, len(visible)), visible, lock_folder()):
         torch.set_num_threads(threads)
         try:
             yield choose_device(name, gpus)

@@ -1,4 +1,4 @@
-"""One process or many: `torchrun` says which in the environment; gloo carries CPU tensors, NCCL those of GPUs."""
+"""One process, or many as `torchrun` sets them up in the environment; gloo carries CPU tensors, NCCL those of GPUs."""
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ from us3l.utils.errors import UserError
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among all, and the device it computes on."""
+    """This process's rank, the number of processes, and the device it computes on."""
 
     rank: int
     size: int
@@ -29,15 +29,12 @@ class World:
         return self.rank == 0
 
     def all_reduce_(self, tensor: Tensor) -> None:
-        """Replace `tensor` by its sum over all processes, in place.
-
-        See `us3l.training.flat_parameters.pairwise_sum`.
-        """
+        """Sum `tensor` over all processes, in place. See `us3l.training.flat_parameters.pairwise_sum`."""
         for group in self.groups:
             distributed.all_reduce(tensor, group=group)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all of them get the same answer."""
+        """Tell whether the flag is set in any process; all of them get the same answer."""
         if self.size == 1:
             return flag
         votes = torch.tensor(int(flag))  # a CPU tensor: gloo answers without waiting for the GPU
@@ -45,7 +42,7 @@ class World:
         return bool(votes)
 
     def shards(self, count: int) -> range:
-        """This process's shards of a batch of `count`. Raises UserError where the processes do not divide them."""
+        """Return this process's shards of `count`. Raises UserError where the processes do not divide them."""
         if count % self.size:
             divisors = [n for n in range(1, count + 1) if count % n == 0]
             raise UserError(
@@ -57,18 +54,18 @@ class World:
 
 @contextmanager
 def world(device: torch.device) -> Iterator[World]:
-    """Join the processes that `torchrun` started, or be the only one; GPUs are taken by local rank."""
+    """Join the processes that `torchrun` started, or be the only one; the local rank selects the GPU."""
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
         yield World(0, 1, device)
         return
     _end_with_the_launcher()
     if device.type == "cuda":
-        # A process that holds a lease of its own sees that one GPU only.
+        # A process with a lease of its own sees its one GPU only.
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    # The first process may have to wait until another training of the same recipe is done.
+    # The first process may have to wait until another training with the same params is done.
     distributed.init_process_group(backend, timeout=timedelta(days=7))
     try:
         yield World(distributed.get_rank(), size, device, _groups(distributed.get_rank(), size, device))
@@ -77,7 +74,7 @@ def world(device: torch.device) -> Iterator[World]:
 
 
 def _end_with_the_launcher() -> None:
-    """Let the kernel send SIGTERM once the process that started this one is dead, be it killed (Linux only)."""
+    """Let the kernel send SIGTERM once the process that started this one has died, even by SIGKILL (Linux only)."""
     if sys.platform == "linux":
         launcher = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -86,35 +83,36 @@ def _end_with_the_launcher() -> None:
 
 
 def _groups(rank: int, size: int, device: torch.device) -> tuple[distributed.ProcessGroup, ...]:
-    """Groups that add up a tensor over all processes, one after the other.
+    """Return the groups whose all-reduces, one after the other, sum a tensor over all processes.
 
     On CPUs, with a power of two of processes, pairs of neighbours, of neighbouring pairs, and so on; else all at once.
     """
     if device.type == "cuda" or size & (size - 1):
+        assert distributed.group.WORLD is not None  # init_process_group has set it
         return (distributed.group.WORLD,)
     mine = []
     for distance in (1 << power for power in range(size.bit_length() - 1)):
         for low in (each for each in range(size) if not each & distance):
-            group = distributed.new_group([low, low + distance])  # by all processes, members or not
+            group = distributed.new_group([low, low + distance])  # every process must call it, member or not
             if rank in (low, low + distance):
                 mine.append(group)
     return tuple(mine)
 
 
 def choose_device(name: str, gpus: int) -> torch.device:
-    """`auto` takes a GPU where there is one and `gpus` allows it; `cpu` and `cuda` are meant.
+    """Return the device named `cpu` or `cuda`; `auto` takes a GPU where one is available and `gpus` is not 0.
 
-    Raises UserError where a GPU is meant and cannot be had.
+    Raises UserError where `cuda` is not available.
     """
-    there = torch.cuda.is_available()
-    if name == "cuda" and not (there and gpus):
+    available = torch.cuda.is_available()
+    if name == "cuda" and not (available and gpus):
         why = "PyTorch sees no GPU on this machine" if gpus else "--gpus 0 allows none"
         raise UserError(f"--device cuda: {why}; use --device cpu, or auto")
-    return torch.device("cuda" if there and gpus and name != "cpu" else "cpu")
+    return torch.device("cuda" if available and gpus and name != "cpu" else "cpu")
 
 
-def processes(device: torch.device, shards: int) -> int:
-    """How many processes to start: one for each GPU, as far as they divide the shards; 1 inside `torchrun`."""
+def process_count(device: torch.device, shards: int) -> int:
+    """Return the number of processes to start: one per GPU, as far as they divide the shards; 1 inside `torchrun`."""
     if "WORLD_SIZE" in os.environ or device.type == "cpu":
         return 1
     return max(count for count in range(1, torch.cuda.device_count() + 1) if shards % count == 0)

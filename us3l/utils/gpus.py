@@ -1,7 +1,7 @@
-"""The GPUs of this machine, told without PyTorch, and leases on them: no two jobs compute on the same one.
+"""The GPUs of this machine, found without PyTorch, and leases on them: no two jobs compute on the same one.
 
-Snakemake counts GPUs but pins none. A lease is a kernel lock on one file for each device, held by the process that
-takes it and by each child that joins it: a device is free again once the last of them has died, however it died.
+Snakemake counts GPUs but assigns none. A lease is a kernel lock on one file per device, held by the process that takes
+it and by each child that joins it: a device is free again once the last of them has died, in whatever way.
 """
 
 import fcntl
@@ -11,8 +11,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
 
 from us3l.utils.errors import UserError
 
@@ -20,7 +20,7 @@ PAUSE = 0.05  # seconds between two tries
 
 
 def visible_gpus() -> list[str]:
-    """The devices that a scheduler or the user chose (CUDA_VISIBLE_DEVICES), else all that the driver shows."""
+    """Return the devices in CUDA_VISIBLE_DEVICES, where a scheduler or the user set it, else all of the driver."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
@@ -28,7 +28,7 @@ def visible_gpus() -> list[str]:
 
 
 def lock_folder() -> Path:
-    """Where this machine keeps a user's locks; a Slurm job has its own, since it counts its own devices from 0."""
+    """Return the folder of a user's locks; a Slurm job has its own, since it counts its own devices from 0."""
     return Path(tempfile.gettempdir(), f"us3l-gpus-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'host')}")
 
 
@@ -36,8 +36,8 @@ def lock_folder() -> Path:
 def lease(count: int, devices: list[str], folder: Path) -> Iterator[list[str]]:
     """Wait until `count` of the devices are free, and hold them: all or none, so that no two jobs wait for each other.
 
-    The environment tells them to CUDA and to children, which join the lease instead of taking another.
-    Raises UserError where there are too few devices, or where a child's parent died and its devices went elsewhere.
+    Environment variables pass them to CUDA and to children, which join the lease instead of taking another.
+    Raises UserError where there are too few devices, or where a child's parent died and another job has its devices.
     """
     if count == 0:
         yield []
@@ -63,10 +63,10 @@ def lease(count: int, devices: list[str], folder: Path) -> Iterator[list[str]]:
 
 
 def _take(locks: ExitStack, count: int, devices: list[str], folder: Path, holder: str) -> list[str] | None:
-    """Lock `count` devices that are free; None, after a pause, where there are fewer. One process at a time looks."""
+    """Lock `count` free devices, one process at a time; where there are fewer, pause and return None."""
     with (folder / "looking").open("w") as looking, ExitStack() as found:
         fcntl.flock(looking, fcntl.LOCK_EX)
-        free = {}
+        free: dict[str, TextIOWrapper] = {}
         for device in devices:
             file = found.enter_context((folder / device).open("a+"))
             if len(free) < count and _try_lock(file, fcntl.LOCK_EX):
@@ -76,7 +76,7 @@ def _take(locks: ExitStack, count: int, devices: list[str], folder: Path, holder
                 file.truncate(0)
                 file.write(holder)
                 file.flush()
-                fcntl.flock(file, fcntl.LOCK_SH)  # children can join, and nobody can take
+                fcntl.flock(file, fcntl.LOCK_SH)  # children can join it, and no other job can take it
             locks.push(found.pop_all())
             return list(free)
     time.sleep(PAUSE)
@@ -92,7 +92,7 @@ def _join(locks: ExitStack, devices: list[str], folder: Path, holder: str) -> No
             )
 
 
-def _try_lock(file: TextIO, kind: int) -> bool:
+def _try_lock(file: TextIOWrapper, kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

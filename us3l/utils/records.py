@@ -1,6 +1,7 @@
-"""Records and their seals: files of ours hold the SHA-256 of all that they say, so that a later change shows.
+"""Records and their seals: a file of ours holds the SHA-256 of its content, so that a later change is detected.
 
-Nothing here needs PyTorch."""
+Nothing here needs PyTorch.
+"""
 
 import hashlib
 import json
@@ -14,12 +15,12 @@ CHANGED = "damaged: it was changed after it was written; take it back with `dvc 
 
 
 def seal_of_record(record: Any) -> str:
-    """SHA-256 of a JSON-able value in hexadecimal digits, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON value in hexadecimal digits, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def seal_of_weights(content: bytes, about: dict[str, Any]) -> str:
-    """SHA-256 of the tensors in a safetensors file and of the record about them."""
+    """Return the SHA-256 of the tensors in a safetensors file and of the record about them."""
     header, data = _split(content)
     header.pop("__metadata__", None)
     digest = hashlib.sha256(json.dumps([about, header], sort_keys=True).encode())
@@ -28,7 +29,7 @@ def seal_of_weights(content: bytes, about: dict[str, Any]) -> str:
 
 
 def read_result(path: Path) -> bytes:
-    """The bytes of a file that a stage makes. Raises UserError where it is absent or not readable."""
+    """Read the bytes of a file that a stage makes. Raises UserError where it is missing or not readable."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -38,9 +39,9 @@ def read_result(path: Path) -> bytes:
 
 
 def read_weights(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """The bytes of a safetensors file that we wrote, and the record about it with its `seal`.
+    """Read the bytes of a safetensors file that we wrote, and the record about it with its `seal`.
 
-    Raises UserError where it is absent, not one of ours, or not as it was written.
+    Raises UserError where it is missing, not one of ours, or not as it was written.
     """
     content = read_result(path)
     try:
@@ -60,20 +61,20 @@ def read_weights(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
-    """The header of a safetensors file, and its data."""
+    """Return the header of a safetensors file, and its data."""
     start = 8 + int.from_bytes(content[:8], "little")
     return json.loads(content[8:start]), memoryview(content)[start:]
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write the record with its seal as indented JSON, atomically. Raises UserError where that cannot be."""
-    plain = json.loads(json.dumps(record))  # tuples are lists, as they will be when it is read
+    """Write the record with its seal as indented JSON, atomically. Raises UserError where it cannot be written."""
+    plain = json.loads(json.dumps(record))  # tuples become lists, as after reading
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps({**plain, "seal": seal_of_record(plain)}, indent=2) + "\n")
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read what `write_record` wrote, `seal` included. Raises UserError where it is absent or not as it was written."""
+    """Read what `write_record` wrote, with its `seal`. Raises UserError where it is missing or was changed."""
     content = read_result(path)
     try:
         record = json.loads(content.decode())

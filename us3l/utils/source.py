@@ -1,6 +1,6 @@
-"""The code that a stage depends on: every module of this package that it imports, directly or not.
+"""Hashes of the code that a stage depends on: every module of this package that it imports, directly or not.
 
-Likewise the code of a user's own network: every module of the project's folder, and of this package.
+Likewise of the code of a user's own network: every module of the project's folder and of this package.
 """
 
 import ast
@@ -16,9 +16,9 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 def code_of(*modules: str, project: Path | None = None, ignored: str = "") -> dict[str, str]:
-    """For each module of a closure, 12 hexadecimal digits of the SHA-256 of what the source says.
+    """Return for each module of a closure 12 hexadecimal digits of the SHA-256 of its code.
 
-    That is its syntax tree without comments, docstrings and layout.
+    The code is the syntax tree without comments, docstrings and layout.
     """
     return {
         name: _read(_file(name, project))[1] for name in sorted(closure(*modules, project=project, ignored=ignored))
@@ -42,11 +42,11 @@ def code_of_network(backbone: str) -> dict[str, str]:
 
 
 def files_of_network(backbone: str) -> list[Path]:
-    """Return the project's files that `code_of_network` tells of, relative to the current directory."""
+    """Return the project's files in `code_of_network`, relative to the current directory."""
     if not is_custom(backbone):
         return []
     files = [_file(name, Path.cwd()) for name in closure(backbone.partition(":")[0], project=Path.cwd())]
-    return sorted(path.relative_to(Path.cwd()) for path in files if not path.is_relative_to(_PACKAGE))
+    return sorted(path.relative_to(Path.cwd()) for path in files if path and not path.is_relative_to(_PACKAGE))
 
 
 def source_file(builder: str) -> Path:
@@ -60,10 +60,10 @@ def source_file(builder: str) -> Path:
 
 @cache
 def closure(*modules: str, project: Path | None = None, ignored: str = "") -> frozenset[str]:
-    """Name the modules, every module that they import, inside functions too, and the packages of all.
+    """Return the modules, every module that they import, inside functions too, and the packages of all, by name.
 
-    Modules are those of us3l, and those in the folder `project` where one is given. What they import from the package
-    `ignored` is left out.
+    Modules are those of us3l, and those in the folder `project` where one is given. Imports from the package `ignored`
+    are left out.
     """
     found: set[str] = set()
     waiting = list(modules)
@@ -110,19 +110,19 @@ def _absolute(name: str, package: str, path: Path) -> str:
 
 @cache
 def _read(path: Path) -> tuple[list[ast.Import | ast.ImportFrom], str]:
-    """The import statements of a source file, and the hash of what it says. Raises UserError where it is not Python."""
+    """Return the imports of a source file and the hash of its code. Raises UserError where it is not Python."""
     try:
         tree = ast.parse(path.read_text(), path.name)
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path}: not readable as Python: {error}") from None
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return imports, hashlib.sha256(_meaning(tree).encode()).hexdigest()[:12]
+    return imports, hashlib.sha256(_canonical(tree).encode()).hexdigest()[:12]
 
 
-def _meaning(tree: ast.Module) -> str:
-    """Return what a source says without docstrings, comments and layout, the same in every version of Python.
+def _canonical(tree: ast.Module) -> str:
+    """Return a syntax tree as text without docstrings, comments and layout, the same in every version of Python.
 
-    Docstrings are those of attributes, too: any statement that is a string alone.
+    Docstrings of attributes are left out, too: any statement that is a string alone.
     """
     for node in ast.walk(tree):
         for name, statements in ast.iter_fields(node):
@@ -136,7 +136,7 @@ def _is_docstring(node: Any) -> bool:
 
 
 def _plain(node: Any) -> Any:
-    """A syntax tree as tuples. Fields that are empty are left out: newer Pythons have more of them."""
+    """Return a syntax tree as tuples, without its empty fields: newer Pythons have more of them."""
     if isinstance(node, ast.AST):
         fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
         return type(node).__name__, fields

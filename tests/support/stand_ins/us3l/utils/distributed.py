@@ -5,7 +5,7 @@ def choose_device(name, gpus):
     return None
 
 
-def processes(device, shards):
+def process_count(device, shards):
     return 1
 
 
