@@ -37,7 +37,7 @@ def _custom_or_built_in(backbone: Any) -> str:
     return "own" if is_custom(str(backbone)) else "known"
 
 
-# By its name, or a user's own function(width), as module:function; see us3l/models/backbones/custom.py.
+# A built-in name, or module:function, a user's own function of the width; see us3l/models/backbones/custom.py.
 AnyBackbone = Annotated[
     Annotated[Backbone, Tag("known")] | Annotated[CustomNetwork, Tag("own")], Discriminator(_custom_or_built_in)
 ]

@@ -1,4 +1,4 @@
-"""Data sets in params.yaml: where they come from and how their images are seen."""
+"""Data sets in params.yaml: their sources and the views of their images."""
 
 from typing import Annotated, Literal
 
@@ -26,11 +26,11 @@ def _odd(number: int) -> int:
     return number
 
 
-Address = Annotated[str, Matching(r"(https?|file)://\S+", "an https:// or file:// address")]
+Url = Annotated[str, Matching(r"(https?|file)://\S+", "an https:// or file:// address")]
 
 
 class Digits(StrictModel):
-    """The 1,797 handwritten digits (8x8, grey) that ship with scikit-learn, split by class."""
+    """The 1,797 handwritten digits (8x8, grey) that ship with scikit-learn; the split is stratified by class."""
 
     kind: Literal["digits"]
     """The handwritten digits of scikit-learn."""
@@ -39,9 +39,9 @@ class Digits(StrictModel):
 
 
 class CifarSubset(StrictModel):
-    """The first `classes` by name; of each, `train` and `test` images: those whose pixels have the smallest SHA-256.
+    """The first `classes` by name; of each, the `train` and `test` images whose pixels have the smallest SHA-256.
 
-    They are the same images in the same order whatever order the archive has, so a rebuilt one gives the same data.
+    The images and their order do not depend on the archive's order, so a rebuilt archive gives the same data.
     """
 
     classes: AtLeastTwo
@@ -53,11 +53,11 @@ class CifarSubset(StrictModel):
 
 
 class Cifar(StrictModel):
-    """The official python archive of CIFAR-10 or CIFAR-100, from an https:// or file:// address, or part of it."""
+    """The official python archive of CIFAR-10 or CIFAR-100, or a part of it, from an https:// or file:// address."""
 
     kind: Literal["cifar10", "cifar100"]
     """The data set of the archive."""
-    url: Address
+    url: Url
     """Address of the official python archive, https:// or file://."""
     md5: Annotated[str, Matching(r"[0-9a-f]{32}", "32 hexadecimal digits, in lower case")]
     """MD5 of the archive, in hexadecimal digits."""
@@ -68,9 +68,9 @@ class Cifar(StrictModel):
 class Folder(StrictModel):
     """A folder of class folders. Each image is resized (shorter side) and centre-cropped to a square when prepared.
 
-    Without `image_size` the images stay in their files, which are decoded whenever they are seen: for data sets that no
-    memory holds. Give either a `test` folder with the same classes, or the fraction of each class to hold out. `subset`
-    is a file with the name of an image a line: only these are trained on. `page` says where the images can be had.
+    Without `image_size` the images stay in their files, which are decoded at each use: for data sets larger than the
+    memory. Give either a `test` folder with the same classes, or the fraction of each class to hold out. `subset` is a
+    file with one image name per line: only these are trained on. `page` says where to get the images.
     """
 
     kind: Literal["folder"]
@@ -82,11 +82,11 @@ class Folder(StrictModel):
     test_fraction: OpenUnitInterval | None = None
     """Fraction of each class to hold out as the test set, where there is no test folder."""
     subset: str | None = None
-    """File that names the images to train on, one a line; null takes all."""
+    """File that names the images to train on, one per line; null takes all."""
     image_size: PositiveInt | None = None
     """Height and width in pixels to resize and crop to when prepared; null leaves images in their files."""
-    page: Annotated[Address | None, Field(exclude=True)] = None
-    """Where the images can be had; it changes no result."""
+    page: Annotated[Url | None, Field(exclude=True)] = None
+    """Web page to get the images from; it changes no result."""
 
     @model_validator(mode="after")
     def _one_test_set(self) -> "Folder":
@@ -98,11 +98,10 @@ class Folder(StrictModel):
 
 
 class Transfer(StrictModel):
-    """A data set of transfer learning as torchvision lays it out below `root`; see us3l/data/sources/transfer.py.
+    """A data set for transfer learning as torchvision lays it out below `root`; see us3l/data/sources/transfer.py.
 
     Each image is resized and cropped as those of a folder, or stays in its file without `image_size`. Caltech-101,
-    which has no official split, takes 30 training images of each class, or holds out a fraction. `download` says only
-    where the files may come from: no recipe has it.
+    which has no official split, takes 30 training images of each class, or holds out a fraction.
     """
 
     kind: Literal["aircraft", "caltech101", "dtd", "flowers102", "food101", "pets"]
@@ -124,12 +123,12 @@ class Transfer(StrictModel):
 
 
 class ResizedCrop(StrictModel):
-    """torchvision's RandomResizedCrop: a box of this share of the area and aspect ratio, resized to size x size."""
+    """torchvision's RandomResizedCrop: a random box of the image, resized to `size` x `size`."""
 
     size: PositiveInt
     """Height and width of the result in pixels."""
     scale: Annotated[tuple[UnitInterval, UnitInterval], AfterValidator(rising)] = (0.08, 1.0)
-    """Range of the box's share of the image's area."""
+    """Range of the box's area, as a share of the image's."""
     ratio: Range = (3 / 4, 4 / 3)
     """Range of the box's aspect ratio, width / height."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
@@ -137,10 +136,10 @@ class ResizedCrop(StrictModel):
 
 
 class Affine(StrictModel):
-    """torchvision's RandomAffine without shear: rotation in degrees, shift as a share of the side, zoom."""
+    """torchvision's RandomAffine without shear: rotation, shift and zoom."""
 
     degrees: Annotated[Float, Field(ge=0, le=180)] = 0.0
-    """Largest rotation in degrees, to either side."""
+    """Largest rotation in degrees, in either direction."""
     translate: Probability = 0.0
     """Largest shift as a share of the image's side."""
     scale: Range = (1.0, 1.0)
@@ -148,7 +147,7 @@ class Affine(StrictModel):
 
 
 class ColorJitter(StrictModel):
-    """torchvision's ColorJitter, its four operations in random order, applied with a probability."""
+    """torchvision's ColorJitter, four operations in random order, applied with a probability."""
 
     brightness: NonNegativeFloat = 0.0
     """Largest relative change of brightness."""
@@ -166,7 +165,7 @@ class Blur(StrictModel):
     """torchvision's GaussianBlur with sigma in pixels, applied with a probability."""
 
     kernel_size: Annotated[PositiveInt, AfterValidator(_odd)]
-    """Side of the kernel in pixels, odd."""
+    """Height and width of the kernel in pixels, odd."""
     sigma: Range = (0.1, 2.0)
     """Range of the standard deviation in pixels."""
     probability: Probability = 0.5
@@ -177,16 +176,16 @@ class Solarize(StrictModel):
     """torchvision's RandomSolarize: values at or above the threshold (in [0, 1]) are inverted."""
 
     threshold: Probability = 0.5
-    """Value in [0, 1] from which on pixels are inverted."""
+    """Smallest value in [0, 1] that is inverted."""
     probability: Probability = 0.2
     """Probability that a view is solarized."""
 
 
 class Augmentation(StrictModel):
-    """What happens to one view of a training image, in this order; what is left out does not happen."""
+    """The operations on one view of a training image, applied in this order; those left out are not applied."""
 
     resized_crop: ResizedCrop | None = None
-    """Random crop that is resized; null takes the whole image."""
+    """Random crop, resized; null takes the whole image."""
     affine: Affine | None = None
     """Random rotation, shift and zoom."""
     color_jitter: ColorJitter | None = None
@@ -202,12 +201,12 @@ class Augmentation(StrictModel):
 
 
 class TestView(StrictModel):
-    """What happens to a test image: resize the shorter side, then cut the centre; nothing when both are left out."""
+    """The view of a test image: the shorter side resized, then the centre cropped; each step may be left out."""
 
     resize: PositiveInt | None = None
-    """Length in pixels that the shorter side is resized to; null leaves it."""
+    """Length in pixels to resize the shorter side to; null does not resize."""
     center_crop: PositiveInt | None = None
-    """Height and width in pixels of the centre to cut out; null takes all."""
+    """Height and width in pixels of the centre crop; null does not crop."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Filter that resizes the image."""
 
@@ -228,29 +227,29 @@ class Normalize(StrictModel):
 
 
 class Views(StrictModel):
-    """How a data set's images are seen: two views for pretraining, one for the linear classifier, one for the test."""
+    """The views of a data set's images: two for pretraining, one for the linear classifier, one for the test."""
 
     normalize: Normalize
     """Normalization of all views."""
     pretrain: Annotated[list[Augmentation], Field(min_length=2, max_length=2)]
-    """Augmentation of each of the two views of pretraining."""
+    """Augmentations of the two views of pretraining."""
     linear: Augmentation = Augmentation()
     """Augmentation of the linear classifier's training images, and of calibration."""
     test: TestView = TestView()
-    """What happens to a test image."""
+    """View of the test images."""
 
 
 class Dataset(StrictModel):
-    """Where a data set comes from and how its images are seen."""
+    """A data set: the source of its images, and their views."""
 
     source: Annotated[Digits | Cifar | Folder | Transfer, Field(discriminator="kind")]
-    """Where the images come from."""
+    """Source of the images."""
     views: Views
-    """How the images are seen."""
+    """Views of the images."""
 
     @property
     def channels(self) -> int:
-        """Those of its images."""
+        """Number of channels of the images."""
         return 1 if self.source.kind == "digits" else 3
 
     @model_validator(mode="after")

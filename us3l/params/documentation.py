@@ -1,4 +1,4 @@
-"""docs/params.md: every key of a params file with its type, its default and what it means."""
+"""The page docs/params.md: every key of a params file with its type, default and meaning."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ INTRODUCTION = """\
 checks a file; `us3l plan --show STUDY/RUN` prints a run with everything written out.
 
 A file that `include` names has the keys `datasets`, `methods`, `protocols` and `studies`, or some of them. A key
-without a default must be given, if not by the run that a run is `like`.
+without a default must be given, by the run itself or by the run that it is `like`.
 """
 
 
@@ -25,7 +25,7 @@ def params_documentation() -> str:
 
 
 def _in_order(schema: Schema) -> list[str]:
-    """The definitions in the order in which a reader of the file meets them."""
+    """Return the names of the definitions in the order in which a reader of the file meets them."""
     found: list[str] = []
     waiting = _references(schema["properties"])
     while waiting:
@@ -56,7 +56,7 @@ def _row(key: str, field: Schema) -> str:
 
 
 def _type(field: Schema) -> str:
-    """A type in words, with its bounds; records link to their sections."""
+    """Return a type in words, with its bounds; records link to their sections."""
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"

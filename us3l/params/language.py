@@ -1,19 +1,19 @@
 """The language of params files: named methods, runs that are like others, and one run for each width alone.
 
-Everything is replaced by what it stands for, as plain values; what is malformed stays, for the schema to refuse.
+Abbreviations are expanded to plain values; malformed ones stay as they are, for the schema to refuse.
 """
 
 from typing import Any
 
+from us3l.params.references import Address
 from us3l.params.sampling import width_label
 from us3l.params.schema import suggestion
 
 Content = dict[str, Any]
-Address = tuple[str, str]  # study and run
 
 
 class LanguageError(ValueError):
-    """An expression that stands for nothing: the key of the file, and what would be right."""
+    """An abbreviation that cannot be expanded: the key in the file, and what would be right."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -21,7 +21,7 @@ class LanguageError(ValueError):
 
 
 def expand(content: Content) -> Content:
-    """Replace `like`, names of methods and `widths_alone`. Raises LanguageError."""
+    """Expand `like`, names of methods and `widths_alone`. Raises LanguageError."""
     methods = _expanded_methods(_mapping(content.get("methods")))
     studies = {name: study for name, study in _mapping(content.get("studies")).items() if isinstance(study, dict)}
     declared = {
@@ -37,7 +37,7 @@ def expand(content: Content) -> Content:
 
 
 def _expanded_methods(methods: Content) -> Content:
-    """Named methods, each of which may be like one that stands before it."""
+    """Expand the named methods, each of which may be like an earlier one."""
     expanded: Content = {}
     for name, method in methods.items():
         expanded[name] = _method(method, expanded, f"methods.{name}") if isinstance(method, dict) else method
@@ -49,7 +49,7 @@ def _with_method(run: Content, methods: Content, key: str) -> Content:
 
 
 def _method(method: Any, methods: Content, key: str) -> Any:
-    """A method by its name, or a mapping that changes another one (`like`)."""
+    """Expand a method: a name, or a mapping that changes another method (`like`)."""
     if isinstance(method, str):
         return _named(method, methods, key)
     if isinstance(method, dict) and isinstance(method.get("like"), str):
@@ -65,7 +65,7 @@ def _named(name: str, methods: Content, key: str) -> Content:
 
 
 def _like(address: Address, declared: dict[Address, Content], seen: tuple[Address, ...] = ()) -> Content:
-    """A run with all that it takes over from the run that it is like; its own keys replace the other's, whole."""
+    """Return a run with the keys of the run that it is like; its own keys replace those, whole."""
     run = declared[address]
     if not isinstance(run.get("like"), str):
         return run
@@ -85,7 +85,7 @@ def _like(address: Address, declared: dict[Address, Content], seen: tuple[Addres
 
 
 def _expanded_study(study: str, settings: Content, runs: dict[Address, Content]) -> Content:
-    """Runs and tables of a study, with a run for each width of those that have `widths_alone`."""
+    """Return the runs and tables of a study, where a run with `widths_alone` has become one run per width."""
     expanded: Content = {}
     alone: dict[str, dict[float, str]] = {}
     for name, run in _mapping(settings.get("runs")).items():
@@ -101,7 +101,7 @@ def _expanded_study(study: str, settings: Content, runs: dict[Address, Content])
 
 
 def _alone(run: Any, key: str) -> dict[float, Content] | None:
-    """The runs of a run with `widths_alone`, by their widths; None where it has none."""
+    """Remove `widths_alone` from a run and return its runs by width; None where it has none."""
     if not isinstance(run, dict) or "widths_alone" not in run:
         return None
     widths, key = run.pop("widths_alone"), f"{key}.widths_alone"
@@ -116,7 +116,7 @@ def _alone(run: Any, key: str) -> dict[float, Content] | None:
 
 
 def _with_rows(table: Any, alone: dict[str, dict[float, str]]) -> Any:
-    """A table in which a row of `widths_alone` names the run of each width."""
+    """Return a table in which a row of a run with `widths_alone` names the run of each width."""
     if not isinstance(table, dict) or not isinstance(table.get("rows"), list):
         return table
     return table | {"rows": [_with_runs(row, alone) for row in table["rows"]]}

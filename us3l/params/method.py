@@ -1,4 +1,4 @@
-"""How a run learns, in params.yaml: heads, losses and teacher."""
+"""Methods in params.yaml: heads, losses and teacher."""
 
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ from us3l.params.schema import (
     require_distinct,
 )
 
-# What a loss compares a network with, and which settings it reads, besides two views of a student.
+# Losses by the teacher that they need, and the settings that only some of them read.
 ANY_TEACHER = ("cosine", "kl", "mse", "rkd-distance", "rkd-angle", "similarity-matrix", "similarity-matrix-mse", "dino")
 OTHER_TEACHER = ("infonce", "contrastive", "queue", "queue-soft-labels")
 WITHOUT_TEACHER = ("nt-xent",)
@@ -43,18 +43,18 @@ Losses = Annotated[str, AfterValidator(_known_losses)]
 
 
 class FeatureDistillation(StrictModel):
-    """Distillation between feature maps of these layers, the student's through 1x1 convolutions; added to the other."""
+    """Distillation between feature maps, the student's through 1x1 convolutions; added to the distillation loss."""
 
     layers: Annotated[list[Text], Field(min_length=1)]
     """Names of the backbone's layers whose outputs are compared."""
     loss: Literal["mse", "cosine", "attention-spatial", "attention-channel"] = "mse"
-    """Loss between the maps."""
+    """Loss between the feature maps."""
     strength: PositiveFloat = 1.0
-    """Weight of this loss beside the distillation loss."""
+    """Weight of this loss."""
 
     @property
     def compares_positions(self) -> bool:
-        """Whether the maps that are compared must be of one height and width."""
+        """Whether the compared maps must have the same height and width."""
         return self.loss in ("mse", "attention-spatial")
 
     @model_validator(mode="after")
@@ -64,7 +64,7 @@ class FeatureDistillation(StrictModel):
 
 
 class Projector(StrictModel):
-    """Features of the hidden layers of projector and predictor, and of the embeddings that they make."""
+    """Sizes of the layers of the projector and the predictors."""
 
     hidden: AtLeastTwo = 2048
     """Features of the hidden layers of projector and predictor."""
@@ -75,32 +75,32 @@ class Projector(StrictModel):
 class Method(StrictModel):
     """Heads, losses and teacher; see us3l/training/step.py.
 
-    `name` fixes the heads; `base` is the loss of the widest network, `distillation` that of the others (null: they take
-    the base loss too), weighted by its strength; each is a loss, or several with + between, added up. The teacher is
-    the momentum encoder (`momentum`: how much of it stays in a step), or a frozen network, that of another run
-    (`teacher`), or with neither the widest network itself. `queue` is a number of embeddings kept from earlier steps.
+    `name` selects the heads; `base_loss` is the loss of the widest network, `distillation_loss` that of the narrower
+    ones (null: they take the base loss, too), weighted by its strength. Each is one loss or a sum, joined by +. The
+    teacher is the momentum encoder, the frozen network of another run (`teacher`), or, with neither, the widest network
+    itself.
     """
 
     name: Literal["simclr", "byol", "simsiam", "moco", "moco-v3", "seed", "supervised"]
-    """Whose heads: of SimCLR, BYOL, SimSiam, MoCo v2, MoCo v3, SEED, or a classifier."""
+    """Method whose heads are trained: SimCLR, BYOL, SimSiam, MoCo v2, MoCo v3, SEED, or a supervised classifier."""
     base_loss: Losses
-    """Loss of the widest network: a loss, or several with + between."""
+    """Loss of the widest network: one loss, or a sum joined by +."""
     distillation_loss: Losses | None = "cosine"
-    """Loss of the narrower networks; null: they take the base loss, too."""
+    """Loss of the narrower networks: one loss, or a sum joined by +; null: the base loss."""
     distillation_strength: PositiveFloat = 1.0
     """Weight of the distillation loss; the official DISTILL_LAMBDA."""
     feature_distillation: FeatureDistillation | None = None
     """Distillation between feature maps, added to the distillation loss."""
     distillation_head: Literal["separate", "shared"] = "separate"
-    """separate: narrower networks have a predictor of their own; shared: that of the widest."""
+    """separate: the narrower networks have their own predictor; shared: they use that of the widest."""
     teacher: Reference | None = None
     """Run whose network is the frozen teacher, RUN or STUDY/RUN."""
     momentum: Probability | None = 0.99
-    """Share of the momentum encoder that stays in a step; null: no momentum encoder."""
+    """Momentum of the momentum encoder, the share of its weights that a step keeps; null: no momentum encoder."""
     momentum_schedule: Literal["constant", "cosine"] = "constant"
     """cosine: the momentum rises to 1 at the end of the training (MoCo v3)."""
     momentum_update: Literal["widest", "every-width"] = "widest"
-    """widest: the momentum encoder moves once a batch; every-width: once for each width of it."""
+    """widest: the momentum encoder is updated once per batch; every-width: once for each width of the batch."""
     temperature: PositiveFloat = 0.5
     """Temperature of the contrastive losses."""
     student_temperature: PositiveFloat = 0.1
@@ -114,12 +114,12 @@ class Method(StrictModel):
 
     @property
     def heads(self) -> str:
-        """Whose heads they are: with a teacher of its own SimSiam has BYOL's."""
+        """Method whose heads are built: SimSiam with a teacher has those of BYOL."""
         return "byol" if self.name == "simsiam" and self._has_teacher else self.name
 
     @property
     def predicts(self) -> bool:
-        """Whether a predictor stands between the projection and the base loss."""
+        """Whether a predictor is applied to the projection before the base loss."""
         return self.heads in ("byol", "simsiam", "moco-v3")
 
     @property
@@ -198,11 +198,11 @@ class Method(StrictModel):
     def _settings_are_read(self) -> "Method":
         for key, readers in READ_BY.items():
             if self.sets(key) and not self.losses & set(readers):
-                raise error_at(key, f"is read by {', '.join(readers)} only, and the losses are {self._said_losses}")
+                raise error_at(key, f"is read by {', '.join(readers)} only, and the losses are {self._losses_text}")
         if self.name == "supervised" and self.sets("projector"):
             raise error_at("projector", "is not read: supervised training has no projector; leave it out")
         if self.queue is None and self.losses & set(READ_BY["queue"]):
-            raise error_at("queue", f"must say how many embeddings are kept, since the losses are {self._said_losses}")
+            raise error_at("queue", f"must say how many embeddings are kept, since the losses are {self._losses_text}")
         if self.distillation_head == "shared" and self.heads == "simsiam":
             raise error_at(
                 "distillation_head", "is not read: simsiam without a teacher has one head anyway; leave it out"
@@ -212,5 +212,5 @@ class Method(StrictModel):
         return self
 
     @property
-    def _said_losses(self) -> str:
+    def _losses_text(self) -> str:
         return ", ".join(sorted(self.losses))

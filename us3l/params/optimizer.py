@@ -18,7 +18,7 @@ from us3l.params.schema import (
 
 
 class Optimizer(StrictModel):
-    """SGD, its learning rate constant within an epoch; see us3l/training/lr_schedule.py."""
+    """SGD with a learning rate that is constant within an epoch; see us3l/training/lr_schedule.py."""
 
     lr: PositiveFloat
     """Largest learning rate."""
@@ -27,11 +27,11 @@ class Optimizer(StrictModel):
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay (L2)."""
     schedule: Literal["cosine", "multistep", "constant"] = "cosine"
-    """Course of the learning rate over the epochs."""
+    """Schedule of the learning rate over the epochs."""
     milestones: Annotated[list[PositiveInt], Field(default_factory=list)]
     """Epochs at which the learning rate drops to a tenth (multistep)."""
     warmup_epochs: NonNegativeInt = 0
-    """Epochs of linear warm-up from 0."""
+    """Epochs of linear warm-up of the learning rate from 0."""
 
     @model_validator(mode="after")
     def _milestones(self) -> "Optimizer":
@@ -43,7 +43,7 @@ class Optimizer(StrictModel):
         return self
 
     def check_epochs(self, epochs: int) -> None:
-        """Raise an error where a training of so many epochs would end before the schedule has run its course."""
+        """Raise an error where the last milestone or the warm-up is not below the number of epochs."""
         if self.milestones and self.milestones[-1] >= epochs:
             raise error_at("optimizer.milestones", f"must be below the {epochs} epochs, not {self.milestones}")
         if self.warmup_epochs >= epochs:
@@ -51,14 +51,14 @@ class Optimizer(StrictModel):
 
 
 class TrainingOptimizer(Optimizer):
-    """SGD, or AdamW (arXiv 1711.05101) with `betas`; `rate` says whether its rate changes by the epoch or the step."""
+    """SGD with `momentum`, or AdamW (arXiv 1711.05101) with `betas`."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
     """SGD, or AdamW (arXiv 1711.05101)."""
     betas: tuple[OpenUnitInterval, OpenUnitInterval] = (0.9, 0.999)
     """Decay rates of AdamW's moments."""
     rate: Literal["epoch", "step"] = "epoch"
-    """Whether the learning rate changes by the epoch or by the step."""
+    """Whether the learning rate changes every epoch or every step."""
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> "TrainingOptimizer":
@@ -68,7 +68,7 @@ class TrainingOptimizer(Optimizer):
         return self
 
 
-PENALTIES_THAT_READ = {
+READ_BY = {
     "alpha": ("group", "group-l1-batchnorm"),
     "decay": ("group",),
     "groups": ("group", "group-l1-batchnorm"),
@@ -80,9 +80,9 @@ PENALTIES_THAT_READ = {
 class Regularizer(StrictModel):
     """A penalty on all weights at every step; `group` weakens it from the first channels to the last, `l2` does not.
 
-    Two are on the absolute values of BatchNorms' weights and biases only, from the end of the warm-up on:
-    `l1-batchnorm`, and `group-l1-batchnorm`, which grows from 0 by alpha a group. `by` says what `group` groups: output
-    channels of BatchNorms and convolutions, or the input features of matrices, which are what vision transformers slim.
+    Two penalize only the absolute values of BatchNorms' weights and biases, after the warm-up: `l1-batchnorm`, and
+    `group-l1-batchnorm`, which grows from 0 by alpha per group. `by` selects the axis that `group` divides: output
+    channels of BatchNorms and convolutions, or input features of matrices, which vision transformers slim.
     """
 
     kind: Literal["group", "l2", "l1-batchnorm", "group-l1-batchnorm"]
@@ -90,15 +90,15 @@ class Regularizer(StrictModel):
     strength: PositiveFloat
     """Coefficient of the penalty; the official lambda, half a weight decay."""
     alpha: Probability = 0.05
-    """Step by which a group's coefficient is below that of the group before it."""
+    """Decrease of the coefficient from each group to the next."""
     decay: Literal["linear", "exponential"] = "linear"
-    """How coefficients fall from group to group."""
+    """Decrease of the coefficients from group to group."""
     groups: PositiveInt = 8
     """Number of groups of channels; the official bins."""
     by: Literal["output-channel", "input-feature"] = "output-channel"
-    """Axis that falls into groups: output channels of BatchNorms and convolutions, or input features (ViT)."""
+    """Axis divided into groups: output channels of BatchNorms and convolutions, or input features (ViT)."""
     warmup_epochs: NonNegativeInt = 0
-    """Epochs in which all groups have the same coefficient, or an L1 penalty none."""
+    """Epochs in which all groups have the same coefficient, and L1 penalties are off."""
 
     @property
     def is_l1(self) -> bool:
@@ -106,7 +106,7 @@ class Regularizer(StrictModel):
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> "Regularizer":
-        for key, readers in PENALTIES_THAT_READ.items():
+        for key, readers in READ_BY.items():
             if self.kind not in readers and self.sets(key):
                 raise error_at(key, f"is read by {', '.join(readers)} only, and the kind is {self.kind}")
         return self

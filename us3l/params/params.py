@@ -1,4 +1,4 @@
-"""params.yaml as a whole: typed, closed, checked across fields before anything runs."""
+"""params.yaml as a whole, checked across fields before anything runs."""
 
 from typing import Annotated, Any
 
@@ -14,10 +14,7 @@ from us3l.params.study import Row, Study, Table
 
 
 class Params(StrictModel):
-    """params.yaml. `build` names the studies that snakemake and `dvc repro` make when no target is given.
-
-    `include` names files with more entries of datasets, methods, protocols and studies, relative to this one.
-    """
+    """params.yaml: data sets, methods, protocols and studies, by their names."""
 
     build: list[Name]
     """Studies that `snakemake` and `dvc repro` make when no target is given."""
@@ -26,7 +23,7 @@ class Params(StrictModel):
     datasets: dict[Name, Dataset]
     """Data sets by their names."""
     methods: Annotated[dict[Name, Method], Field(default_factory=dict)]
-    """Named methods, for runs to take."""
+    """Methods that runs can use by their names."""
     protocols: dict[Name, Protocol]
     """Protocols by their names."""
     studies: dict[Name, Study]
@@ -38,13 +35,13 @@ class Params(StrictModel):
     def _names_are_defined(self) -> "Params":
         require_distinct(self.build, "build")
         require_distinct(self.include, "include")
-        for index, study in enumerate(self.build):
-            _defined(study, self.studies, f"build.{index}", "study")
+        for index, built in enumerate(self.build):
+            _require_defined(built, self.studies, f"build.{index}", "study")
         for name, study in self.studies.items():
             where = f"studies.{name}"
             require_distinct(study.seeds, f"{where}.seeds")
             require_distinct(study.widths, f"{where}.widths")
-            _defined(study.protocol, self.protocols, f"{where}.protocol", "protocol")
+            _require_defined(study.protocol, self.protocols, f"{where}.protocol", "protocol")
             for run_name, run in study.runs.items():
                 self._check_run(run, f"{where}.runs.{run_name}")
         self._resolved = resolve(self.studies)
@@ -61,19 +58,19 @@ class Params(StrictModel):
 
     @property
     def resolved(self) -> dict[Address, ResolvedRun]:
-        """All runs with the runs whose weights they take, each after that one."""
+        """All runs with the runs whose weights they take, each listed after that one."""
         return self._resolved
 
     def _check_run(self, run: Run, where: str) -> None:
         if not isinstance(run, PruneRun):
-            _defined(run.dataset, self.datasets, f"{where}.dataset", "dataset")
+            _require_defined(run.dataset, self.datasets, f"{where}.dataset", "dataset")
         if isinstance(run, PretrainRun):
             self._check_views(run, where)
         if isinstance(run, ReuseRun) and run.protocol:
-            _defined(run.protocol, self.protocols, f"{where}.protocol", "protocol")
+            _require_defined(run.protocol, self.protocols, f"{where}.protocol", "protocol")
 
     def _check_views(self, run: PretrainRun, where: str) -> None:
-        """Feature maps of two sizes do not lie on each other."""
+        """Require views of one size where feature maps are compared position by position."""
         views = self.datasets[run.dataset].views.pretrain
         sizes = sorted({view.resized_crop.size for view in views if view.resized_crop})
         maps = run.method.feature_distillation
@@ -82,7 +79,7 @@ class Params(StrictModel):
             raise error_at(f"{where}.method.feature_distillation.loss", f"{maps.loss} {what}")
 
     def _check_teacher(self, resolved: ResolvedRun) -> None:
-        """A frozen teacher sees the student's images."""
+        """Require as many image channels of a frozen teacher as of its student."""
         student, other = resolved.run, resolved.weights_from
         if other is None or not isinstance(student, PretrainRun) or not isinstance(other.run, PretrainRun):
             return
@@ -107,10 +104,10 @@ class Params(StrictModel):
     def _check_row(self, row: Row, study: str, where: str) -> None:
         runs = self.studies[study].runs
         if isinstance(row.runs, str):
-            _defined(row.runs, runs, where, "run")
+            _require_defined(row.runs, runs, where, "run")
             return
         for width, run in row.runs.items():
-            _defined(run, runs, f"{where}.{width}", "run")
+            _require_defined(run, runs, f"{where}.{width}", "run")
             sampling = self._resolved[study, run].sampling
             self._check_width(width, study, f"{where}.{width}")
             if not sampling.has(width):
@@ -121,6 +118,6 @@ class Params(StrictModel):
             raise error_at(where, f"must be one of the study's widths, {self.studies[study].widths}")
 
 
-def _defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:
+def _require_defined(name: str, known: dict[str, Any], where: str, kind: str) -> None:
     if name not in known:
         raise error_at(where, f"no {kind} is called {name!r}; {suggestion(name, list(known))}")

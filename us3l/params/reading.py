@@ -1,4 +1,4 @@
-"""Reading params.yaml and the files that it includes; one sentence, with file, key and value, says what is wrong."""
+"""Reader of params.yaml and the files that it includes; an error is one sentence with file, key and value."""
 
 import re
 from pathlib import Path
@@ -25,15 +25,15 @@ def load(path: Path) -> Params:
 
 
 def read(path: Path) -> Content:
-    """Read a params file as plain values, all that it includes and abbreviates written out.
+    """Read a params file as plain values, with its includes and abbreviations expanded.
 
-    Raises UserError where a file is not readable, or an abbreviation stands for nothing.
+    Raises UserError where a file is not readable or an abbreviation cannot be expanded.
     """
     content = _read(path)[0]
     return {key: value for key, value in content.items() if key != "include"}
 
 
-Origins = dict[tuple[str, str], Path]  # the file of each entry of a section, where it is an included one
+Origins = dict[tuple[str, str], Path]  # the included file of a section's entry
 
 
 def _read(path: Path) -> tuple[Any, Origins]:
@@ -71,7 +71,7 @@ def _origin(key: str, origins: Origins, path: Path) -> Path:
     return origins.get((section, rest.partition(".")[0]), path)
 
 
-_SAID = {
+_MESSAGES = {
     "missing": "is missing",
     "union_tag_not_found": "is missing",
     "union_tag_invalid": "must be one of {expected_tags}, not {tag!r}",
@@ -91,18 +91,18 @@ _SAID = {
 
 
 def _sentence(error: ValidationError, content: Any) -> tuple[str, str]:
-    """The key of one thing that is wrong, and what is wrong with the value given."""
+    """Return the key of the first error, and what is wrong with its value."""
     wrong = error.errors()[0]
     kind, value, context = wrong["type"], wrong["input"], wrong.get("ctx", {})
-    said = _SAID.get(kind, "").format(**context) or wrong["msg"].removeprefix("Value error, ")
-    said = re.sub("^Input should be", "must be", said)
+    message = _MESSAGES.get(kind, "").format(**context) or wrong["msg"].removeprefix("Value error, ")
+    message = re.sub("^Input should be", "must be", message)
     has_value = not isinstance(value, dict) and kind not in ("missing", "at_key")
     shown = "null" if value is None else repr(value)
-    return _place(wrong, content), f"{said}{f', not {shown}' if has_value else ''}"
+    return _dotted_key(wrong, content), f"{message}{f', not {shown}' if has_value else ''}"
 
 
-def _place(wrong: Any, content: Any) -> str:
-    """The dotted key of an error; parts that stand for a type and not for a key of the file are left out."""
+def _dotted_key(wrong: Any, content: Any) -> str:
+    """Return the dotted key of an error, without the parts that name a type instead of a key of the file."""
     keys = []
     for part in wrong["loc"]:
         try:

@@ -1,4 +1,4 @@
-"""References in params.yaml, resolved once: the run whose weights another one takes, and the widths that it has."""
+"""References in params.yaml, resolved once: the run whose weights another one takes, and its widths."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 Address = tuple[str, str]  # study and run
 Studies = dict[str, "Study"]
 
-NOT_TO_PRUNE = ("pixels", "vit-tiny", "vit-small", "vit-base")  # which have no BatchNorms behind convolutions
+UNPRUNABLE = ("pixels", "vit-tiny", "vit-small", "vit-base")  # without BatchNorms behind convolutions
 
 
 @dataclass(frozen=True)
 class ResolvedRun:
     """A run, the one whose weights it takes (to evaluate them, to prune them, or as its teacher), and its widths.
 
-    sampling: all widths that it has; widths: those of them that its study evaluates; key: of the reference.
+    sampling: all widths of the run; widths: those that its study evaluates.
     """
 
     address: Address
@@ -71,7 +71,7 @@ def _resolve(studies: Studies, address: Address, resolved: dict[Address, Resolve
         run, other = studies[study].runs[name], _weights_from(studies, address)
         taken = _resolve(studies, other, resolved) if other else None
         if isinstance(run, ReuseRun):
-            assert taken is not None  # its reference is no key that may be left out
+            assert taken is not None  # a reuse run must have a reference
             sampling = taken.sampling
         else:
             sampling = run.sampling
@@ -81,7 +81,7 @@ def _resolve(studies: Studies, address: Address, resolved: dict[Address, Resolve
 
 
 def _reference(run: Run) -> tuple[str, str | None]:
-    """Key of a run's reference, and the reference."""
+    """Return the key of a run's reference, and the reference."""
     match run:
         case ReuseRun() | PruneRun():
             return "weights_from", run.weights_from
@@ -99,7 +99,7 @@ def _weights_from(studies: Studies, address: Address) -> Address | None:
     return other or study, run
 
 
-def _where(studies: Studies, address: Address) -> str:
+def _reference_key(studies: Studies, address: Address) -> str:
     study, name = address
     return f"studies.{study}.runs.{name}.{_reference(studies[study].runs[name])[0]}"
 
@@ -111,10 +111,10 @@ def _require_name(studies: Studies, address: Address) -> None:
     study, run = other
     if study not in studies:
         what = f"no study is called {study!r}; {suggestion(study, list(studies))}"
-        raise error_at(_where(studies, address), what)
+        raise error_at(_reference_key(studies, address), what)
     if run not in studies[study].runs:
         what = f"the study {study!r} has no run {run!r}; {suggestion(run, list(studies[study].runs))}"
-        raise error_at(_where(studies, address), what)
+        raise error_at(_reference_key(studies, address), what)
 
 
 def _require_no_circle(studies: Studies, address: Address) -> None:
@@ -122,7 +122,7 @@ def _require_no_circle(studies: Studies, address: Address) -> None:
     while other := _weights_from(studies, seen[-1]):
         if other in seen:
             circle = " from ".join("/".join(each) for each in [*seen, other])
-            raise error_at(_where(studies, address), f"weights go round in a circle: {circle}")
+            raise error_at(_reference_key(studies, address), f"weights go round in a circle: {circle}")
         seen.append(other)
 
 
@@ -134,7 +134,7 @@ def _check_kind(studies: Studies, mine: ResolvedRun, other: ResolvedRun) -> None
     if isinstance(mine.run, PruneRun) and other.sampling.widest < 1:
         what = f"has the widths {other.sampling}; name a run that has the width 1.0, to be pruned"
         raise error_at(where, f"{name} {what}")
-    if isinstance(mine.run, PruneRun) and not isinstance(run, PruneRun) and run.backbone in NOT_TO_PRUNE:
+    if isinstance(mine.run, PruneRun) and not isinstance(run, PruneRun) and run.backbone in UNPRUNABLE:
         what = f"is of {run.backbone}, which has no BatchNorms behind convolutions to prune by"
         raise error_at(where, f"{name} {what}")
     if isinstance(mine.run, PretrainRun):
@@ -142,7 +142,7 @@ def _check_kind(studies: Studies, mine: ResolvedRun, other: ResolvedRun) -> None
 
 
 def _check_teacher(run: PretrainRun, teacher: Run, name: str, where: str) -> None:
-    """Without a projector whose embeddings are as long as the student's there is nothing to compare with."""
+    """Require a projector of the teacher, with embeddings as long as the student's."""
     if not isinstance(teacher, PretrainRun) or teacher.method.name == "supervised":
         raise error_at(where, f"{name} has no projector; name a self-supervised training")
     theirs, own = teacher.method.projector.output, run.method.projector.output

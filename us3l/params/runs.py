@@ -1,4 +1,4 @@
-"""Runs in params.yaml: what is trained, or what stands in the place of a training."""
+"""Runs in params.yaml: trainings, and what can replace a training."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,12 +23,12 @@ from us3l.params.schema import (
 
 
 class Batch(StrictModel):
-    """Images in a step over all processes, and the shards within which BatchNorm and negatives are computed."""
+    """The batch of a step, and its shards."""
 
     size: PositiveInt
     """Images in a step, over all processes."""
     shards: PositiveInt = 1
-    """Equal parts of the batch within which BatchNorm and negatives are computed: the official number of GPUs."""
+    """Equal parts of the batch with their own BatchNorm statistics and negatives: the official number of GPUs."""
 
     @model_validator(mode="after")
     def _divides(self) -> "Batch":
@@ -41,9 +41,9 @@ class Batch(StrictModel):
 
 
 class Resources(StrictModel):
-    """What one training asks of the machine; it changes the speed, never the result, so no fingerprint holds it.
+    """Resources of a job; they change the speed, never the result, so they are not part of a fingerprint.
 
-    `shards_at_once` is for a GPU whose memory does not hold all shards of a process together, which are the default.
+    `shards_at_once` is for a GPU whose memory is too small for all shards of a process together.
     """
 
     gpus: NonNegativeInt = 1
@@ -51,31 +51,28 @@ class Resources(StrictModel):
     threads: PositiveInt = 1
     """CPU threads of each process."""
     memory_mb: PositiveInt = 2000
-    """Memory in megabytes that Snakemake counts with."""
+    """Memory in megabytes that Snakemake reserves."""
     shards_at_once: PositiveInt | None = None
-    """Shards of a process that go through the network together on a GPU; null takes all."""
+    """Shards of a process that pass through the network together on a GPU; null takes all."""
 
 
 class UntrainedRun(StrictModel):
-    """A network as it is initialized: a baseline that no training went into. `backbone` as in a training, or pixels."""
+    """An untrained network, as a baseline. `backbone` is a network as in a training, or pixels."""
 
     kind: Literal["untrained"]
-    """A network as it is initialized."""
+    """An untrained network."""
     dataset: Name
     """Data set to evaluate on."""
     backbone: BackboneOrPixels
     """Network: a built-in name, module:function, or pixels."""
     resources: Resources = Resources()
-    """What a job asks of the machine."""
+    """Resources of a job."""
 
     sampling: ClassVar[Sampling] = Sampling()
 
 
 class ImportRun(StrictModel):
-    """A checkpoint of the official code in the place of a training, of every width.
-
-    See us3l/models/official_checkpoint.py.
-    """
+    """A checkpoint of the official code instead of a training; see us3l/models/official_checkpoint.py."""
 
     kind: Literal["import"]
     """A checkpoint of the official code."""
@@ -86,15 +83,15 @@ class ImportRun(StrictModel):
     dataset: Name
     """Data set to evaluate on."""
     backbone: Backbone
-    """Network that the file holds."""
+    """Network in the file."""
     range: Annotated[tuple[Width, Width], AfterValidator(rising)] = (0.25, 1.0)
-    """Narrowest and widest width multiplier that it was trained at."""
+    """Narrowest and widest width multiplier of its training."""
     resources: Resources = Resources()
-    """What a job asks of the machine."""
+    """Resources of a job."""
 
     @property
     def sampling(self) -> Sampling:
-        """The widths that it holds."""
+        """Widths of the checkpoint."""
         return Sampling(range=self.range)
 
     @model_validator(mode="after")
@@ -107,15 +104,12 @@ class ImportRun(StrictModel):
 
 
 class PretrainRun(StrictModel):
-    """One training.
-
-    `backbone` is a name, or `module:function` for a user's own: see us3l/models/backbones/custom.py.
-    """
+    """A training. `backbone` is a name, or `module:function` for a user's own: us3l/models/backbones/custom.py."""
 
     kind: Literal["pretrain"] = "pretrain"
     """A training."""
     method: Method
-    """How it learns: a named method, or its settings."""
+    """Method: the name of one, or its settings."""
     dataset: Name
     """Data set to train and to evaluate on."""
     backbone: AnyBackbone
@@ -123,17 +117,17 @@ class PretrainRun(StrictModel):
     epochs: PositiveInt
     """Passes over the training images."""
     batch: Batch
-    """Images of a step."""
+    """Batch of a step."""
     optimizer: TrainingOptimizer
     """Optimizer of all weights."""
     regularizer: Regularizer | None = None
-    """Penalty on all weights; null: none."""
+    """Penalty on the weights; null: none."""
     sampling: AnySampling = Sampling()
-    """Widths of a step: a range, a list, or one width."""
+    """Widths to train: a range, a list, or one width."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Floating-point type of the networks' passes; weights and losses are float32."""
+    """Floating-point type of forward and backward passes; weights and losses are float32."""
     resources: Resources = Resources()
-    """What a job asks of the machine."""
+    """Resources of a job."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "PretrainRun":
@@ -159,18 +153,18 @@ class PretrainRun(StrictModel):
 
     @property
     def _widest_varies(self) -> bool:
-        """Whether the widest network of a step is not the same in all of them."""
+        """Whether the widest network of a step differs from step to step."""
         return isinstance(self.sampling, Sampling) and self.sampling.rule == "uniform"
 
 
 class ReuseRun(StrictModel):
-    """The calibrated networks of another run, evaluated on another data set or by another protocol: no training.
+    """The calibrated networks of another run, evaluated on another data set or by another protocol.
 
-    A protocol that is left out is the study's; the protocol's calibration has no part in it.
+    The protocol's calibration is not used.
     """
 
     kind: Literal["reuse"]
-    """Another run's networks, evaluated otherwise."""
+    """The networks of another run, evaluated differently."""
     weights_from: Reference
     """Run whose calibrated networks are evaluated, RUN or STUDY/RUN."""
     dataset: Name
@@ -178,29 +172,29 @@ class ReuseRun(StrictModel):
     protocol: Name | None = None
     """Protocol of the evaluation; null takes the study's."""
     resources: Resources = Resources()
-    """What a job asks of the machine."""
+    """Resources of a job."""
 
 
 class PruneRun(StrictModel):
-    """The checkpoint of another run with its least channels cut off: a width is the share that is kept.
+    """The checkpoint of another run, pruned: a width is the share of channels that is kept, those of largest norm.
 
-    The data set and the backbone are that run's. `criterion`: L1 norms of filters, or of BatchNorms' weights.
+    The data set and the backbone are those of the other run.
     """
 
     kind: Literal["prune"]
-    """Another run's widest network, pruned."""
+    """The widest network of another run, pruned."""
     weights_from: Reference
     """Run whose checkpoint is pruned, RUN or STUDY/RUN."""
     criterion: Literal["filters", "batch-norm"]
-    """What a channel weighs: the L1 norm of its filter, or of its BatchNorm's weight."""
+    """Norm by which channels are ranked: the L1 norm of a channel's filter, or of its BatchNorm's weight."""
     resources: Resources = Resources()
-    """What a job asks of the machine."""
+    """Resources of a job."""
 
     sampling: ClassVar[Sampling] = Sampling()
 
 
 def _kind(run: Any) -> Any:
-    """Kind of a run; one that names none is a training."""
+    """Return the kind of a run; the default is a training."""
     if isinstance(run, dict):
         return run.get("kind", "pretrain")
     return getattr(run, "kind", "pretrain")

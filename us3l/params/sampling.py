@@ -1,4 +1,4 @@
-"""Widths that a training sees, in params.yaml."""
+"""Widths of a training, in params.yaml."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,14 +15,14 @@ from us3l.params.schema import (
 
 
 class Sampling(StrictModel):
-    """Which widths of a range a training step sees, widest first; see us3l/training/width_sampling.py."""
+    """Widths of each training step, drawn from a range; see us3l/training/width_sampling.py."""
 
     range: Annotated[tuple[Width, Width], AfterValidator(rising)] = (0.25, 1.0)
     """Narrowest and widest width multiplier."""
     widths_per_step: PositiveInt = 3
     """Number of widths in a training step; the official N."""
     rule: Literal["sandwich", "uniform"] = "sandwich"
-    """sandwich: the widest, the narrowest and drawn ones (US-Nets, arXiv 1903.05134); uniform: all drawn."""
+    """sandwich: the widest, the narrowest and random ones (US-Nets, arXiv 1903.05134); uniform: all random."""
     schedule: Literal["dynamic", "constant"] = "dynamic"
     """dynamic: widen the range downwards by quarters of the epochs (US3L); constant: the whole range in every epoch."""
 
@@ -48,12 +48,12 @@ class Sampling(StrictModel):
 
 
 class FixedWidths(StrictModel):
-    """The same few widths in every step (S-Nets, arXiv 1812.08928), by default with BatchNorms of their own each."""
+    """The same few widths in every step (S-Nets, arXiv 1812.08928), by default each with its own BatchNorms."""
 
     widths: Annotated[list[Width], Field(min_length=1)]
     """Width multipliers of every step."""
     batch_norm: Literal["switchable", "shared"] = "switchable"
-    """switchable: BatchNorms of their own for each width; shared: the leading channels of the widest network's."""
+    """switchable: each width has its own BatchNorms; shared: the leading channels of the widest network's."""
 
     @property
     def widest(self) -> float:
@@ -61,7 +61,7 @@ class FixedWidths(StrictModel):
 
     @property
     def switchable_bn_widths(self) -> tuple[float, ...]:
-        """The widths whose BatchNorms are not the widest network's."""
+        """Widths with their own BatchNorms instead of the widest network's."""
         return tuple(width for width in self.widths if width < self.widest) if self.batch_norm == "switchable" else ()
 
     def has(self, width: float) -> bool:
@@ -82,7 +82,7 @@ def _kind_of_sampling(given: Any) -> str:
 
 
 def _one_width(given: Any) -> Any:
-    """A number is one width, trained alone."""
+    """Replace a number by the sampling of one width, trained alone."""
     is_width = isinstance(given, int | float) and not isinstance(given, bool)
     return {"range": [given, given], "widths_per_step": 1} if is_width else given
 

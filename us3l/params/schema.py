@@ -1,4 +1,4 @@
-"""Records that refuse what they do not know, and the values in them."""
+"""Base class of the params classes, which refuses unknown keys, and the types of their values."""
 
 import difflib
 import re
@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 @dataclass(frozen=True)
 class Matching:
-    """Text that matches a pattern as a whole; `what` says in a sentence what it must be."""
+    """Annotation of text that must match a pattern as a whole; `what` describes it in error messages."""
 
     pattern: str
     what: str
@@ -54,41 +54,41 @@ PositiveInt = Annotated[int, Strict(), Field(ge=1)]
 AtLeastTwo = Annotated[int, Strict(), Field(ge=2)]
 Seed = Annotated[NonNegativeInt, Field(lt=2**64)]
 Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(rising)]
-WidthInText = Annotated[float, Field(ge=0.25, le=1)]
-Width = Annotated[WidthInText, Strict()]
-LISTED = 16  # names in a sentence: as many as the keys of the largest record
+WidthKey = Annotated[float, Field(ge=0.25, le=1)]
+Width = Annotated[WidthKey, Strict()]
+MAX_LISTED = 16  # names in an error message: the number of keys of the largest class
 _NAME = "[a-z0-9]+(-[a-z0-9]+)*"
 Name = Annotated[str, Matching(_NAME, "lower-case letters and digits, with single hyphens between")]
 Reference = Annotated[str, Matching(f"({_NAME}/)?{_NAME}", "the name of a run of this study, or study/run")]
 Text = Annotated[str, Matching(r".*\S.*", "one line of text")]
 
 
-def error_at(key: str, said: str) -> PydanticCustomError:
-    """What is wrong with a key inside the record that is checked."""
-    return PydanticCustomError("at_key", "{said}", {"key": key, "said": said})
+def error_at(key: str, message: str) -> PydanticCustomError:
+    """Return an error about a key, relative to the model that raises it."""
+    return PydanticCustomError("at_key", "{message}", {"key": key, "message": message})
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """The known name that is like this one, or the first of them."""
-    close, more = difflib.get_close_matches(name, known, n=1), len(known) - LISTED
+    """Suggest the known name that is close to this one, or list the known names."""
+    close, more = difflib.get_close_matches(name, known, n=1), len(known) - MAX_LISTED
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"there is {', '.join(known[:LISTED]) or 'none'}{f', … and {more} more' if more > 0 else ''}"
+    return f"there is {', '.join(known[:MAX_LISTED]) or 'none'}{f', … and {more} more' if more > 0 else ''}"
 
 
 def require_distinct(values: list[Any], where: str, what: str = "value") -> None:
-    """Raise an error where one of the values stands twice."""
+    """Raise an error where a value occurs twice."""
     if len(set(values)) < len(values):
         raise error_at(where, f"{values} names a {what} twice; name each once")
 
 
 class StrictModel(BaseModel):
-    """A record that refuses keys it does not know and values of another type."""
+    """A model that refuses unknown keys and values of another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     def sets(self, key: str) -> bool:
-        """Whether a setting has another value than its default."""
+        """Tell whether a setting differs from its default."""
         return getattr(self, key) != type(self).model_fields[key].default
 
     @model_validator(mode="before")

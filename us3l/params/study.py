@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Strict, Tag, ValidatorFunctionWrapHandler, WrapValidator
 
 from us3l.params.runs import ReuseRun, Run
-from us3l.params.schema import Float, Name, Seed, StrictModel, Text, Width, WidthInText
+from us3l.params.schema import Float, Name, Seed, StrictModel, Text, Width, WidthKey
 
 
 def _each_width_once(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -15,20 +15,20 @@ def _each_width_once(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
     return runs
 
 
-RunOfEachWidth = Annotated[dict[WidthInText, Name], Field(min_length=1), WrapValidator(_each_width_once)]
+RunOfEachWidth = Annotated[dict[WidthKey, Name], Field(min_length=1), WrapValidator(_each_width_once)]
 
 
 class Published(StrictModel):
-    """A figure that others have published: top-1 accuracy in percent, and where it stands."""
+    """A published result: top-1 accuracy in percent, and its source."""
 
     top1: Annotated[Float, Field(ge=0, le=100)]
     """Top-1 accuracy in percent."""
     source: Text
-    """Where the figure stands."""
+    """Source of the result, such as a paper and its table."""
 
 
 PublishedOfEachWidth = Annotated[
-    dict[WidthInText, Published], Field(default_factory=dict), WrapValidator(_each_width_once)
+    dict[WidthKey, Published], Field(default_factory=dict), WrapValidator(_each_width_once)
 ]
 RunOrRuns = Annotated[
     Annotated[Name, Tag("run")] | Annotated[RunOfEachWidth, Tag("runs")],
@@ -41,14 +41,14 @@ RunOrRuns = Annotated[
 
 
 class Row(StrictModel):
-    """One line of a table: a run, or for each width the run that stands for it; and figures that others published."""
+    """A row of a table: one run, or one for each width, and published results."""
 
     label: Text
     """Text at the beginning of the row."""
     runs: RunOrRuns
     """A run for all widths, or for each width its run."""
     published: PublishedOfEachWidth
-    """Figures that others published, by width."""
+    """Published results, by width."""
 
     @property
     def names(self) -> list[str]:
@@ -56,14 +56,14 @@ class Row(StrictModel):
         return [self.runs] if isinstance(self.runs, str) else list(self.runs.values())
 
     def run_at(self, width: float) -> str | None:
-        """The run whose result stands in the column of `width`; None where the row names none."""
+        """Return the run whose result is in the column of `width`; None where the row names none."""
         return self.runs if isinstance(self.runs, str) else self.runs.get(width)
 
 
 class Table(StrictModel):
-    """Rows are runs evaluated by one kind of protocol, columns are the study's widths, cells are top-1 accuracies.
+    """A table of top-1 accuracies: rows are runs evaluated by one kind of protocol, columns the study's widths.
 
-    Published figures stand beside them where a row has some, or where `published` is true.
+    It shows published results beside them where a row has some, or where `published` is true.
     """
 
     title: Text
@@ -71,7 +71,7 @@ class Table(StrictModel):
     rows: Annotated[list[Row], Field(min_length=1)]
     """Rows, from top to bottom."""
     published: Annotated[bool, Strict()] = False
-    """Show the columns of published figures even where a table has none."""
+    """Show the columns of published results even where the table has none."""
 
     @property
     def shows_published(self) -> bool:
@@ -79,7 +79,7 @@ class Table(StrictModel):
 
 
 class Study(StrictModel):
-    """Runs that are evaluated alike, and the tables that compare them."""
+    """Runs with the same seeds, widths and protocol, and the tables that compare them."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
     """Seeds with which each run is trained and evaluated."""
@@ -93,6 +93,7 @@ class Study(StrictModel):
     """Tables by their names."""
 
     def protocol_of(self, run: str) -> str:
-        """The protocol that evaluates a run: its own, or the study's."""
-        own = self.runs[run].protocol if isinstance(self.runs[run], ReuseRun) else None
+        """Return the protocol that evaluates a run: its own, or the study's."""
+        evaluated = self.runs[run]
+        own = evaluated.protocol if isinstance(evaluated, ReuseRun) else None
         return own or self.protocol

@@ -1,4 +1,4 @@
-"""YAML files whose keys are text, each once in a mapping, and whose numbers are those of YAML 1.2."""
+"""Reader of YAML files with unique text keys and the numbers of YAML 1.2."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from us3l.utils.errors import UserError
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML whose keys are text, as written, each once in a mapping, and whose numbers may be 5e-5, as in YAML 1.2."""
+    """A loader whose keys are text, as written, and unique in a mapping; 5e-5 is a number, as in YAML 1.2."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -21,14 +21,16 @@ class _Loader(yaml.CSafeLoader):
 
 
 def _mappings(node: Any, seen: set[yaml.Node]) -> Iterator[yaml.MappingNode]:
-    """All mappings at and below a node, each once, however many aliases it has."""
-    if isinstance(node, yaml.CollectionNode) and node not in seen:
-        seen.add(node)
-        is_mapping = isinstance(node, yaml.MappingNode)
-        if is_mapping:
-            yield node
-        for child in (value for _, value in node.value) if is_mapping else node.value:
-            yield from _mappings(child, seen)
+    """Yield all mappings at and below a node, each once, however many aliases it has."""
+    if not isinstance(node, yaml.CollectionNode) or node in seen:
+        return
+    seen.add(node)
+    children = node.value
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        children = [value for _, value in node.value]
+    for child in children:
+        yield from _mappings(child, seen)
 
 
 def _take_keys_as_text(mapping: yaml.MappingNode) -> None:

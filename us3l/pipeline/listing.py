@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from us3l.params.runs import PretrainRun
-from us3l.params.schema import LISTED
+from us3l.params.schema import MAX_LISTED
 from us3l.pipeline.code import RUN_STAGES
 from us3l.pipeline.costs import FREE, Cost, RecordedCosts
 from us3l.pipeline.dvc_file import DVC_FILE, missing_stages, superfluous_stages
@@ -91,7 +91,7 @@ def _about_dvc(plan: Plan) -> list[str]:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return ", ".join(names[:MAX_LISTED]) + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
 
 
 def studies(plan: Plan, study: str | None) -> list[str]:

@@ -4,11 +4,11 @@ from us3l.params.schema import AtLeastTwo, PositiveInt, StrictModel, UnitInterva
 
 
 class Calibration(StrictModel):
-    """BatchNorm statistics of one width: passes over the training images, exponential average with this momentum."""
+    """Calibration of one width's BatchNorm statistics, an exponential average over passes of the training images."""
 
     passes: PositiveInt = 3
     """Passes over the training images."""
     batch_size: AtLeastTwo = 128
     """Images in a batch."""
     momentum: UnitInterval = 0.1
-    """Weight of a batch in the running average."""
+    """Weight of a batch in the exponential average."""

@@ -7,10 +7,7 @@ from us3l.params.schema import AtLeastTwo, PositiveFloat
 
 
 class Finetune(TrainedProtocol):
-    """All weights and a fresh classifier are trained; `optimizer` is the network's.
-
-    `classifier_lr` is the first learning rate of the classifier, the official FC_LR; null takes that of the network.
-    """
+    """Training of all weights with a new classifier; `optimizer` is that of the network."""
 
     title: ClassVar[str] = "Accuracy after fine-tuning"
     action: ClassVar[str] = "Fine-tuning"

@@ -7,7 +7,7 @@ from us3l.params.schema import PositiveFloat, PositiveInt, StrictModel
 
 
 class Knn(StrictModel):
-    """The nearest neighbours in the training set vote; nothing is trained. See us3l/evaluation/knn.py."""
+    """A vote of the nearest neighbours in the training set, without training; see us3l/evaluation/knn.py."""
 
     title: ClassVar[str] = "k-nearest-neighbour accuracy"
     action: ClassVar[str] = "Nearest neighbours of"

@@ -6,7 +6,7 @@ from us3l.params.protocols.trained import ClassifierOptimizer, TrainedProtocol
 
 
 class Linear(TrainedProtocol):
-    """A linear classifier on frozen features of the images, each of which is augmented anew in every epoch."""
+    """A linear classifier on frozen features; the images are augmented anew in every epoch."""
 
     title: ClassVar[str] = "Linear accuracy"
     action: ClassVar[str] = "Linear evaluation of"

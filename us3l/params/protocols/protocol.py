@@ -1,4 +1,4 @@
-"""Protocols in params.yaml: how each width is evaluated."""
+"""Protocols of the evaluation of each width, in params.yaml."""
 
 from typing import Annotated, Any, get_args
 
@@ -10,7 +10,7 @@ from us3l.params.protocols.linear import FeaturesLinear, Linear
 
 
 def _kind(protocol: Any) -> Any:
-    """Kind of a protocol; one that names none is linear."""
+    """Return the kind of a protocol; the default is linear."""
     if isinstance(protocol, dict):
         return protocol.get("kind", "linear")
     return getattr(protocol, "kind", "linear")

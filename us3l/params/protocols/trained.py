@@ -1,4 +1,4 @@
-"""The settings that protocols which train have in common."""
+"""The common settings of protocols that train."""
 
 from pydantic import model_validator
 
@@ -11,7 +11,7 @@ class ClassifierOptimizer(Optimizer):
     """SGD, or LARS where `trust_coefficient` is given: see `us3l.training.optimizers.trusted`."""
 
     trust_coefficient: PositiveFloat | None = None
-    """Trust coefficient of LARS (arXiv 1708.03888); null is plain SGD."""
+    """Trust coefficient of LARS (arXiv 1708.03888); null: plain SGD."""
 
 
 class TrainedProtocol(StrictModel):
@@ -24,7 +24,7 @@ class TrainedProtocol(StrictModel):
     batch_size: PositiveInt
     """Images in a batch."""
     optimizer: Optimizer
-    """Optimizer of what is trained."""
+    """Optimizer of the trained weights."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainedProtocol":
