@@ -90,15 +90,15 @@ class Regularizer(StrictModel):
     strength: PositiveFloat
     """Coefficient of the penalty; the official lambda, half a weight decay."""
     alpha: Probability = 0.05
-    """Decrease of the coefficient from each group to the next."""
+    """Parameter of the relative strength of group i: 1 - alpha i (linear), alpha^i (exponential) or alpha i (L1)."""
     decay: Literal["linear", "exponential"] = "linear"
-    """Decrease of the coefficients from group to group."""
+    """Decrease of the strength from group to group."""
     groups: PositiveInt = 8
     """Number of groups of channels; the official bins."""
     by: Literal["output-channel", "input-feature"] = "output-channel"
     """Axis divided into groups: output channels of BatchNorms and convolutions, or input features (ViT)."""
     warmup_epochs: NonNegativeInt = 0
-    """Epochs in which all groups have the same coefficient, and L1 penalties are off."""
+    """Epochs in which all groups have the same strength, and L1 penalties are off."""
 
     @property
     def is_l1(self) -> bool:

@@ -15,7 +15,7 @@ from us3l.params.schema import (
 
 
 class Sampling(StrictModel):
-    """Widths of each training step, drawn from a range; see us3l/training/width_sampling.py."""
+    """Widths of a range that each training step takes, widest first; see us3l/training/width_sampling.py."""
 
     range: Annotated[tuple[Width, Width], AfterValidator(rising)] = (0.25, 1.0)
     """Narrowest and widest width multiplier."""

@@ -4,7 +4,7 @@ from us3l.params.schema import AtLeastTwo, PositiveInt, StrictModel, UnitInterva
 
 
 class Calibration(StrictModel):
-    """Calibration of one width's BatchNorm statistics, an exponential average over passes of the training images."""
+    """Calibration of one width's BatchNorm statistics: an exponential average over batches of training images."""
 
     passes: PositiveInt = 3
     """Passes over the training images."""
