@@ -53,7 +53,7 @@ class Decoded:
         normalize: Normalize,
         key: RandomKey,
     ) -> Iterator[list[Tensor]]:
-        """Also raises UserError for images of different sizes without a resized crop."""
+        """Yield random views as `Images.augmented`; also raises UserError for uncropped images of different sizes."""
 
         def numbers(samples: Tensor) -> list[dict[str, Tensor]]:
             return [draw_numbers(augmentation, key, samples, view) for view, augmentation in enumerate(augmentations)]
@@ -67,7 +67,7 @@ class Decoded:
             yield [_finish_crops(x, augmentation, normalize, u) for x, augmentation, u in drawn]
 
     def plain(self, batches: Sequence[Tensor], view: TestView, normalize: Normalize) -> Iterator[Tensor]:
-        """Also raises UserError for images of different sizes without a centre crop."""
+        """Yield test views as `Images.plain`; raises UserError for uncropped images of different sizes."""
         for [x] in self._decode(batches, lambda samples: [self._plain_cuts(view, samples)]):
             yield normalize_(x, normalize)
 

@@ -35,7 +35,7 @@ class Resident:
         normalize: Normalize,
         key: RandomKey,
     ) -> Iterator[list[Tensor]]:
-        """Make the views of equal augmentations together, which is faster."""
+        """Yield random views as `Images.augmented`; those of equal augmentations are made together, which is faster."""
 
         def views(samples: Tensor, augmentation: Augmentation, numbers: range) -> Iterable[Tensor]:
             view = torch.tensor(numbers).to(samples.device, non_blocking=True).repeat_interleave(len(samples))

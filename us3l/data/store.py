@@ -43,7 +43,7 @@ class Store:
 
 @dataclass(frozen=True)
 class SplitSource:
-    """A split that may exceed the memory. labels: [N]; images: blocks [n, H, W, C] uint8 in order, or files."""
+    """A split to write, which may exceed the memory: labels [N]; images in blocks [n, H, W, C] uint8, or files."""
 
     labels: np.ndarray
     images: Iterable[np.ndarray] | Files

@@ -1,4 +1,4 @@
-"""Runs in params.yaml: trainings, and what can replace a training."""
+"""Runs in params.yaml: trainings, and the kinds of runs that replace a training."""
 
 from typing import Annotated, Any, ClassVar, Literal
 

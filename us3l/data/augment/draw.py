@@ -44,9 +44,9 @@ class Jitter(NamedTuple):
 
 
 def box(u: Tensor, settings: ResizedCrop, height: Tensor | int, width: Tensor | int) -> Box:
-    """Draw RandomResizedCrop.get_params: the first of ten tries that fits into the image, else a centre crop. n = 22.
+    """Draw boxes as RandomResizedCrop.get_params: the first of ten tries that fits the image, else a centre crop.
 
-    Height and width of the images are one for all, or [B, 1] int64.
+    n = 22. Height and width of the images are one for all, or [B, 1] int64.
     """
     area = height * width * _between(u[:, :TRIES], *settings.scale)
     aspect = _between(u[:, TRIES : 2 * TRIES], *map(math.log, settings.ratio)).exp()
@@ -76,7 +76,7 @@ def mirrored(box: Box, chosen: Tensor) -> Box:
 
 
 def motion(u: Tensor, settings: Affine, height: int, width: int) -> Motion:
-    """Draw RandomAffine.get_params. n = 4."""
+    """Draw affine maps as RandomAffine.get_params. n = 4."""
     angle = _between(u[:, 0], -settings.degrees, settings.degrees)
     right, down = (
         _between(u[:, column], -settings.translate * side, settings.translate * side).round()
@@ -86,7 +86,7 @@ def motion(u: Tensor, settings: Affine, height: int, width: int) -> Motion:
 
 
 def jitter(u: Tensor, settings: ColorJitter) -> Jitter:
-    """Draw ColorJitter.get_params within RandomApply; images that are not chosen get idle factors. n = 9."""
+    """Draw color jitter as ColorJitter.get_params within RandomApply; images not chosen get idle factors. n = 9."""
     strengths = (settings.brightness, settings.contrast, settings.saturation)
     factors = [_between(u[:, 5 + i], max(0.0, 1 - s), 1 + s) for i, s in enumerate(strengths)]
     factors.append(_between(u[:, 8], -settings.hue, settings.hue))
@@ -96,7 +96,7 @@ def jitter(u: Tensor, settings: ColorJitter) -> Jitter:
 
 
 def sigma(u: Tensor, settings: Blur) -> Tensor:
-    """Draw GaussianBlur.get_params, [B] float64. n = 1."""
+    """Draw standard deviations [B] float64 as GaussianBlur.get_params. n = 1."""
     return _between(u[:, 0], *settings.sigma)
 
 

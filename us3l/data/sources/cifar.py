@@ -137,7 +137,7 @@ def _classes(content: dict[str, Any], layout: _Layout) -> tuple[str, ...]:
 def _images_and_labels(
     name: str, content: dict[str, Any], layout: _Layout, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return images [N, 32, 32, 3] uint8 and labels [N] int64 of a member. Raises ValueError where it has others."""
+    """Return images [N, 32, 32, 3] uint8 and labels [N] int64 of a member. Raises ValueError for any other content."""
     data, labels = content.get("data"), content.get(layout.labels)
     pixels = data.to_numpy() if isinstance(data, PlainArray) else np.empty(0)
     if pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32 or not len(pixels):

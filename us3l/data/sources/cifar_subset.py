@@ -10,7 +10,7 @@ from us3l.params.dataset import CifarSubset
 
 
 def take_subset(contents: DatasetSource, subset: CifarSubset) -> DatasetSource:
-    """Take the first classes by name, and of each the images whose pixels have the smallest SHA-256, in its order.
+    """Take the first classes by name, and of each the images whose pixels have the smallest SHA-256, sorted by it.
 
     Raises ValueError, with both numbers, where there are fewer classes or images than the subset asks for.
     """

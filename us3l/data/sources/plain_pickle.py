@@ -68,7 +68,7 @@ _STAND_INS = {
     ("numpy.core.multiarray", "_reconstruct"): PlainArray,
     ("numpy._core.multiarray", "_reconstruct"): PlainArray,
 }
-# Protocol 5 only adds opcodes that no archive needs, and one of them allocates any amount of memory.
+# Protocol 5 only adds opcodes that no archive needs, and one of them allocates as much memory as the pickle demands.
 _OPCODES = {ord(opcode.code) for opcode in pickletools.opcodes if opcode.proto < 5}
 
 
