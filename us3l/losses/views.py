@@ -1,5 +1,6 @@
-"""Which views losses compare."""
+"""Pairs of views that the losses compare, and sums over them."""
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from torch import Tensor
@@ -9,5 +10,12 @@ Views = tuple[Tensor, Tensor]
 
 
 def crossed(student: tuple[T, T], teacher: tuple[T, T]) -> tuple[tuple[T, T], tuple[T, T]]:
-    """The pairs of student and teacher that come from different views: a student never meets that of its own view."""
+    """Pair each view of the student with the teacher's other view, never with its own."""
     return (student[0], teacher[1]), (student[1], teacher[0])
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """Add up one or more tensors."""
+    result = sum(terms)
+    assert isinstance(result, Tensor)
+    return result
