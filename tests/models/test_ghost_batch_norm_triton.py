@@ -221,11 +221,17 @@ def test_every_kernel_compiles_and_moves_16_bytes_at_once(
     for case in OPTIONS:
         run(fused, case, *made(case, dtype, "cpu"))
     kernels = {id(kernel): kernel for kernel in compiled}.values()
-    variants = {"_partial_statistics": 1, "_merge": 1, "_apply": 8, "_partial_gradient_sums": 6, "_input_gradient": 4}
+    variants = {
+        "_partial_statistics": 1,
+        "_merge_statistics": 1,
+        "_normalize": 8,
+        "_partial_gradient_sums": 6,
+        "_input_gradient": 4,
+    }
     assert Counter(kernel.name for kernel in kernels) == variants
     for kernel in kernels:
         assert kernel.asm["cubin"]
-        if kernel.name != "_merge":  # which reads little
+        if kernel.name != "_merge_statistics":  # which reads little
             assert "global.v4.b32" in kernel.asm["ptx"] and "global.b16" not in kernel.asm["ptx"]
 
 

@@ -1,7 +1,7 @@
-"""Networks as they run fastest where nothing is trained: BatchNorms in the convolutions before them, channels last.
+"""Faster inference: BatchNorms folded into the convolutions before them, and channels-last layout.
 
-A BatchNorm in evaluation mode multiplies and adds a number to each channel, which the convolution can do itself
-(Jacob et al. 2018, arXiv 1712.05877, section 3.2).
+A BatchNorm in evaluation mode scales and shifts each channel, which the convolution before it can do itself (Jacob
+et al. 2018, arXiv 1712.05877, section 3.2).
 """
 
 from collections import Counter
@@ -16,49 +16,50 @@ from us3l.models.backbones.layers import AddReLU, NormReLU
 from us3l.models.backbones.mobilenet import InvertedResidual, MobileNetV2
 from us3l.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 
-# The classes whose code is known to do nothing with a layer but to call it.
-KNOWN = (ResNet, BasicBlock, Bottleneck, MobileNetV2, InvertedResidual, nn.Sequential)
+# Classes whose code does nothing with a layer but call it: those that are traced.
+TRACED = (ResNet, BasicBlock, Bottleneck, MobileNetV2, InvertedResidual, nn.Sequential)
 
-# What is left of a normalization when its convolution multiplies and adds; one of a class that is not here stays.
-LEFT: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: nn.Identity, NormReLU: AddReLU}
+# What replaces a folded BatchNorm, by its class; other classes are not folded.
+REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: nn.Identity, NormReLU: AddReLU}
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """A copy, in evaluation mode, without the BatchNorms of a ResNet or MobileNetV2: [B, C, H, W] to [B, F] as before.
+    """Return a copy of a ResNet or MobileNetV2 in evaluation mode with its BatchNorms folded: [B, C, H, W] to [B, F].
 
-    A BatchNorm is folded where it alone takes the output of a convolution, and both run once. Networks of other
-    classes, such as a user's own, whose code may do anything with its layers, are not copied and get the layout only.
+    A BatchNorm is folded where it alone reads the output of a convolution, and both run once. Networks of other
+    classes, whose code may do anything with its layers, are not copied: they are only converted to channels last.
     """
     if type(network) in (ResNet, MobileNetV2):
         network = deepcopy(network).eval()
-        for convolution, norm in _pairs(network):
-            layers = network.get_submodule(convolution), network.get_submodule(norm)
-            network.set_submodule(convolution, fuse_conv_bn_eval(*layers))
-            network.set_submodule(norm, LEFT[type(layers[1])]())
-    return network.to(memory_format=torch.channels_last)
+        for convolution_path, norm_path in _foldable_pairs(network):
+            convolution, norm = network.get_submodule(convolution_path), network.get_submodule(norm_path)
+            assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            network.set_submodule(convolution_path, fuse_conv_bn_eval(convolution, norm))
+            network.set_submodule(norm_path, REPLACEMENTS[type(norm)]())
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks this overload
 
 
-def _pairs(network: nn.Module) -> list[tuple[str, str]]:
-    """The names of each convolution and of the BatchNorm that alone takes its output."""
-    calls = [node for node in _Layers().trace(network).nodes if node.op == "call_module"]
+def _foldable_pairs(network: nn.Module) -> list[tuple[str, str]]:
+    """Return the paths of each convolution and of the BatchNorm that alone reads its output."""
+    calls = [node for node in _LayerTracer().trace(network).nodes if node.op == "call_module"]
     counts = Counter(node.target for node in calls)
 
-    def is_one(node: Node, kinds: tuple[type[nn.Module], ...]) -> bool:
-        return counts[node.target] == 1 and type(network.get_submodule(node.target)) in kinds
+    def is_foldable(node: Node, kinds: tuple[type[nn.Module], ...]) -> bool:
+        return counts[node.target] == 1 and type(network.get_submodule(str(node.target))) in kinds
 
     return [
-        (convolution.target, norm.target)
+        (str(convolution.target), str(norm.target))
         for convolution in calls
         for norm in convolution.users
         if len(convolution.users) == 1
         and norm.args[:1] == (convolution,)
-        and is_one(convolution, (nn.Conv2d,))
-        and is_one(norm, tuple(LEFT))
+        and is_foldable(convolution, (nn.Conv2d,))
+        and is_foldable(norm, tuple(REPLACEMENTS))
     ]
 
 
-class _Layers(Tracer):
-    """Looks into nothing but what is known."""
+class _LayerTracer(Tracer):
+    """Traces the code of known classes only: modules of other classes are leaves."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return type(module) not in KNOWN
+        return type(module) not in TRACED

@@ -1,6 +1,6 @@
 """BatchNorm with the statistics of each group of images (ghost BatchNorm, arXiv 1705.08741, algorithm 1).
 
-So the views of all shards of a batch go through a network together, and each is normalized as if it went alone.
+Thus the views of all shards of a batch pass through a network together, each normalized as if it passed alone.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def ghost_batch_norm(
 ) -> Tensor:
     """Normalize x [groups * B, C, ...] by the statistics of each group; with `relu`, as a `NormReLU` does.
 
-    A GPU does it in one pass (`us3l.models.ghost_batch_norm_triton`), in float32 or bfloat16.
+    On a GPU, fused kernels do it in float32 or bfloat16 (`us3l.models.ghost_batch_norm_triton`).
     """
     if x.is_cuda and x.dim() in (2, 4) and x.dtype in (torch.float32, torch.bfloat16):
         from us3l.models import ghost_batch_norm_triton
@@ -39,17 +39,17 @@ def ghost_batch_norm_eager(
 
 
 def to_ghost_batch_norm(network: nn.Module, groups: Callable[[], int]) -> None:
-    """Have all BatchNorms of a network take the statistics of each group, and track none.
+    """Make all BatchNorms of a network use the statistics of each group, and track none.
 
-    groups: returns the number of groups in a forward pass. A BatchNorm whose class has a forward of its own, such as a
-    user's, keeps that, and sees one group at a time (`us3l.training.micro_batches`).
+    groups: returns the number of groups in a forward pass. A BatchNorm whose class overrides `forward`, such as a
+    user's, keeps its own, and gets one group at a time (`us3l.training.micro_batches`).
     """
     for norm in batch_norms(network, BatchNorm).values():
         norm.track_running_stats = False
         norm.running_mean = norm.running_var = norm.num_batches_tracked = None
         if type(norm).forward in (BatchNorm.forward, NormReLU.forward):
-            # Names, hooks and class of the module stay as they are; only its code is another.
-            norm.forward = _forward(norm, groups)  # type: ignore[method-assign]
+            # Names, hooks and class of the module stay; only its code changes.
+            norm.forward = _forward(norm, groups)  # type: ignore[method-assign]  # replaced in this instance only
 
 
 def _forward(norm: BatchNorm, groups: Callable[[], int]) -> Callable[..., Tensor]:

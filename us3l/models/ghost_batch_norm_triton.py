@@ -1,36 +1,37 @@
 """BatchNorm over each group of images, with shortcut and ReLU, fused for GPUs.
 
 "Ghost" BatchNorm is that of Hoffer et al. 2017 (arXiv 1705.08741). Channels last, a layer's input is one matrix of rows
-for each group: [groups, M, C], M being images of a group times pixels. A program of a kernel goes down a stretch of a
-group's rows, for up to 64 channels, tile by tile. Stretches and tiles depend on the shape alone, and their sums are
-added up in a fixed order, so that the same input has the same result to the last bit.
+for each group: [groups, M, C], where M is images of a group times pixels. A kernel's program reads a chunk of a group's
+rows, for up to 64 channels, tile by tile. Chunks and tiles depend on the shape alone, and their sums are added up in a
+fixed order, so that the same input gives the same result to the last bit.
 
-How often a tensor of the layer's size is read or written, counted from the code, forward + backward:
+Reads and writes of a tensor of the layer's size, counted from the code, forward + backward:
 
                                 here           batch_norm, add and relu, one after another
     BatchNorm                    8 = 3 + 5      8 = 3 + 5
     BatchNorm, ReLU              8 = 3 + 5     13 = 5 + 8
     BatchNorm, shortcut, ReLU   11 = 4 + 7     16 = 8 + 8
 
-The ReLU's mask is computed from x again, or read off the result where there is a shortcut. For batch_norm, to cut the
-batch into groups and to join them again is 2 + 2 more.
+The ReLU's mask is computed from x again, or from the result where a shortcut exists. For batch_norm, splitting the
+batch into groups and concatenating them costs 2 + 2 more.
 
-Images and channels are counted in arguments, not in code: all widths share a few compilations. A kernel is compiled
-when it is first called, so warm up before capturing a CUDA graph; nothing else waits for the GPU or asks it anything.
+Numbers of images and channels are arguments, not constants: all widths share a few compilations. A kernel is compiled
+at its first call, so warm up before capturing a CUDA graph; nothing else synchronizes with the GPU.
 """
 
 import math
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
-PROGRAMS = 2048  # aimed at: several for each processor of a large GPU
-TILE = 2048  # elements of the matrix that a program holds at a time
-CHANNELS = 64  # of a tile at most: a row of them in bfloat16 is one 128-byte line of memory
-SPLITS = 256  # stretches of a group's rows at most
+PROGRAMS = 2048  # about: several for each multiprocessor of a large GPU
+TILE = 2048  # elements of the matrix that a program holds at once
+CHANNELS = 64  # of a tile at most: a row of them in bfloat16 is one cache line of 128 bytes
+CHUNKS = 256  # of a group's rows at most
 
 
 def ghost_batch_norm(
@@ -42,9 +43,9 @@ def ghost_batch_norm(
     shortcut: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """relu?((x - mean) / sqrt(variance + eps) * weight + bias [+ shortcut]), with the statistics of each group.
+    """Compute relu?((x - mean) / sqrt(variance + eps) * weight + bias [+ shortcut]) with the statistics of each group.
 
-    x: [N, C, H, W], channels last or else copied, or [N, C]; float32 or bfloat16, on a GPU. Group g of n = N / groups
+    x: [N, C, H, W], copied unless channels last, or [N, C]; float32 or bfloat16, on a GPU. Group g of n = N / groups
     images is x[g * n : (g + 1) * n]; the variance is the biased one. weight, bias: [C] float32, both or neither.
     shortcut: like x. Statistics and arithmetic are float32; the result, channels last, is rounded once, to x's dtype.
     Raises RuntimeError where `groups` does not divide N.
@@ -55,7 +56,7 @@ def ghost_batch_norm(
 class _GhostBatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
@@ -69,14 +70,14 @@ class _GhostBatchNorm(torch.autograd.Function):
         mean, rstd = _statistics(rows, eps)
         y = torch.empty_like(rows)
         shortcut_rows = None if shortcut is None else _rows(shortcut, groups)
-        _apply[grid](rows, shortcut_rows, y, mean, rstd, weight, bias, RELU=relu, **sizes)
+        _normalize[grid](rows, shortcut_rows, y, mean, rstd, weight, bias, RELU=relu, **sizes)
         ctx.groups, ctx.relu, ctx.has_shortcut = groups, relu, shortcut is not None
         ctx.save_for_backward(x, weight, bias, mean, rstd, y if relu and ctx.has_shortcut else None)
-        return _images(y, x).detach()  # what autograd takes for a view must not be changed in place, as by a ReLU
+        return _images(y, x).detach()  # autograd forbids in-place changes, as by a ReLU, of what it takes for a view
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd, y = ctx.saved_tensors
         normalized = _rows(x, ctx.groups), mean, rstd, weight, bias
         dy, mask = _rows(dy, ctx.groups), ctx.relu
@@ -92,33 +93,43 @@ class _GhostBatchNorm(torch.autograd.Function):
 
 
 def _rows(x: Tensor, groups: int) -> Tensor:
-    """[N, C, H, W] or [N, C] as [groups, rows of a group, C]: a view where the channels are last in memory."""
+    """Reshape [N, C, H, W] or [N, C] to [groups, rows of a group, C]: a view where x is channels last."""
     return x.unflatten(0, (groups, -1)).movedim(2, -1).reshape(groups, -1, x.shape[1]).contiguous()
 
 
 def _images(rows: Tensor, like: Tensor) -> Tensor:
+    """Reshape [groups, rows of a group, C] to the shape of `like`."""
     return rows.view(like.movedim(1, -1).shape).movedim(-1, 1)
 
 
 def _tiling(groups: int, M: int, C: int) -> tuple[tuple[int, int, int], dict[str, int]]:
-    """The programs [stretches of rows, blocks of channels, groups] for matrices [groups, M, C], and their sizes."""
+    """Return the grid [chunks of rows, blocks of channels, groups] for matrices [groups, M, C], and kernels' sizes."""
     block_c = min(triton.next_power_of_2(C), CHANNELS)
     block_m, blocks = TILE // block_c, triton.cdiv(C, block_c)
     tiles = triton.cdiv(M, block_m)
-    splits = min(tiles, SPLITS, max(1, PROGRAMS // (blocks * groups)))
-    stretch = triton.cdiv(tiles, splits) * block_m
-    sizes = {"M": M, "C": C, "stretch": stretch, "DIVISOR": math.gcd(C, 8), "BLOCK_M": block_m, "BLOCK_C": block_c}
-    return (triton.cdiv(M, stretch), blocks, groups), sizes
+    chunks = min(tiles, CHUNKS, max(1, PROGRAMS // (blocks * groups)))
+    chunk_rows = triton.cdiv(tiles, chunks) * block_m
+    sizes = {
+        "M": M,
+        "C": C,
+        "chunk_rows": chunk_rows,
+        "DIVISOR": math.gcd(C, 8),
+        "BLOCK_M": block_m,
+        "BLOCK_C": block_c,
+    }
+    return (triton.cdiv(M, chunk_rows), blocks, groups), sizes
 
 
 def _statistics(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / sqrt(variance + eps) of each group's channels: [groups, C] float32 each."""
+    """Compute mean and 1 / sqrt(variance + eps) of each group's channels: [groups, C] float32 each."""
     groups, M, C = rows.shape
-    (splits, blocks, _), sizes = _tiling(groups, M, C)
-    parts = torch.empty(2, groups, splits, C, dtype=torch.float32, device=rows.device)
+    (chunks, blocks, _), sizes = _tiling(groups, M, C)
+    parts = torch.empty(2, groups, chunks, C, dtype=torch.float32, device=rows.device)
     mean, rstd = torch.empty(2, groups, C, dtype=torch.float32, device=rows.device)
-    _partial_statistics[splits, blocks, groups](rows, *parts, **sizes)
-    _merge[triton.cdiv(C, 16), groups](*parts, mean, rstd, eps, splits, M, C, sizes["stretch"], SPLITS, 16)
+    _partial_statistics[chunks, blocks, groups](rows, *parts, **sizes)
+    _merge_statistics[triton.cdiv(C, 16), groups](
+        *parts, mean, rstd, eps, chunks, M, C, sizes["chunk_rows"], CHUNKS, 16
+    )
     return mean, rstd
 
 
@@ -132,9 +143,9 @@ def _gradient_sums(
     dy: Tensor,
     relu: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Of dy behind the ReLU, and of that times the normalized x, the sums over each group's rows: [2, groups, C].
+    """Sum the gradient at the ReLU's input, and its product with the normalized x, over rows: [2, groups, C].
 
-    Given y, also dy behind the ReLU: the shortcut's gradient.
+    Given y, also return the gradient at the ReLU's input: the shortcut's gradient.
     """
     groups, M, C = rows.shape
     grid, sizes = _tiling(groups, M, C)
@@ -145,38 +156,38 @@ def _gradient_sums(
 
 
 @triton.jit
-def _width(C, DIVISOR: tl.constexpr):
-    """C, which the compiler now knows to be a multiple of DIVISOR, so that it reads and writes 16 bytes at once."""
+def _multiple_of(C, DIVISOR: tl.constexpr):
+    """Return C, now known to the compiler as a multiple of DIVISOR, so that it reads and writes 16 bytes at once."""
     return C // DIVISOR * DIVISOR
 
 
 @triton.jit
 def _channels(C, BLOCK_C: tl.constexpr):
-    """This program's: [1, BLOCK_C]."""
+    """Return the channels of this program: [1, BLOCK_C]."""
     return tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
 
 
 @triton.jit
 def _tile(first, channel, M, C, BLOCK_M: tl.constexpr):
-    """From row `first` of this program's group on: places in the matrix, what there is of them, and of the rows."""
+    """Return a tile's offsets in the matrix, from the group's row `first` on, with masks of offsets and rows inside."""
     row = first + tl.arange(0, BLOCK_M)[:, None]
-    place = (tl.program_id(2).to(tl.int64) * M + row) * C + channel
-    return place, (row < M) & (channel < C), row < M
+    offset = (tl.program_id(2).to(tl.int64) * M + row) * C + channel
+    return offset, (row < M) & (channel < C), row < M
 
 
 @triton.jit
-def _stretch_end(stretch, M):
-    return tl.minimum((tl.program_id(0) + 1) * stretch, M)
+def _chunk_end(chunk_rows, M):
+    return tl.minimum((tl.program_id(0) + 1) * chunk_rows, M)
 
 
 @triton.jit
-def _load(matrix, place, inside):
-    return tl.load(matrix + place, inside, 0.0).to(tl.float32)
+def _load(matrix, offset, inside):
+    return tl.load(matrix + offset, inside, 0.0).to(tl.float32)
 
 
 @triton.jit
-def _of_channels(mean, rstd, weight, bias, channel, C):
-    """[1, BLOCK_C] float32 each; no weight is 1, no bias 0."""
+def _load_channels(mean, rstd, weight, bias, channel, C):
+    """Load [1, BLOCK_C] float32 each; a missing weight is 1, a missing bias 0."""
     own, inside = tl.program_id(2) * C + channel, channel < C
     if weight is None:
         scale, shift = tl.full(channel.shape, 1.0, tl.float32), tl.full(channel.shape, 0.0, tl.float32)
@@ -186,8 +197,8 @@ def _of_channels(mean, rstd, weight, bias, channel, C):
 
 
 @triton.jit
-def _merged(count, mean, m2):
-    """Of parts [parts, channels], the mean of all and the sum of squared distances from it (Chan et al. 1979)."""
+def _merged_parts(count, mean, m2):
+    """Merge parts [parts, channels] to their mean and the sum of squared distances from it (Chan et al. 1979)."""
     whole = tl.div_rn(tl.sum(count * mean, 0), tl.sum(count, 0))
     distance = mean - whole[None, :]
     return whole, tl.sum(m2 + count * distance * distance, 0)
@@ -195,40 +206,42 @@ def _merged(count, mean, m2):
 
 @triton.jit
 def _partial_statistics(
-    x, means, m2s, M, C, stretch, DIVISOR: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr
+    x, means, m2s, M, C, chunk_rows, DIVISOR: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """Mean and squared distances of a stretch: each row of the tile keeps those of what went past it (Welford 1962)."""
-    C = _width(C, DIVISOR)
+    """Compute mean and squared distances of a chunk, updating those of each row of the tile (Welford 1962)."""
+    C = _multiple_of(C, DIVISOR)
     channel = _channels(C, BLOCK_C)
     count = tl.zeros([BLOCK_M, 1], tl.float32)
     mean, m2 = tl.zeros([BLOCK_M, BLOCK_C], tl.float32), tl.zeros([BLOCK_M, BLOCK_C], tl.float32)
-    for first in range(tl.program_id(0) * stretch, _stretch_end(stretch, M), BLOCK_M):
-        place, inside, row_inside = _tile(first, channel, M, C, BLOCK_M)
-        value = _load(x, place, inside)
+    for first in range(tl.program_id(0) * chunk_rows, _chunk_end(chunk_rows, M), BLOCK_M):
+        offset, inside, row_inside = _tile(first, channel, M, C, BLOCK_M)
+        value = _load(x, offset, inside)
         count += row_inside.to(tl.float32)
         distance = tl.where(inside, value - mean, 0.0)
         mean += distance * (1.0 / tl.maximum(count, 1.0))
         m2 += distance * (value - mean)
-    whole_mean, whole_m2 = _merged(count, mean, m2)
+    whole_mean, whole_m2 = _merged_parts(count, mean, m2)
     own = (tl.program_id(2) * tl.num_programs(0) + tl.program_id(0)) * C + channel
     tl.store(means + own, whole_mean[None, :], channel < C)
     tl.store(m2s + own, whole_m2[None, :], channel < C)
 
 
 @triton.jit
-def _merge(means, m2s, mean, rstd, eps, splits, M, C, stretch, SPLITS: tl.constexpr, BLOCK_C: tl.constexpr):
-    """A group's mean and 1 / sqrt(variance + eps) out of those of its stretches [groups, splits, C]."""
-    group, split = tl.program_id(1), tl.arange(0, SPLITS)[:, None]
+def _merge_statistics(
+    means, m2s, mean, rstd, eps, chunks, M, C, chunk_rows, CHUNKS: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Compute a group's mean and 1 / sqrt(variance + eps) from the statistics of its chunks [groups, chunks, C]."""
+    group, index = tl.program_id(1), tl.arange(0, CHUNKS)[:, None]
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    count = tl.minimum(tl.maximum(M - split * stretch, 0), stretch).to(tl.float32)
-    place, inside = (group * splits + split) * C + channel[None, :], (split < splits) & (channel[None, :] < C)
-    whole_mean, whole_m2 = _merged(count, _load(means, place, inside), _load(m2s, place, inside))
+    count = tl.minimum(tl.maximum(M - index * chunk_rows, 0), chunk_rows).to(tl.float32)
+    offset, inside = (group * chunks + index) * C + channel[None, :], (index < chunks) & (channel[None, :] < C)
+    whole_mean, whole_m2 = _merged_parts(count, _load(means, offset, inside), _load(m2s, offset, inside))
     tl.store(mean + group * C + channel, whole_mean, channel < C)
     tl.store(rstd + group * C + channel, 1.0 / tl.sqrt_rn(whole_m2 / M + eps), channel < C)
 
 
 @triton.jit
-def _apply(
+def _normalize(
     x,
     shortcut,
     y,
@@ -238,23 +251,23 @@ def _apply(
     bias,
     M,
     C,
-    stretch,
+    chunk_rows,
     RELU: tl.constexpr,
     DIVISOR: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    C = _width(C, DIVISOR)
+    C = _multiple_of(C, DIVISOR)
     channel = _channels(C, BLOCK_C)
-    mean, rstd, weight, bias = _of_channels(mean, rstd, weight, bias, channel, C)
-    for first in range(tl.program_id(0) * stretch, _stretch_end(stretch, M), BLOCK_M):
-        place, inside, _ = _tile(first, channel, M, C, BLOCK_M)
-        value = (_load(x, place, inside) - mean) * rstd * weight + bias
+    mean, rstd, weight, bias = _load_channels(mean, rstd, weight, bias, channel, C)
+    for first in range(tl.program_id(0) * chunk_rows, _chunk_end(chunk_rows, M), BLOCK_M):
+        offset, inside, _ = _tile(first, channel, M, C, BLOCK_M)
+        value = (_load(x, offset, inside) - mean) * rstd * weight + bias
         if shortcut is not None:
-            value += _load(shortcut, place, inside)
+            value += _load(shortcut, offset, inside)
         if RELU:
-            value = tl.where(value <= 0, 0.0, value)  # unlike a maximum, leaves what is not a number
-        tl.store(y + place, value, inside)
+            value = tl.where(value <= 0, 0.0, value)  # unlike a maximum, keeps NaN
+        tl.store(y + offset, value, inside)
 
 
 @triton.jit
@@ -271,23 +284,23 @@ def _partial_gradient_sums(
     masked,
     M,
     C,
-    stretch,
+    chunk_rows,
     RELU: tl.constexpr,
     DIVISOR: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Of a stretch: what `_gradient_sums` tells, and where there is y, the gradient behind the ReLU."""
-    C = _width(C, DIVISOR)
+    """Compute the sums of `_gradient_sums` over a chunk and, given y, the gradient at the ReLU's input."""
+    C = _multiple_of(C, DIVISOR)
     channel = _channels(C, BLOCK_C)
-    mean, rstd, weight, bias = _of_channels(mean, rstd, weight, bias, channel, C)
+    mean, rstd, weight, bias = _load_channels(mean, rstd, weight, bias, channel, C)
     total, products = tl.zeros([BLOCK_M, BLOCK_C], tl.float32), tl.zeros([BLOCK_M, BLOCK_C], tl.float32)
-    for first in range(tl.program_id(0) * stretch, _stretch_end(stretch, M), BLOCK_M):
-        place, inside, _ = _tile(first, channel, M, C, BLOCK_M)
-        normalized, gradient = (_load(x, place, inside) - mean) * rstd, _load(dy, place, inside)
+    for first in range(tl.program_id(0) * chunk_rows, _chunk_end(chunk_rows, M), BLOCK_M):
+        offset, inside, _ = _tile(first, channel, M, C, BLOCK_M)
+        normalized, gradient = (_load(x, offset, inside) - mean) * rstd, _load(dy, offset, inside)
         if y is not None:
-            gradient = tl.where(_load(y, place, inside) <= 0, 0.0, gradient)
-            tl.store(masked + place, gradient, inside)
+            gradient = tl.where(_load(y, offset, inside) <= 0, 0.0, gradient)
+            tl.store(masked + offset, gradient, inside)
         elif RELU:
             gradient = tl.where(normalized * weight + bias <= 0, 0.0, gradient)
         total += gradient
@@ -310,20 +323,20 @@ def _input_gradient(
     dx,
     M,
     C,
-    stretch,
+    chunk_rows,
     RELU: tl.constexpr,
     DIVISOR: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    C = _width(C, DIVISOR)
+    C = _multiple_of(C, DIVISOR)
     channel = _channels(C, BLOCK_C)
-    mean, rstd, weight, bias = _of_channels(mean, rstd, weight, bias, channel, C)
+    mean, rstd, weight, bias = _load_channels(mean, rstd, weight, bias, channel, C)
     own = tl.program_id(2) * C + channel
     average, product = _load(sums, own, channel < C) / M, _load(sums_of_products, own, channel < C) / M
-    for first in range(tl.program_id(0) * stretch, _stretch_end(stretch, M), BLOCK_M):
-        place, inside, _ = _tile(first, channel, M, C, BLOCK_M)
-        normalized, gradient = (_load(x, place, inside) - mean) * rstd, _load(dy, place, inside)
+    for first in range(tl.program_id(0) * chunk_rows, _chunk_end(chunk_rows, M), BLOCK_M):
+        offset, inside, _ = _tile(first, channel, M, C, BLOCK_M)
+        normalized, gradient = (_load(x, offset, inside) - mean) * rstd, _load(dy, offset, inside)
         if RELU:
             gradient = tl.where(normalized * weight + bias <= 0, 0.0, gradient)
-        tl.store(dx + place, rstd * weight * (gradient - average - normalized * product), inside)
+        tl.store(dx + offset, rstd * weight * (gradient - average - normalized * product), inside)

@@ -1,11 +1,11 @@
-"""The network that is pretrained: a backbone, and the heads through which the losses see it.
+"""The pretrained network: a backbone with the heads whose outputs the losses read.
 
-Only the inputs of the projector, the classifier and the feature projections follow the width; the heads' own layers are
-never slimmed.
+Only the inputs of the projector, the classifier and the feature projections depend on the width; the heads' other
+layers are never slimmed.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -19,9 +19,9 @@ Head = Literal["predictor", "distillation_predictor"]
 
 
 class Output(NamedTuple):
-    """Of one view: projection and prediction [B, D], and a feature map [B, c, h, w] of each layer asked for.
+    """The outputs for one view: projection and prediction [B, D], and a feature map [B, c, h, w] per distilled layer.
 
-    Of a supervised network both are the logits [B, classes].
+    In a supervised network both projection and prediction are the logits [B, classes].
     """
 
     projection: Tensor
@@ -29,16 +29,16 @@ class Output(NamedTuple):
     maps: list[Tensor]
 
     def chunk(self, count: int) -> list["Output"]:
-        """The outputs of equal parts of the images."""
+        """Split into the outputs of `count` equal parts of the images."""
         projections, predictions = self.projection.chunk(count), self.prediction.chunk(count)
         maps = zip(*(each.chunk(count) for each in self.maps), strict=True) if self.maps else [()] * count
         return [Output(*each[:2], list(each[2])) for each in zip(projections, predictions, maps, strict=True)]
 
 
 def build_network(method: Method, backbone: nn.Module, teacher: nn.Module, classes: int) -> nn.Module:
-    """Images [B, C, H, W] to an `Output`, by way of a `Head` or None: all that is trained, at one width.
+    """Build the trained network of one width: it maps images [B, C, H, W] and a `Head` or None to an `Output`.
 
-    teacher: a backbone of the teacher's width, for its shapes alone.
+    teacher: a backbone of the teacher's width, of which only the shapes are read.
     """
     if method.name == "supervised":
         return SupervisedNetwork(backbone, classes)
@@ -53,7 +53,7 @@ class SupervisedNetwork(nn.Module):
     def __init__(self, backbone: nn.Module, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.classifier = nn.Linear(backbone.num_features, classes)
+        self.classifier = nn.Linear(_num_features(backbone), classes)
 
     def forward(self, x: Tensor, head: Head | None) -> Output:
         logits = self.classifier(self.backbone(x))
@@ -61,9 +61,9 @@ class SupervisedNetwork(nn.Module):
 
 
 class Network(nn.Module):
-    """A projection and, through the head asked for, a prediction; without a head it is the projection.
+    """A backbone with a projector and predictors; without a head the prediction is the projection.
 
-    The head of the distillation is there even where no width uses it, as in the official code.
+    The distillation head exists even where no width uses it, as in the official code.
     SimCLR, MoCo and SEED predict with the projection itself; SimCLR's own distillation head is what the official code
     calls predictor. SimSiam without momentum teacher has one predictor for all widths; with one it has BYOL's heads.
     """
@@ -71,38 +71,46 @@ class Network(nn.Module):
     def __init__(self, backbone: nn.Module, method: Method, teacher: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projector = projector(backbone.num_features, method)
+        self.projector = projector(_num_features(backbone), method)
         self.predictor = predictor(method) if method.predicts else nn.Identity()
         own_head = method.distillation_loss and method.distillation_head == "separate" and method.heads != "simsiam"
         self.distillation_predictor = predictor(method) if own_head else self.predictor
         self.layers = method.feature_distillation.layers if method.feature_distillation else []
         self.feature_projections = nn.ModuleList(
-            nn.Conv2d(channels(backbone, layer), channels(teacher, layer), 1, bias=False) for layer in self.layers
+            nn.Conv2d(output_channels(backbone, layer), output_channels(teacher, layer), 1, bias=False)
+            for layer in self.layers
         )
         self._maps: dict[str, Tensor] = {}
         for layer in self.layers:
-            backbone.get_submodule(layer).register_forward_hook(self._keeper(layer))
+            backbone.get_submodule(layer).register_forward_hook(self._store_map(layer))
 
     def forward(self, x: Tensor, head: Head | None) -> Output:
         projection = self.projector(self.backbone(x))
         prediction = self.get_submodule(head)(projection) if head else projection
         return Output(projection, prediction, [self._maps.pop(layer) for layer in self.layers])
 
-    def _keeper(self, layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        """Keeps a layer's output, as an activation in place leaves it: after a BatchNorm's ReLU, as officially."""
+    def _store_map(self, layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        """Return a hook that keeps a layer's output, which an in-place ReLU still changes, as in the official code."""
         return lambda module, inputs, output: self._maps.__setitem__(layer, output)
 
 
 def project_maps(network: Network, weights: dict[str, Tensor], maps: list[Tensor]) -> list[Tensor]:
-    """Feature maps [B, c, h, w] with the channels of the teacher's, by 1x1 convolutions of these weights."""
+    """Project feature maps [B, c, h, w] to the teacher's channels by 1x1 convolutions with these weights."""
     return [
         functional_call(convolution, {"weight": weights[f"feature_projections.{index}.weight"]}, each)
         for index, (convolution, each) in enumerate(zip(network.feature_projections, maps, strict=True))
     ]
 
 
-def channels(backbone: nn.Module, layer: str) -> int:
-    """How many channels leave a layer. Raises UserError where the backbone has no such layer, or it no BatchNorm."""
+def _num_features(backbone: nn.Module) -> int:
+    return cast(int, backbone.num_features)  # the stub allows Tensor and Module only
+
+
+def output_channels(backbone: nn.Module, layer: str) -> int:
+    """Return the number of channels of a layer's output.
+
+    Raises UserError where the backbone has no such layer, or the layer no BatchNorm.
+    """
     module = dict(backbone.named_modules()).get(layer)
     norms = list(batch_norms(module, nn.BatchNorm2d).values()) if module else []
     if not norms:
@@ -115,18 +123,14 @@ def channels(backbone: nn.Module, layer: str) -> int:
 
 
 def projector(features: int, method: Method) -> nn.Sequential:
-    """[B, features] to [B, output]: three layers, but for MoCo v2's two without BatchNorm.
+    """Build a projector, [B, features] to [B, output]: three layers, or MoCo v2's two without BatchNorm.
 
     SimSiam's and MoCo v3's end in a BatchNorm without scale and shift. SimSiam's bias before it cannot change the
-    output: it stays a parameter, frozen, as in the official code.
+    output: it is a frozen parameter, as in the official code.
     """
     hidden, output = method.projector.hidden, method.projector.output
     if method.name == "moco":
-        first, last = (
-            nn.Linear(features, hidden),
-            nn.Linear(hidden, output),
-        )
-        return nn.Sequential(first, nn.ReLU(inplace=True), last)
+        return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, output))
     biased = method.name != "moco-v3"
     layers = [
         nn.Linear(features, hidden, bias=biased),
@@ -145,7 +149,7 @@ def projector(features: int, method: Method) -> nn.Sequential:
 
 
 def predictor(method: Method) -> nn.Sequential:
-    """Two layers, [B, output] to the same; MoCo v3's end in a BatchNorm without scale and shift."""
+    """Build a predictor of two layers on [B, output]; MoCo v3's ends in a BatchNorm without scale and shift."""
     hidden, output = method.projector.hidden, method.projector.output
     layers = [
         nn.Linear(output, hidden, bias=False),

@@ -9,13 +9,13 @@ from torch.overrides import TorchFunctionMode
 
 
 def on_meta_device(build: Callable[[], nn.Module]) -> nn.Module:
-    """The module that `build` makes, on the meta device, where there is nothing to initialize."""
+    """Return the module that `build` makes, on the meta device and not initialized."""
     with torch.device("meta"), _WithoutRandomNumbers():
         return build()
 
 
 class _WithoutRandomNumbers(TorchFunctionMode):
-    """On the meta device they would import PyTorch's compiler, a second of every short job."""
+    """Skips random initialization: on the meta device it would import PyTorch's compiler, which takes a second."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in (Tensor.normal_, Tensor.uniform_):

@@ -1,7 +1,7 @@
-"""Checkpoints of the official code: which of their tensors are a backbone of ours. Nothing in them is executed.
+"""Import of the official code's checkpoints: their tensors mapped to a backbone of ours. Nothing in them is executed.
 
-Their workers/ssl.py saves the whole model: the backbone as `encoder_q.`, under `module.` where trained in parallel.
-A file may also hold the bare backbone. Every name is accounted for: no tensor gets lost in renaming.
+The official workers/ssl.py saves the whole model: the backbone as `encoder_q.`, under `module.` if trained in parallel.
+A file may also hold the bare backbone. Every name is accounted for, so that renaming loses no tensor.
 """
 
 import hashlib
@@ -36,13 +36,13 @@ LEFT_OUT = {
     f"{ENCODER}fc.": "projector or classifier",
 }
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-READ = [name for name in BUILT_IN if name != "pixels" and not name.startswith("vit-")]
-ENTRIES = {"arch", "epoch", "optimizer"}
+IMPORTABLE = [name for name in BUILT_IN if name != "pixels" and not name.startswith("vit-")]
+KNOWN_ENTRIES = {"arch", "epoch", "optimizer"}
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """What became of each name: tensors of the backbone, names left out by their reason, names nobody knows."""
+    """A checkpoint's names, sorted: the backbone's tensors, names left out by reason, unknown names, and mismatches."""
 
     weights: dict[str, Tensor] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
@@ -53,14 +53,14 @@ class Mapped:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the record of an import: how many tensors were taken and left out, and the names left over."""
+        """The record of an import: how many tensors were mapped and left out, and the names left over."""
         left_out = {reason: len(names) for reason, names in self.left_out.items()}
         return {"mapped": len(self.weights), "left_out": left_out, "left_over": self.left_over}
 
 
 @dataclass(frozen=True)
-class Official:
-    """A file that was read: the model's tensors by name, the other entries, the file's SHA-256."""
+class OfficialCheckpoint:
+    """The content of a file: the model's tensors by name, its other entries, and its SHA-256."""
 
     path: Path
     sha256: str
@@ -69,21 +69,22 @@ class Official:
 
 
 def import_backbone(path: Path, sha256: str, name: str, in_channels: int) -> Mapped:
-    """The weights of the backbone `name` in a checkpoint with this SHA-256.
+    """Read the weights of the backbone `name` from a checkpoint with this SHA-256.
 
-    Raises UserError where the file is absent, another one, not safe to read, or does not hold that backbone, and for a
-    backbone that is not read.
+    Raises UserError where the file is missing, has another SHA-256, is not safe to read, or does not hold that
+    backbone, and for a backbone that cannot be imported.
     """
     expected = expected_shapes(name, in_channels)
     mapped = map_names(read(path, sha256).tensors, expected)
-    require_whole(path, mapped, name, in_channels)
+    require_complete(path, mapped, name, in_channels)
     return mapped
 
 
-def read(path: Path, sha256: str | None = None) -> Official:
-    """A checkpoint's content, whose bytes must have the SHA-256 where one is given; they are read once.
+def read(path: Path, sha256: str | None = None) -> OfficialCheckpoint:
+    """Read a checkpoint once, and check its SHA-256 where one is given.
 
-    Raises UserError where the file is absent, another one, damaged, asks to run code, or holds no named tensors.
+    Raises UserError where the file is missing, has another SHA-256, is damaged, asks to run code, or holds no named
+    tensors.
     """
     try:
         content = path.read_bytes()
@@ -97,7 +98,7 @@ def read(path: Path, sha256: str | None = None) -> Official:
     tensors = entries.pop("state_dict") if "state_dict" in entries else entries
     if not isinstance(tensors, Mapping) or not tensors or not all(map(_is_named_tensor, tensors.items())):
         raise UserError(f"{path}: no checkpoint: it must hold tensors by name, alone or under the key state_dict")
-    return Official(path, found, tensors, {} if tensors is entries else entries)
+    return OfficialCheckpoint(path, found, tensors, {} if tensors is entries else entries)
 
 
 def _is_named_tensor(item: tuple[Any, Any]) -> bool:
@@ -105,7 +106,7 @@ def _is_named_tensor(item: tuple[Any, Any]) -> bool:
 
 
 def _unpickle(path: Path, content: bytes) -> Any:
-    """PyTorch's unpickler of plain data has no instruction that calls what a file names."""
+    """Unpickle plain data only: with `weights_only`, PyTorch calls nothing that the file names."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -114,7 +115,7 @@ def _unpickle(path: Path, content: bytes) -> Any:
             what = f"refused: it asks to run {called[1]}, and a checkpoint may hold tensors and plain values only"
             raise UserError(f"{path}: {what}") from None
         raise _damaged(path) from None
-    except Exception:  # damaged bytes end in whatever the decoder stumbles over
+    except Exception:  # damaged bytes may raise anything
         raise _damaged(path) from None
 
 
@@ -123,16 +124,19 @@ def _damaged(path: Path) -> UserError:
 
 
 def expected_shapes(name: str, in_channels: int) -> Shapes:
-    """The shapes of a backbone's parameters at width 1, by name. Raises UserError where none are read as `name`."""
-    if name not in READ:
-        what = f"the official checkpoints of vision transformers are not read, those of {', '.join(READ)} are"
+    """Return the shapes of a backbone's parameters at width 1, by name.
+
+    Raises UserError for a backbone that cannot be imported.
+    """
+    if name not in IMPORTABLE:
+        what = f"the official checkpoints of vision transformers are not read, those of {', '.join(IMPORTABLE)} are"
         raise UserError(f"there is no backbone {name!r} to import: {what}")
     network = on_meta_device(lambda: Backbone(name, in_channels).build(1.0))
     return {key: tuple(parameter.shape) for key, parameter in network.named_parameters()}
 
 
 def map_names(tensors: Mapping[str, Tensor], expected: Shapes) -> Mapped:
-    """Sort the names of a checkpoint by what they are; official names are ours after the prefixes."""
+    """Map the names of a checkpoint; without their prefixes, official names are ours."""
     whole_model = any(_without_module(name).startswith(ENCODER) for name in tensors)
     mapped = Mapped()
     for given, tensor in tensors.items():
@@ -142,8 +146,8 @@ def map_names(tensors: Mapping[str, Tensor], expected: Shapes) -> Mapped:
             _set_aside(mapped, given, official)
         elif ours in mapped.weights:
             mapped.extra.append(given)  # twice, with and without `module.`
-        elif _form(tensor) != str(expected[ours]):
-            mapped.misshaped[ours] = f"{given}, {_form(tensor)} instead of {expected[ours]},"
+        elif _describe(tensor) != str(expected[ours]):
+            mapped.misshaped[ours] = f"{given}, {_describe(tensor)} instead of {expected[ours]},"
         else:
             mapped.weights[ours] = tensor.float()
     mapped.missing.extend(key for key in expected if key not in mapped.weights and key not in mapped.misshaped)
@@ -155,7 +159,7 @@ def _without_module(name: str) -> str:
 
 
 def _set_aside(mapped: Mapped, given: str, official: str) -> None:
-    """Note a name that is no parameter of the backbone: what it is, or that nobody knows."""
+    """Record why a name is no parameter of the backbone, or that it is unknown."""
     reason = next((reason for prefix, reason in LEFT_OUT.items() if official.startswith(prefix)), None)
     if official.endswith(STATISTICS):
         reason = reason or "running statistics, which calibration settles"
@@ -165,8 +169,8 @@ def _set_aside(mapped: Mapped, given: str, official: str) -> None:
         (mapped.extra if official.startswith(ENCODER) else mapped.left_over).append(given)
 
 
-def _form(tensor: Tensor) -> str:
-    """The shape of an ordinary tensor of numbers; of another one what is odd about it."""
+def _describe(tensor: Tensor) -> str:
+    """Return the shape of a dense floating-point tensor, or what is wrong with another one."""
     if tensor.layout != torch.strided:
         return f"of layout {tensor.layout}"
     if tensor.is_meta:
@@ -174,14 +178,14 @@ def _form(tensor: Tensor) -> str:
     return str(tuple(tensor.shape)) if tensor.is_floating_point() else f"of {tensor.dtype}"
 
 
-def require_whole(path: Path, mapped: Mapped, name: str, in_channels: int) -> None:
-    """Raise UserError where the backbone's tensors are not all there, are more, not of its shapes, or not finite."""
-    strange = [key for key, tensor in mapped.weights.items() if not tensor.isfinite().all()]
+def require_complete(path: Path, mapped: Mapped, name: str, in_channels: int) -> None:
+    """Raise UserError where a tensor of the backbone has the wrong shape, is missing, extra, or not finite."""
+    not_finite = [key for key, tensor in mapped.weights.items() if not tensor.isfinite().all()]
     kinds = [
         ("has the wrong shape", list(mapped.misshaped.values())),
         ("is missing", mapped.missing),
         ("is extra", mapped.extra),
-        ("is not finite", strange),
+        ("is not finite", not_finite),
     ]
     for what, names in kinds:
         if names:
@@ -189,10 +193,10 @@ def require_whole(path: Path, mapped: Mapped, name: str, in_channels: int) -> No
             raise UserError(f"{path}: not a {name} for images of {in_channels} channels: {names[0]} {count}")
 
 
-def summary(official: Official, mapped: Mapped, name: str) -> str:
-    """What was mapped and left out, and the entry of params.yaml that imports the file."""
+def summary(official: OfficialCheckpoint, mapped: Mapped, name: str) -> str:
+    """Format what was mapped and left out, and the entry of params.yaml that imports the file."""
     kept = [f"{key} {official.entries[key]}" for key in ("arch", "epoch") if key in official.entries]
-    others = sorted(str(key) for key in official.entries.keys() - ENTRIES)
+    others = sorted(str(key) for key in official.entries.keys() - KNOWN_ENTRIES)
     lines = [
         f"{official.path}: {', '.join(kept) or 'a bare backbone'}",
         f"sha256: {official.sha256}",
@@ -213,13 +217,13 @@ def summary(official: Official, mapped: Mapped, name: str) -> str:
 
 
 def inspect(path: Path, name: str, in_channels: int, output: Path | None) -> str:
-    """The summary of a checkpoint; with `output` its backbone is also written there, as a pretraining writes it.
+    """Return the summary of a checkpoint; with `output`, also write its backbone there, as pretraining does.
 
-    Raises UserError as `import_backbone` does, and where there is no such backbone.
+    Raises UserError as `import_backbone` does.
     """
     expected, official = expected_shapes(name, in_channels), read(path)
     mapped = map_names(official.tensors, expected)
-    require_whole(path, mapped, name, in_channels)
+    require_complete(path, mapped, name, in_channels)
     if output:
         checkpoint.save(output, add_backbone_prefix(mapped.weights), {"official": official.sha256, "backbone": name})
     return summary(official, mapped, name)

@@ -1,4 +1,4 @@
-"""Plain narrow networks on disk: what is evaluated and what is shipped. They load without the slimmable network."""
+"""Plain narrow networks on disk, to be evaluated and shipped. They load without the slimmable network."""
 
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,21 @@ from us3l.utils.errors import UserError
 def save_network(
     path: Path, network: nn.Module, name: str, width: float, in_channels: int, about: dict[str, Any]
 ) -> str:
-    """Write weights, BatchNorm statistics and, in the metadata, the architecture; the file's seal."""
+    """Write weights, BatchNorm statistics and, in the metadata, the architecture; return the file's seal."""
     architecture = {"backbone": name, "width": width, "in_channels": in_channels}
     return checkpoint.save(path, network.state_dict(), {**about, "architecture": architecture})
 
 
 def load_network(path: Path | str) -> nn.Module:
-    """The backbone in evaluation mode: normalized images [B, C, H, W] to features [B, F].
+    """Load a backbone in evaluation mode: normalized images [B, C, H, W] to features [B, F].
 
-    Raises UserError where the file is not a whole network of ours.
+    Raises UserError where the file is not a complete network that us3l wrote.
     """
     return open_network(Path(path))[0]
 
 
 def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """What `load_network` gives, and the record of what the network came from."""
+    """Load a network as `load_network` does, with the record of its origin."""
     tensors, about = checkpoint.load(path)
     if "architecture" not in about:
         raise UserError(f"{path}: not a narrow network; `us3l calibrate` writes those")
@@ -43,5 +43,5 @@ def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def add_backbone_prefix(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A backbone's parameters by the names that they have in a checkpoint."""
+    """Return a backbone's parameters by their names in a checkpoint."""
     return {f"backbone.{name}": value for name, value in parameters.items()}

@@ -1,8 +1,8 @@
-"""The slimmable network: one copy of weights, whose leading part at every width is a network of that width.
+"""The slimmable network: one copy of weights, whose leading part is a network of any width.
 
 Slicing rule. Where the plain network of width w has a parameter of shape [a, b, ...], its values are W[:a, :b, ...] of
-the widest network's W. US-Nets (arXiv 1903.05134) call a network universally slimmable that runs so at any width of a
-range, with the BatchNorm statistics of the batch in training, and of a calibration after it ("post-statistics").
+the widest network's W. A network is universally slimmable (US-Nets, arXiv 1903.05134) if it runs so at any width of a
+range, with BatchNorm statistics of the batch in training, and of a calibration afterwards ("post-statistics").
 
 Switchable BatchNorms. S-Nets (arXiv 1812.08928) run at a few widths, each with BatchNorms of its own. Their parameters
 are kept beside the widest network's, as NAME@WIDTH.
@@ -38,7 +38,7 @@ def narrow(weights: dict[str, Tensor], network: nn.Module) -> nn.Module:
 
 
 class Slimmable:
-    """Any `builder(width) -> nn.Module` made slimmable.
+    """A slimmable network of any `builder(width) -> nn.Module`.
 
     It owns no weights: they are passed in by name, so that one copy serves every width, the teacher and the deployed
     network. Widths in `switchable_bn_widths` have switchable BatchNorms in the backbone.
@@ -51,14 +51,14 @@ class Slimmable:
         self._sources = lru_cache(maxsize=256)(self._find_sources)
 
     def slices(self, width: float) -> dict[str, Slices]:
-        """Return for each name the slices that cut the widest network's tensor to its shape at `width`."""
+        """Return by name the slices that cut the widest network's tensors to their shapes at `width`."""
         return dict(self._sources(width).values())
 
     def __call__(self, weights: dict[str, Tensor], width: float, *inputs: Any, groups: int = 1) -> Any:
         """Run the network of `width` in training mode on weights already cut to that width.
 
-        Its buffers, such as tables of positions, go where the first input is, [groups * B, ...]: BatchNorms take the
-        statistics of each group.
+        inputs: the first is [groups * B, ...], and BatchNorms use the statistics of each group. Buffers, such as
+        position tables, are moved to its device.
         """
         module, self.groups = self.meta_module(width), groups
         _move_buffers(module, inputs[0].device)
@@ -68,7 +68,7 @@ class Slimmable:
     def initial_parameters(self, width: float) -> dict[str, Tensor]:
         """Build the parameters of a widest network of `width`, by name: the backbone's, then the others.
 
-        Those of switchable BatchNorms begin as BatchNorms of their widths do.
+        Switchable BatchNorms are initialized as BatchNorms of their widths.
         """
         widest = self.builder(width)
         switchable = {
@@ -80,9 +80,9 @@ class Slimmable:
         return dict(sorted(parameters.items(), key=lambda item: not item[0].startswith("backbone.")))
 
     def _find_sources(self, width: float) -> dict[str, tuple[str, Slices]]:
-        """Map each parameter of the network of `width` to the weights that it takes: their name and slices.
+        """Map each parameter of the network of `width` to the name and slices of the weights that it uses.
 
-        Switchable BatchNorms are those over images, BatchNorm2d: the backbone's, not the heads'.
+        Only the backbone's BatchNorms, BatchNorm2d, are switchable: the heads' are not.
         """
         module = self.meta_module(width)
         is_switchable = width in self.switchable_bn_widths
@@ -93,7 +93,7 @@ class Slimmable:
         }
 
     def _build_meta_module(self, width: float) -> nn.Module:
-        """Build the network's code and shapes: buffers alone have storage, and BatchNorms track no statistics."""
+        """Build the network on the meta device: only buffers have storage, and BatchNorms track no statistics."""
         network = on_meta_device(lambda: self.builder(width))
         to_ghost_batch_norm(network, lambda: self.groups)
         if names := [name for name, _ in network.named_buffers()]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from us3l.utils.source import is_custom
 class Backbone:
     """A family of plain networks, one for each width, for normalized images [B, in_channels, H, W].
 
-    image_size: H and W, from which the `num_features` of a custom network are counted where it does not say them.
+    image_size: H and W, used to count the features of a custom network that has no `num_features`.
     """
 
     name: str
@@ -25,22 +26,22 @@ class Backbone:
 
     @property
     def separates_groups(self) -> bool:
-        """True if several groups of images can go through in one pass: the layers of a custom network may mix them."""
+        """True if one pass may hold several groups of images: a custom network may mix them."""
         return not is_custom(self.name)
 
     def build(self, width: float) -> nn.Module:
         """Build the network of a width, from images to features [B, num_features].
 
-        Raises UserError where a custom network cannot be built, or is no part of its widest one.
+        Raises UserError where a custom network cannot be built, or is not the leading part of its widest one.
         """
         if is_custom(self.name):
             return custom_network(self.name, width, self.image_size and (self.in_channels, *self.image_size))
         return BUILT_IN[self.name](width=width, in_channels=self.in_channels)
 
     def fitted_to(self, load_image: Callable[[], Tensor], widths: Iterable[float]) -> "Backbone":
-        """Return this backbone for images like the loaded one, [1, C, H, W], which only a custom network needs.
+        """Return this backbone for images like the loaded one, [1, C, H, W]; only custom networks depend on it.
 
-        Raises UserError where the custom network of one of the widths does not take them.
+        Raises UserError where the custom network of one of the widths does not accept them.
         """
         if self.separates_groups:
             return self
@@ -55,6 +56,6 @@ class Backbone:
             return
         for width in widths:
             try:
-                on_meta_device(lambda width=width: self.build(width))
+                on_meta_device(partial(self.build, width))
             except UserError as error:
                 raise UserError(f"{error}; {remedy}") from None

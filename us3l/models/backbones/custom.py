@@ -18,22 +18,24 @@ from us3l.utils.source import source_file
 
 
 def custom_network(name: str, width: float, image: Sequence[int] | None) -> nn.Module:
-    """What the user's function makes of a width.
+    """Build the network of a width by the user's function.
 
-    image: C, H and W of its images; with them a network without `num_features` gets that attribute.
-    Raises UserError where there is no such function, or its networks are not the leading channels of the widest.
+    image: C, H and W of its images; where given, a network without `num_features` gets that attribute.
+    Raises UserError where the function is missing, or its networks are not the leading channels of the widest.
     """
-    network = _built(name, width)
+    network = _build(name, width)
     _require_leading_channels(f"{name}({width})", _shapes(f"{name}({width})", network), _widest_shapes(name))
     if image and not hasattr(network, "num_features"):
-        network.num_features = _count_features(name, width, Size(image))
+        features = _count_features(name, width, Size(image))
+        network.num_features = features  # type: ignore[assignment]  # the stub allows Tensor and Module only
     return network
 
 
-def require_features(said: str, network: nn.Module, image: Tensor) -> int:
-    """How many features a network makes of an image [1, C, H, W], or of its copies; the mode is left as it is.
+def require_features(label: str, network: nn.Module, image: Tensor) -> int:
+    """Return the number of features of a network, found by running it on two copies of `image` [1, C, H, W].
 
-    Raises UserError where it does not take the image, or makes something else of it than [B, num_features].
+    label: what messages call the network. Its mode, training or evaluation, is restored.
+    Raises UserError where it does not accept the image, or its output is not [B, num_features].
     """
     was_training, shape = network.training, " x ".join(map(str, image.shape[1:]))
     try:
@@ -42,28 +44,28 @@ def require_features(said: str, network: nn.Module, image: Tensor) -> int:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{said} does not take an image of {shape}, channels first: {_reason(error)}") from None
+        raise UserError(f"{label} does not take an image of {shape}, channels first: {_reason(error)}") from None
     network.train(was_training)
     if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
         made = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise UserError(f"{said} makes {made} of 2 images; its output must be features [B, F]")
+        raise UserError(f"{label} makes {made} of 2 images; its output must be features [B, F]")
     if getattr(network, "num_features", features.shape[1]) != features.shape[1]:
         what = f"{features.shape[1]} features, but its num_features is {network.num_features}"
-        raise UserError(f"{said} makes {what}: correct the attribute, or leave it out")
+        raise UserError(f"{label} makes {what}: correct the attribute, or leave it out")
     return features.shape[1]
 
 
 @lru_cache(maxsize=256)
 def _count_features(name: str, width: float, image: Size) -> int:
-    """By a network without storage, which draws no random numbers."""
-    meta_module = on_meta_device(lambda: _built(name, width))
-    said = f"{name}({width}), which has no attribute num_features and is run without storage to count its features,"
-    return require_features(said, meta_module, torch.zeros(1, *image, device="meta"))
+    """Count features by a network on the meta device, which draws no random numbers."""
+    meta_module = on_meta_device(lambda: _build(name, width))
+    label = f"{name}({width}), which has no attribute num_features and is run without storage to count its features,"
+    return require_features(label, meta_module, torch.zeros(1, *image, device="meta"))
 
 
-def _built(name: str, width: float) -> nn.Module:
+def _build(name: str, width: float) -> nn.Module:
     try:
-        network = _function(name)(width)
+        network = _load_function(name)(width)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -75,8 +77,8 @@ def _built(name: str, width: float) -> nn.Module:
 
 
 @cache
-def _function(name: str) -> Callable[[float], nn.Module]:
-    """The function, from a module that is imported as `python -m` does: the current directory comes first."""
+def _load_function(name: str) -> Callable[[float], nn.Module]:
+    """Import the function as `python -m` imports a module: from the current directory first."""
     module_name, _, function = name.partition(":")
     file = source_file(name)
     if os.getcwd() not in sys.path:
@@ -96,31 +98,31 @@ def _function(name: str) -> Callable[[float], nn.Module]:
 
 @cache
 def _widest_shapes(name: str) -> dict[str, Size]:
-    return _shapes(f"{name}(1.0)", on_meta_device(lambda: _built(name, 1.0)))
+    return _shapes(f"{name}(1.0)", on_meta_device(lambda: _build(name, 1.0)))
 
 
-def _shapes(said: str, network: nn.Module) -> dict[str, Size]:
+def _shapes(label: str, network: nn.Module) -> dict[str, Size]:
     parameters = dict(network.named_parameters())
     for name, parameter in parameters.items():
         if isinstance(parameter, UninitializedParameter):
-            raise UserError(f"{said}: {name} has no shape before it has seen an image; give its layer its sizes")
+            raise UserError(f"{label}: {name} has no shape before it has seen an image; give its layer its sizes")
     return {name: parameter.shape for name, parameter in parameters.items()}
 
 
-def _require_leading_channels(said: str, shapes: dict[str, Size], widest: dict[str, Size]) -> None:
-    """Raises UserError where the parameters are not parts of those of width 1.0."""
+def _require_leading_channels(label: str, shapes: dict[str, Size], widest: dict[str, Size]) -> None:
+    """Raise UserError where the parameters are not leading parts of those of width 1.0."""
     for name in sorted(shapes.keys() ^ widest.keys()):
         what = "has a parameter {}, which width 1.0 lacks" if name in shapes else "lacks the parameter {} of width 1.0"
-        raise UserError(f"{said} {what.format(name)}: every width must have parameters of the same names")
+        raise UserError(f"{label} {what.format(name)}: every width must have parameters of the same names")
     for name, shape in shapes.items():
         whole = widest[name]
         if len(shape) != len(whole) or any(part > size for part, size in zip(shape, whole, strict=True)):
             what = f"{name} is {tuple(shape)}, which does not fit into the {tuple(whole)} of width 1.0"
-            raise UserError(f"{said}: {what}; a width must have leading channels of the widest network")
+            raise UserError(f"{label}: {what}; a width must have leading channels of the widest network")
 
 
 def _reason(error: BaseException) -> str:
-    """The error in one line, and where it was raised."""
+    """Format an error in one line, with the place where it was raised."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(str(error).split())
     return f"{type(error).__name__} in {place.filename}, line {place.lineno}: {message}"

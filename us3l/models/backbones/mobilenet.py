@@ -8,21 +8,21 @@ _STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 
 _STRIDES = {"cifar": (1, 1, 1, 2, 2, 1, 2, 1), "imagenet": (2, 1, 2, 2, 2, 1, 2, 1)}
 
 
-def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def _conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     return [convolution(inputs, outputs, kernel, stride, groups), nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True)]
 
 
 class InvertedResidual(nn.Module):
-    """1x1 convolution to `expansion * inputs` channels, 3x3 within each of them, 1x1 to `outputs`.
+    """1x1 convolution to `expansion * inputs` channels, depthwise 3x3 convolution, 1x1 convolution to `outputs`.
 
-    Whether there is a shortcut is told, not seen: channels that are equal at a width may differ at the full one.
+    The caller decides about the shortcut: numbers of channels that are equal at one width may differ at full width.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int, shortcut: bool) -> None:
         super().__init__()
         hidden = expansion * inputs
-        expand = _unit(inputs, hidden, 1) if expansion > 1 else []
-        depthwise = _unit(hidden, hidden, 3, stride, groups=hidden)
+        expand = _conv_bn_relu(inputs, hidden, 1) if expansion > 1 else []
+        depthwise = _conv_bn_relu(hidden, hidden, 3, stride, groups=hidden)
         self.body = nn.Sequential(*expand, *depthwise, convolution(hidden, outputs, 1), nn.BatchNorm2d(outputs))
         self.shortcut = shortcut
 
@@ -31,24 +31,24 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Images [B, C, H, W] to features [B, 1280], a number that no width changes.
+    """A network from images [B, C, H, W] to features [B, 1280], the same number at every width.
 
-    `form` is "cifar" (sides divided by 8) or "imagenet" (by 32).
+    `variant` is "cifar" (height and width divided by 8) or "imagenet" (by 32).
     """
 
     num_features = 1280
 
-    def __init__(self, form: str, width: float, in_channels: int) -> None:
+    def __init__(self, variant: str, width: float, in_channels: int) -> None:
         super().__init__()
-        stem_stride, *strides = _STRIDES[form]
+        stem_stride, *strides = _STRIDES[variant]
         channels = scale_channels(32, width)
-        layers: list[nn.Module] = [nn.Sequential(*_unit(in_channels, channels, 3, stem_stride))]
+        layers: list[nn.Module] = [nn.Sequential(*_conv_bn_relu(in_channels, channels, 3, stem_stride))]
         for (expansion, planes, blocks), first_stride in zip(_STAGES, strides, strict=True):
             for index in range(blocks):
                 outputs, stride = scale_channels(planes, width), first_stride if index == 0 else 1
                 layers.append(InvertedResidual(channels, outputs, stride, expansion, shortcut=index > 0))
                 channels = outputs
-        layers.append(nn.Sequential(*_unit(channels, self.num_features, 1)))
+        layers.append(nn.Sequential(*_conv_bn_relu(channels, self.num_features, 1)))
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         initialize(self)

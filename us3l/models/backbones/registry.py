@@ -11,7 +11,7 @@ from us3l.models.backbones.vit import VisionTransformer
 
 
 class Pixels(nn.Module):
-    """Images [B, C, H, W] to their pixels [B, C*H*W]: the floor under every learned feature."""
+    """The pixels [B, C*H*W] of images [B, C, H, W] as features: the baseline for every learned one."""
 
     def __init__(self, width: float, in_channels: int) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Pixels(nn.Module):
 
 
 _PLANES = (64, 128, 256, 512)
-_RESNETS = {
+_RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
     "18": (BasicBlock, (2, 2, 2, 2)),
     "34": (BasicBlock, (3, 4, 6, 3)),
     "50": (Bottleneck, (3, 4, 6, 3)),

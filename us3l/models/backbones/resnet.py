@@ -1,7 +1,7 @@
 """ResNets of any width, with torchvision's parameter names (He et al. 2016, arXiv 1512.03385).
 
-A block's last BatchNorm adds the shortcut: distillation of the map that leaves it is distillation of what leaves the
-block, as in the official code, which adds shortcuts in place.
+A block's last BatchNorm adds the shortcut, so that distilling its feature map distils the block's output, as in the
+official code, which adds shortcuts in place.
 """
 
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ def _downsample(inputs: int, outputs: int, stride: int) -> nn.Module | None:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions."""
+    """A residual block of two 3x3 convolutions."""
 
     expansion = 1
 
@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which carries the stride, as in torchvision) and 1x1 convolution."""
+    """A residual block of 1x1, 3x3 (with the stride, as in torchvision) and 1x1 convolutions."""
 
     expansion = 4
 
@@ -59,10 +59,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images [B, C, H, W] to features [B, num_features].
+    """A network from images [B, C, H, W] to features [B, num_features].
 
-    `planes` and `blocks` describe the stages; every stage but the first halves the sides. `stem` is "cifar" (one 3x3
-    convolution) or "imagenet" (7x7 of stride 2, then max-pooling). The sub-modules `layer1`... hold the stages.
+    `planes` and `blocks` describe the stages; every stage but the first halves height and width. `stem` is "cifar" (one
+    3x3 convolution) or "imagenet" (7x7 of stride 2, then max-pooling). The submodules `layer1`... hold the stages.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ResNet(nn.Module):
         channels = scale_channels(planes[0], width)
         if stem == "cifar":
             self.conv1 = convolution(in_channels, channels, 3)
-            self.maxpool = nn.Identity()
+            self.maxpool: nn.Module = nn.Identity()
         else:
             self.conv1 = convolution(in_channels, channels, 7, stride=2)
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)

@@ -1,8 +1,8 @@
-"""Vision transformers whose linear layers see a share of their inputs, with timm's parameter names.
+"""Vision transformers whose linear layers read part of their inputs, with timm's parameter names.
 
 Dosovitskiy et al. 2021 (arXiv 2010.11929); position table and initialization of MoCo v3 (arXiv 2104.02057). As in the
-official code a width slices nothing but the input features of the linear layers in the blocks: the residual stream, the
-LayerNorms, the patch embedding and every layer's outputs are whole.
+official code, a width slices only the input features of the linear layers in the blocks: the residual stream, the
+LayerNorms, the patch embedding and every layer's outputs have their full size.
 """
 
 from functools import lru_cache
@@ -18,7 +18,7 @@ PATCH, DEPTH, EXPANSION = 16, 12, 4
 
 
 class LeadingLinear(nn.Linear):
-    """A linear layer that looks at the leading features of its input: [..., inputs or more] to [..., outputs]."""
+    """A linear layer that reads the leading features of its input: [..., inputs or more] to [..., outputs]."""
 
     def __init__(self, inputs: int, outputs: int, width: float) -> None:
         super().__init__(scale_channels(inputs, width), outputs)
@@ -41,12 +41,12 @@ class Attention(nn.Module):
         return self.proj(F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2))
 
     def multiply_accumulates(self, output: Tensor) -> int:
-        """Queries with keys, and the weights with values, of each token with all tokens; the two layers not counted."""
+        """Count the products of queries with keys and of attention weights with values, without the linear layers."""
         return 2 * output.numel() * output.shape[1]
 
 
 class Mlp(nn.Module):
-    """Two layers, on each token of its own."""
+    """Two linear layers with GELU between, applied to each token."""
 
     def __init__(self, size: int, width: float) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each after a LayerNorm and with a shortcut: tokens [B, N, size] to the same."""
+    """Attention, then the MLP, each after a LayerNorm and with a shortcut; tokens are [B, N, size]."""
 
     def __init__(self, size: int, heads: int, width: float) -> None:
         super().__init__()
@@ -73,7 +73,10 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Images [B, C, H, W] to a grid [B, H / 16, W / 16, size]; UserError where patches do not cover them."""
+    """The embedding of images [B, C, H, W] in a grid of patches [B, H / 16, W / 16, size].
+
+    Raises UserError where H or W is no multiple of 16.
+    """
 
     def __init__(self, in_channels: int, size: int) -> None:
         super().__init__()
@@ -89,7 +92,7 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Images [B, C, H, W], sides multiples of 16, to the class token's features [B, size]."""
+    """A network from images [B, C, H, W], H and W multiples of 16, to the class token's features [B, size]."""
 
     def __init__(self, size: int, heads: int, width: float, in_channels: int) -> None:
         super().__init__()
@@ -101,7 +104,7 @@ class VisionTransformer(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Xavier's uniform, for queries, keys and values as for the three layers they are."""
+        """Initialize by Xavier's uniform distribution, with queries, keys and values as three layers."""
         nn.init.normal_(self.cls_token, std=1e-6)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -109,6 +112,7 @@ class VisionTransformer(nn.Module):
                 fans = inputs + outputs // (3 if name.endswith("qkv") else 1)
                 bound = (6 / fans) ** 0.5
                 nn.init.uniform_(module.weight, -bound, bound)
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,9 +124,10 @@ class VisionTransformer(nn.Module):
 
 @lru_cache
 def positions(rows: int, columns: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The fixed table [rows, columns, size]: a quarter each of sines and cosines of the row, then of the column.
+    """Build the fixed position table [rows, columns, size].
 
-    MoCo v3 has the row first too, though it calls it w. As there, it has the precision of float32.
+    A quarter each are sines and cosines of the row, then of the column. MoCo v3 has the row first too, though it
+    calls it w. As there, the table is computed in float32.
     """
     exponents = torch.arange(size // 4, dtype=torch.float32) / (size // 4)
     frequencies = 1.0 / 10000.0**exponents
