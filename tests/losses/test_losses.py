@@ -1,4 +1,4 @@
-"""The losses against their texts: every pair written out, one logit and one logarithm at a time."""
+"""The losses against their equations: every pair written out, one logit and one logarithm at a time."""
 
 import math
 from collections.abc import Callable
@@ -32,14 +32,14 @@ TEMPERATURES = [0.07, 0.5, 2.0]
 
 
 def views(seed: int, batch: int = 5, size: int = 7) -> Views:
-    """Two views of embeddings of very different lengths."""
+    """Return two views of embeddings of very different lengths."""
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(2, batch, size, generator=generator) * torch.logspace(-2, 2, batch)[:, None]
     return z[0].requires_grad_(), z[1].requires_grad_()
 
 
 def target(teacher: Views) -> Target:
-    """A teacher's embeddings, those of two more shards, and memory, of very different lengths but for the queue."""
+    """Return a target of a teacher's embeddings, keys of two more shards, a queue of norm 1, and a centre."""
     generator = torch.Generator().manual_seed(9)
     others = [torch.randn(2, len(view), view.shape[1], generator=generator) for view in teacher]
     keys = {v: torch.cat((others[v][0], teacher[v], others[v][1])) for v in range(2)}
@@ -61,7 +61,7 @@ def plain_cosine(one: Tensor, other: Tensor) -> Tensor:
 
 
 def plain_nt_xent(one: Tensor, other: Tensor, temperature: float) -> Tensor:
-    """The mean over all 2B embeddings of -log(exp(positive) / sum over all others)."""
+    """Compute the mean over all 2B embeddings of -log(exp(positive) / sum over all others)."""
     z, n = [*one, *other], len(one)
     total = torch.zeros(())
     for i in range(2 * n):
@@ -147,7 +147,7 @@ def test_losses_with_a_plus_between_them_are_added_up() -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_reads_no_view_but_those_that_it_says(name: str) -> None:
-    """What student_views and teacher_views leave out is never computed."""
+    """The losses read only the views that student_views and teacher_views return."""
     student, teacher = views(0)[: len(student_views(name))], target(views(1))
     read = ONE_VIEW.get(name, (0, 1))
     seen = {"embeddings": teacher.embeddings, "keys": teacher.keys}
@@ -181,7 +181,7 @@ def plain_huber(one: Tensor, other: Tensor) -> Tensor:
 
 
 def plain_kl(one: Tensor, other: Tensor) -> Tensor:
-    """The divergence of PyTorch, and the teacher's entropy on top."""
+    """Add the teacher's entropy to PyTorch's KL divergence."""
     targets = (other / 0.4).softmax(1)
     divergence = torch.nn.KLDivLoss(reduction="batchmean")((one / 0.7).log_softmax(1), targets)
     return divergence + torch.special.entr(targets).sum(1).mean()
@@ -265,7 +265,7 @@ def test_contrastive_is_2t_times_the_cross_entropy_over_all_keys(temperature: fl
 
 
 def with_queue(one: Tensor, own: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """Similarities of each image to its own embedding, and to each of the queue's."""
+    """Return the similarities of each image to its own embedding and to the queue's."""
     rows = [[plain_cosine(a, b), *(plain_cosine(a, n) for n in negatives)] for a, b in zip(one, own, strict=True)]
     return torch.stack([torch.stack(row) for row in rows]) / temperature
 

@@ -41,7 +41,7 @@ def test_imagenet_networks_compute_what_torchvisions_compute_with_the_same_weigh
 
 
 def ours_of_torchvisions(network: nn.Module) -> list[str]:
-    """torchvision nests MobileNetV2's layers in another way, and in the same order."""
+    """torchvision nests MobileNetV2's layers differently, but in the same order."""
     return [name for name in network.state_dict() if "num_batches" not in name]
 
 
@@ -71,7 +71,7 @@ def test_parameters_and_macs_are_those_of_the_official_networks(
     macs: tuple[float, ...],
     features: tuple[int, ...],
 ) -> None:
-    """In millions; the MACs with a classifier of so many classes."""
+    """Expected counts are in millions; the MACs include a classifier of `classes`."""
     costs = [cost(Backbone(name, 3).build(width).eval(), torch.zeros(1, 3, size, size), classes) for width in WIDTHS]
     decimals = 1 if isinstance(macs[0], float) else 0
     assert tuple(round(each["parameters"] / 1e6, 3) for each in costs) == parameters
@@ -80,7 +80,7 @@ def test_parameters_and_macs_are_those_of_the_official_networks(
 
 
 def test_linear_layers_of_a_vision_transformer_cost_what_the_official_ones_do() -> None:
-    """In millions, without the patch embedding (768 inputs), LayerNorms, class token and head, all of them whole."""
+    """Expected counts are in millions, without patch embedding (768 inputs), LayerNorms, class token and head."""
     linears, macs = [], []
     for width in WIDTHS:
         layers = [each for each in Backbone("vit-tiny", 3).build(width).modules() if isinstance(each, nn.Linear)]
@@ -193,7 +193,7 @@ SIMSIAM = {"name": "simsiam", "base_loss": "cosine", "momentum": None}
 
 
 def layers(head: nn.Module) -> list[str]:
-    """Each layer with its sizes; a + where it has a bias, or a scale and a shift."""
+    """Return each layer with its sizes, and a + where it has a bias, or a scale and a shift."""
     described = []
     for layer in head:
         sizes = {nn.Linear: ("in_features", "out_features"), nn.BatchNorm1d: ("num_features",)}.get(type(layer), ())

@@ -1,4 +1,4 @@
-"""Which modules are BatchNorms, and what their parameters are called."""
+"""The BatchNorms of a network, and the names of their parameters."""
 
 from torch import nn
 

@@ -85,7 +85,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def project(built: Project, tmp_path: Path) -> Project:
-    """A copy to change."""
+    """Copy the project, so that tests may change it."""
     shutil.copytree(built.folder, tmp_path / "copy")
     return with_tiny(tmp_path / "copy")
 
@@ -206,7 +206,7 @@ def test_a_network_file_whose_source_is_absent_is_refused(
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[[str], str]:
-    """Writes a module of a name of its own into the current directory; its name."""
+    """Return a function that writes a module with a unique name into the current directory and returns the name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each])  # as the console script finds it
     name = f"own_{abs(hash(request.node.name))}"

@@ -1,4 +1,4 @@
-"""Networks with their BatchNorms in the convolutions, against the same ones with BatchNorms."""
+"""Networks with folded BatchNorms, against the same networks with BatchNorms."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ CONVOLUTIONAL = [name for name in BUILT_IN if "resnet" in name or "mobilenet" in
 
 
 def settled(name: str, width: float) -> nn.Module:
-    """A network whose BatchNorms all do something of their own to every channel."""
+    """Build a network whose BatchNorms scale and shift each channel differently."""
     torch.manual_seed(0)
     network = Backbone(name, 3).build(width)
     for norm in network.modules():
@@ -69,14 +69,14 @@ def test_the_network_itself_keeps_its_batch_norms() -> None:
 
 
 class Halved(nn.BatchNorm2d):
-    """Does something else than its parent."""
+    """A BatchNorm that computes something else than its parent."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) / 2
 
 
 class Branching(nn.Module):
-    """Goes another way for many images."""
+    """A module that takes another path for many images."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Branching(nn.Module):
 
 
 class Own(nn.Module):
-    """Looks at its layers' weights, as nobody can know from outside."""
+    """A network that reads its layers' weights, which tracing its layers does not show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def normalize_otherwise(network: nn.Module, block: nn.Module) -> None:
 
 
 def take_an_output_twice(network: nn.Module, block: nn.Module) -> None:
-    """By a BatchNorm and the shortcut."""
+    """Let a BatchNorm and the shortcut read the same output."""
     network.bn1 = network.relu = network.maxpool = block.conv1 = nn.Sequential()
 
 

@@ -1,4 +1,4 @@
-"""BatchNorm within groups of images, against PyTorch's of each group alone."""
+"""BatchNorm within groups of images, against PyTorch's BatchNorm of each group alone."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_each_group_is_normalized_as_if_it_were_alone_forward_and_backward(relu:
 
 
 class Activated(nn.BatchNorm2d):
-    """A user's own, which does more than its parent."""
+    """A user's BatchNorm, which computes more than its parent."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).tanh()

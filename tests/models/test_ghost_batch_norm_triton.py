@@ -1,4 +1,4 @@
-"""BatchNorm's kernels: in Triton's interpreter on the CPU, compiled for GPUs that are not there, and on one that is."""
+"""BatchNorm's kernels: in Triton's interpreter on the CPU, compiled for GPUs without one, and on a GPU."""
 
 import multiprocessing
 from collections import Counter
@@ -64,7 +64,7 @@ def fused(x: Tensor, weight: Tensor | None, bias: Tensor | None, case: Case, sho
 
 
 def made(case: Case, dtype: torch.dtype, device: str) -> tuple[list[Tensor | None], Tensor]:
-    """x, weight, bias and shortcut, or None; and the gradient of the result, channels not last."""
+    """Return x, weight, bias and shortcut, or None, and the gradient of the result, not channels last."""
     torch.manual_seed(0)
     x, shortcut, dy = (torch.randn(case.shape, device=device).to(dtype) for _ in range(3))
     weight, bias = 1 + torch.randn(2, case.shape[1], device=device) / 2
@@ -75,7 +75,7 @@ def made(case: Case, dtype: torch.dtype, device: str) -> tuple[list[Tensor | Non
 
 
 def run(function: Callable[..., Tensor], case: Case, inputs: list[Tensor | None], dy: Tensor) -> list[Tensor]:
-    """The result, and the gradients of all inputs that there are."""
+    """Return the result and the gradients of all inputs that are not None."""
     x, weight, bias, shortcut = [None if each is None else each.detach().requires_grad_() for each in inputs]
     y = function(x, weight, bias, case, shortcut)
     there = [each for each in (x, weight, bias, shortcut) if each is not None]
@@ -87,7 +87,7 @@ def errors(found: list[Tensor], exact: list[Tensor]) -> list[float]:
 
 
 def check(case: Case, dtype: torch.dtype, device: str) -> None:
-    """float32 is as exact as PyTorch's own. bfloat16 is the exact result, rounded once: down, in the interpreter."""
+    """Require float32 to be as exact as PyTorch, bfloat16 the exact result, rounded once (in the interpreter, down)."""
     inputs, dy = made(case, dtype, device)
     exact = run(plain, case, [None if each is None else each.double() for each in inputs], dy.double())
     with patch.object(ghost_batch_norm_triton, "PROGRAMS", case.programs):
@@ -103,7 +103,7 @@ def check(case: Case, dtype: torch.dtype, device: str) -> None:
 
 
 def let_tensors_be_bounds() -> None:
-    """Of `range`: Triton 3.6's interpreter takes an array of one number for an integer, which NumPy 2.4 does not."""
+    """Let `range` take tensors: Triton 3.6's interpreter relies on conversions that NumPy 2.4 lacks."""
     from triton.runtime import interpreter
 
     prepare = interpreter._patch_lang_tensor
@@ -117,7 +117,7 @@ def let_tensors_be_bounds() -> None:
 
 @pytest.fixture(scope="module")
 def interpreter() -> Iterator[ProcessPoolExecutor]:
-    """A process in which kernels are interpreted, which is settled when Triton is imported."""
+    """Start a process that interprets kernels, which Triton decides when it is imported."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("TRITON_INTERPRET", "1")
@@ -184,7 +184,7 @@ def test_groups_of_unequal_sizes_are_refused() -> None:
 
 
 class Absent(NamedTuple):
-    """The driver of a GPU that is not there, for kernels to be compiled for it."""
+    """The driver of a missing GPU, for which kernels can be compiled."""
 
     architecture: int
 
@@ -200,7 +200,7 @@ class Absent(NamedTuple):
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
-    """What launches compile and do not run."""
+    """Collect the kernels that launches compile, without running them."""
     kernels = []
     launch = JITFunction.run
 

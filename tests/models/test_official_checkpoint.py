@@ -31,7 +31,7 @@ def weights() -> Tensors:
 
 
 def whole_model(prefix: str = "module.") -> Tensors:
-    """A state dict as workers/ssl.py saves that of BYOL with feature distillation."""
+    """Build a state dict as workers/ssl.py saves it for BYOL with feature distillation."""
     others = ("encoder_q.fc.0.weight", "encoder_q.bn1.running_mean", "predictor.0.weight", "predictor_new.0.weight")
     others += ("encoder_k.fc.0.weight", "proj_conv.layer1.weight", "queue_ptr", "temperature")
     backbones = {f"encoder_{which}.{key}": value + (which == "k") for which in "qk" for key, value in weights().items()}
@@ -39,7 +39,7 @@ def whole_model(prefix: str = "module.") -> Tensors:
 
 
 def save(path: Path, tensors: Any, **entries: Any) -> str:
-    """Write a checkpoint like workers/ssl.py; its SHA-256."""
+    """Write a checkpoint like workers/ssl.py, and return its SHA-256."""
     optimizer = {"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
     content = {"epoch": 3, "arch": "us_small_resnet", "state_dict": tensors, "optimizer": optimizer}
     torch.save(content | entries, path)

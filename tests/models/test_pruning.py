@@ -1,4 +1,4 @@
-"""L1 pruning: which filters go, against numpy's ranking; that they stay silent; what the network then costs."""
+"""L1 pruning: the pruned filters against numpy's ranking, their silence after training, and the network's cost."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -19,7 +19,7 @@ CRITERIA = ("filters", "batch-norm")
 
 @cache
 def weights_of(name: str) -> dict[str, Tensor]:
-    """Such that nothing is zero that need not be."""
+    """Return random weights, none of them zero."""
     torch.manual_seed(0)
     network = Backbone(name, 3).build(1.0)
     return {key: torch.randn(p.shape, dtype=torch.float32) for key, p in network.named_parameters()}
@@ -30,7 +30,7 @@ def made(name: str, kept: float, criterion: str, weights: dict[str, Tensor] | No
 
 
 def layers(name: str) -> Iterator[tuple[str, str]]:
-    """The names of every convolution and of its BatchNorm."""
+    """Yield the names of each convolution and of its BatchNorm."""
     modules = Backbone(name, 3).build(1.0).named_modules()
     names = [key for key, m in modules if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     return zip(names[::2], names[1::2], strict=True)
@@ -65,7 +65,7 @@ def test_or_the_channels_whose_batch_norms_weights_are_the_smallest(name: str) -
 
 
 def without(inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """What leaves a BatchNorm, and the ReLU after a shortcut, where the normalized x is zero."""
+    """Return the output of a BatchNorm, with shortcut and ReLU, where the normalized x is zero."""
     return sum(inputs[1:], torch.zeros_like(inputs[0])).relu()
 
 
@@ -99,7 +99,7 @@ def test_all_filters_kept_are_the_network_itself(name: str, criterion: str) -> N
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", [*BUILT_IN, "resnet50"])
 def test_the_network_computes_what_one_with_masks_on_its_batch_norms_computes(name: str) -> None:
-    """Weights for inputs that are silent anyway are cut too, and nothing tells the difference."""
+    """Weights for silent inputs are zeroed too, which does not change the output."""
     ours, masked = made(name, 0.4, "filters"), Backbone(name, 3).build(1.0)
     masked.load_state_dict(weights_of(name), strict=False)  # its BatchNorms' statistics are not among them
     for own, other in zip(ours.modules(), masked.modules(), strict=True):
@@ -113,7 +113,7 @@ def test_the_network_computes_what_one_with_masks_on_its_batch_norms_computes(na
 
 
 def test_a_network_whose_last_filters_go_costs_what_the_narrow_one_does() -> None:
-    """Half of the filters of every layer, the same ones where layers meet, are what width 0.5 leaves out."""
+    """In every layer, also where layers meet, the pruned half of the filters is the half that width 0.5 lacks."""
     weights = {key: each.clone() for key, each in weights_of("cifar-resnet18").items()}
     for each in weights.values():
         if each.dim() == 4:

@@ -1,4 +1,4 @@
-"""A slimmable network at a width against a plain network of that width that holds the leading slices."""
+"""A slimmable network at a width, against a plain network of that width with the leading slices."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ TRAINED = [name for name in BUILT_IN if name != "pixels"]
 
 
 def widest(name: str, in_channels: int = 3) -> FlatParameters:
-    """Noise for the weights of a widest network, BatchNorm's too."""
+    """Return noise for the weights of a widest network, BatchNorms' included."""
     with torch.device("meta"):
         network = Backbone(name, in_channels).build(1.0)
     generator = torch.Generator().manual_seed(0)
@@ -26,7 +26,7 @@ def widest(name: str, in_channels: int = 3) -> FlatParameters:
 
 
 def plain(name: str, width: float, weights: dict[str, Tensor], in_channels: int = 3) -> nn.Module:
-    """The ordinary network of a width, filled by hand."""
+    """Build the plain network of a width, and fill it by hand."""
     with torch.device("meta"):
         network = Backbone(name, in_channels).build(width)
     network.to_empty(device="cpu")
@@ -65,7 +65,7 @@ def test_outputs_and_gradients_are_those_of_a_plain_network_of_the_leading_slice
 
 
 def padded(leading: Tensor, shape: torch.Size) -> Tensor:
-    """Zeros of a shape but for the leading part."""
+    """Pad a leading part with zeros to a shape."""
     pads = [pad for here, all_of_it in zip(leading.shape, shape, strict=True) for pad in (all_of_it - here, 0)]
     return F.pad(leading, pads[::-1])
 
@@ -80,7 +80,7 @@ def test_every_width_sees_the_weights_as_they_are_now() -> None:
 
 
 class Rectangle(nn.Module):
-    """A user's network of linear layers only, whose hidden units follow the width."""
+    """A user's network of linear layers only, whose number of hidden units depends on the width."""
 
     def __init__(self, width: float) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def test_a_users_own_network_becomes_slimmable() -> None:
 
 
 class Table(nn.Module):
-    """A user's network with a buffer that no checkpoint holds."""
+    """A user's network with a non-persistent buffer."""
 
     def __init__(self, width: float) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def test_a_networks_own_buffers_have_their_values() -> None:
 
 
 def test_the_slimmable_network_leaves_no_trace_of_a_forward_pass() -> None:
-    """Batch statistics only: nothing is tracked, so that widths and teacher cannot disturb one another."""
+    """BatchNorms use batch statistics only, so that widths and teacher cannot disturb one another."""
     flat, slimmable = widest("small-resnet"), Slimmable(lambda w: Backbone("small-resnet", 3).build(w))
     leaves = flat.leaves(slimmable.slices(0.5))
     first = slimmable(leaves, 0.5, images())
@@ -176,7 +176,7 @@ class Switchable(nn.Module):
 
 
 class Plain(nn.Module):
-    """The same, of one width; its second convolution and its head are never cut."""
+    """The plain network of one width; its second convolution and its head are never cut."""
 
     def __init__(self, width: float) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class Plain(nn.Module):
 
 
 def switchable() -> tuple[Switchable, FlatParameters]:
-    """The plain one with random weights, and ours with the same: the widest network's and three norms of their own."""
+    """Build the network above with random weights, and ours with the same: the widest network's and three norms'."""
     widths, generator = [1.0, 0.75, 0.5, 0.25], torch.Generator().manual_seed(5)
     by_hand = Switchable(widths).train()
     for p in by_hand.parameters():
