@@ -28,10 +28,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PROGRAMS = 2048  # about: several for each multiprocessor of a large GPU
+PROGRAMS = 2048  # to aim for: several for each multiprocessor of a large GPU
 TILE = 2048  # elements of the matrix that a program holds at once
 CHANNELS = 64  # of a tile at most: a row of them in bfloat16 is one cache line of 128 bytes
-CHUNKS = 256  # of a group's rows at most
+CHUNKS = 256  # at most, of the rows of a group
 
 
 def ghost_batch_norm(

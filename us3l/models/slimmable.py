@@ -46,7 +46,7 @@ class Slimmable:
 
     def __init__(self, builder: Builder, switchable_bn_widths: Collection[float] = ()) -> None:
         self.builder, self.switchable_bn_widths = builder, switchable_bn_widths
-        self.groups = 1  # of images in a forward pass
+        self.groups = 1  # number of groups of images in a forward pass
         self.meta_module = lru_cache(maxsize=256)(self._build_meta_module)
         self._sources = lru_cache(maxsize=256)(self._find_sources)
 
