@@ -1,4 +1,4 @@
-"""The parts of a run's training step, put together."""
+"""Assembly of a run's training step."""
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.params.runs import PretrainRun
@@ -22,8 +22,8 @@ def build_train_step(
 ) -> TrainStep:
     """Build a run's step on this process's device, with weights as the seed initializes them.
 
-    classes: of the images; frozen: the encoder of a method that names a teacher; micro_batching: by default what suits
-    the device.
+    classes: number of classes of the images; frozen: the encoder of a method that names a teacher; micro_batching: by
+    default the one for the device.
     """
     method, device = run.method, world.device
     micro_batching = micro_batching or micro_batching_on(device, run, backbone)

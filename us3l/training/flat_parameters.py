@@ -24,7 +24,7 @@ class FlatParameters:
         return [shape.numel() for shape in self.shapes.values()]
 
     def views(self, buffer: Tensor) -> dict[str, Tensor]:
-        """View each parameter's stretch of a flat buffer in its own shape; the buffer may end before the last one."""
+        """View a flat buffer as parameters by name; it may hold only the first ones."""
         views, start = {}, 0
         for name, shape in self.shapes.items():
             end = start + shape.numel()
@@ -40,7 +40,7 @@ class FlatParameters:
         return {name: leaf.requires_grad_(name in self.trainable) for name, leaf in leaves.items()}
 
     def scatter_grads(self, packed: Tensor, slices: dict[str, Slices]) -> Tensor:
-        """Put the gradients that `pack_grads` packed for these slices into their places in [P], zero elsewhere.
+        """Scatter the gradients that `pack_grads` packed for these slices into [P], zero elsewhere.
 
         The next call writes to the same memory.
         """
@@ -52,7 +52,7 @@ class FlatParameters:
 
 
 def pack_grads(leaves: Iterable[Tensor]) -> Tensor:
-    """Concatenate the gradients of leaves, zero where a leaf took no part, and take them off the leaves."""
+    """Concatenate the gradients of leaves, zero where a leaf has none, and reset them."""
     gradients = []
     for leaf in leaves:
         gradients.append(leaf.new_zeros(leaf.numel()) if leaf.grad is None else leaf.grad.flatten())
@@ -61,10 +61,10 @@ def pack_grads(leaves: Iterable[Tensor]) -> Tensor:
 
 
 def pairwise_sum(parts: list[Tensor]) -> Tensor:
-    """Add up neighbours, then neighbouring sums, and so on.
+    """Sum neighbours, then neighbouring sums, and so on.
 
-    Processes that hold equal stretches of a power of two of parts, and add up their sums in the same way, get the bits
-    that one process gets.
+    Processes that each hold an equal share of a power of two of parts, and sum up their results in the same way, get
+    the bits that one process gets.
     """
     while len(parts) > 1:
         sums = [one + other for one, other in zip(parts[::2], parts[1::2], strict=False)]

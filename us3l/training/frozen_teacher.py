@@ -17,10 +17,10 @@ from us3l.utils import checkpoint
 def frozen_teacher(
     run: PretrainRun, backbone: Backbone, path: Path, tensors: dict[str, Tensor], device: torch.device
 ) -> Encoder:
-    """Return the encoder that a run trained; `tensors` are those of its checkpoint at `path`.
+    """Return the encoder that `run` trained; `tensors`: its checkpoint, read from `path`.
 
-    BatchNorms take the statistics of what they see; the official SEED_MSE takes running ones, which checkpoints here do
-    not have. Raises UserError where the tensors are not of the run's architecture.
+    BatchNorms use batch statistics; the official SEED_MSE uses running ones, which checkpoints here do not have.
+    Raises UserError where the tensors are not of the run's architecture.
     """
     width = run.sampling.widest
     features = tensors["projector.0.weight"].shape[1]

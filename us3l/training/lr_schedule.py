@@ -1,4 +1,4 @@
-"""Learning rates as the official code has them: constant within an epoch, or of each step (MoCo v3)."""
+"""Learning rate schedules as in the official code: constant within an epoch, or set at every step (MoCo v3)."""
 
 import math
 
@@ -6,7 +6,7 @@ from us3l.params.optimizer import Optimizer
 
 
 def learning_rate(optimizer: Optimizer, epoch: float, epochs: int) -> float:
-    """Return the rate after so many epochs: linear warm-up from 0, then cosine (ending above 0), or steps by 0.1."""
+    """Return the rate at `epoch`: linear warm-up from 0, then cosine (which ends above 0), or steps by 0.1."""
     if epoch < optimizer.warmup_epochs:
         return optimizer.lr * epoch / optimizer.warmup_epochs
     if optimizer.schedule == "multistep":

@@ -1,4 +1,4 @@
-"""Micro-batches: how many images of a step go through a network in one forward pass.
+"""Micro-batches: the images of a step that go through a network in one forward pass.
 
 A GPU takes all of them, since it is busy with few but large operations. A CPU takes shard by shard what its cache
 holds, so that every number of processes computes the same bits.
@@ -24,17 +24,17 @@ CACHE = 2**13  # pixels, of which a layer of 32 channels takes a megabyte
 
 @dataclass(frozen=True)
 class MicroBatching:
-    """shards: how many go together; pixels: how many these may have, in all views, for their views to go together."""
+    """shards: number of shards in a micro-batch; pixels: number up to which all views of it share one forward pass."""
 
     shards: int
     pixels: float
 
     def split(self, shards: Sequence[Shard]) -> list[MicroBatch]:
-        """Split the shards of a step into those that go together."""
+        """Split the shards of a step into micro-batches."""
         return [shards[first : first + self.shards] for first in range(0, len(shards), self.shards)]
 
     def encode(self, encoder: Encoder, views: Sequence[Sequence[Tensor]]) -> list[Output]:
-        """Encode each view, given by its shards [B, C, H, W]; an output holds them one after the other."""
+        """Encode each view, given as its shards [B, C, H, W]; an output concatenates the shards of one view."""
         groups = [shard for shards in views for shard in shards]
         if sum(group[:, 0].numel() for group in groups) <= self.pixels:
             return encoder(torch.cat(groups), len(groups)).chunk(len(views))
@@ -52,7 +52,7 @@ def one_by_one(encoder: Encoder) -> Encoder:
 
 
 def micro_batching_on(device: torch.device, run: PretrainRun, backbone: Backbone) -> MicroBatching:
-    """Choose what suits a device; a backbone that may mix groups sees one view of one shard, on a GPU too."""
+    """Choose the micro-batches for a device; a backbone that may mix groups gets one view of one shard, always."""
     if not backbone.separates_groups:
         return MicroBatching(1, 0)
     if device.type == "cuda":

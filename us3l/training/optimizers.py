@@ -1,7 +1,7 @@
 """Optimizers of a flat tensor of weights, as torch.optim has them, without importing PyTorch's compiler.
 
-`step` moves values [P] in place, and may overwrite gradients [P]. decay: [P]; with_grad: the numbers of the parameters
-that have had a gradient; sizes: the number of elements of each parameter.
+`step` updates values [P] in place, and may overwrite gradients [P]. decay: [P]; with_grad: indices of the parameters
+that have had a gradient; sizes: number of elements of each parameter.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from us3l.params.optimizer import TrainingOptimizer
 
 
 class FlatOptimizer(Protocol):
-    """An optimizer of one flat tensor; `state` is all that its next step depends on."""
+    """An optimizer of one flat tensor; its next step depends on `state` alone."""
 
     state: dict[str, Tensor]
 
     def step(
         self, values: Tensor, gradients: Tensor, decay: Tensor | None, lr: float, with_grad: Sequence[int]
     ) -> None:
-        """Move the values by one step."""
+        """Take one step, in place."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""A progress bar in a terminal, plain lines in a log file."""
+"""Progress bar in a terminal, plain lines in a log file."""
 
 import sys
 from types import TracebackType
@@ -8,7 +8,7 @@ from rich.console import Console
 
 
 class Progress:
-    """Shows steps of `total` under `label`; silent unless `visible` (as only the leading process is)."""
+    """Shows steps of `total` under `label`; silent unless `visible` (true in the main process only)."""
 
     def __init__(self, label: str, total: int, visible: bool) -> None:
         self._console = Console(stderr=True, quiet=not visible, soft_wrap=not sys.stderr.isatty(), highlight=False)
@@ -29,5 +29,5 @@ class Progress:
         self._bar.advance(self._task, steps)
 
     def line(self, text: str) -> None:
-        """Say something that stays."""
+        """Print a line above the progress bar."""
         self._console.print(text, markup=False)

@@ -18,7 +18,7 @@ FEATURE_PROJECTIONS = "feature_projections."
 
 
 class Decay:
-    """The penalty's coefficient or weight decay of each weight [P] of a run, made once an epoch."""
+    """Penalty coefficient, or weight decay, of each weight [P] of a run; computed once an epoch."""
 
     def __init__(self, run: PretrainRun, weights: FlatParameters, batch_norms: Collection[str]) -> None:
         self.run, self.weights, self.batch_norms = run, weights, batch_norms
@@ -28,7 +28,7 @@ class Decay:
         """Return the coefficients [P] in an epoch, and the names of the parameters that they decay.
 
         Weight decay spares a parameter that has had no gradient yet, as SGD does in PyTorch; a regularizer's penalty is
-        a gradient, so it spares none, but for the feature projections. Frozen parameters do not move.
+        a gradient, so it spares none but the feature projections. Frozen parameters do not move.
         """
         key = epoch, full_width, len(with_grad)
         if key not in self._of_epoch:
@@ -37,7 +37,7 @@ class Decay:
         return self._of_epoch[key]
 
     def forget(self) -> None:
-        """Forget what was computed, after another state was loaded."""
+        """Clear the cache, after another state was loaded."""
         self._of_epoch = {}
 
     def _by_name(self, epoch: int, full_width: bool, with_grad: set[str]) -> dict[str, Tensor]:
@@ -102,16 +102,16 @@ def add_gradient(gradients: Tensor, coefficients: Tensor, values: Tensor, regula
 
 
 def _grouped_axis(regularizer: Regularizer, shape: Size) -> int | None:
-    """Axis along which a parameter falls into groups: output channels, or for ViTs a matrix's input features."""
+    """Return the axis that is grouped: output channels, or for ViTs a matrix's input features."""
     if regularizer.by == "input-feature":
         return 1 if len(shape) == 2 else None
     return 0 if len(shape) in (1, 4) else None
 
 
 def _group_strengths(regularizer: Regularizer, epoch: int, epochs: int) -> Tensor:
-    """Strength of each group of channels [groups], from the first channels to the last.
+    """Return the strength of each group of channels [groups], from the first channels to the last.
 
-    During the warm-up the L1 kinds have none, and they do not ramp up after it.
+    During the warm-up the L1 kinds have no penalty, and they do not ramp up after it.
     """
     index = torch.arange(regularizer.groups)
     warm = epoch < regularizer.warmup_epochs
@@ -129,7 +129,7 @@ def _group_strengths(regularizer: Regularizer, epoch: int, epochs: int) -> Tenso
 
 
 def _group_of_channel(channels: int, groups: int) -> Tensor:
-    """Group of each channel [channels]: equal groups, the last of which takes the remainder."""
+    """Return the group of each channel [channels]: equal groups, the last of which takes the remainder."""
     if channels < groups:
         return torch.full((channels,), groups - 1)
     return (torch.arange(channels) // (channels // groups)).clamp(max=groups - 1)

@@ -32,7 +32,7 @@ from us3l.training.teacher import Teacher
 
 
 class TrainStep:
-    """A step of a run: its student, teacher and optimizer, and the parameters that have had a gradient (`with_grad`).
+    """The training step of a run; `with_grad` names the parameters that have had a gradient.
 
     all_reduce_: adds a tensor up over all processes, in place.
     """
@@ -53,7 +53,7 @@ class TrainStep:
         self.with_grad: set[str] = set()
 
     def __call__(self, shards: Sequence[Shard], widths: Sequence[float], epoch: float, lr: float) -> Tensor:
-        """Train on this process's shards. epoch: how many are done, and the done part of this one.
+        """Train on this process's shards. epoch: number of epochs done, with the done part of this one.
 
         Returns [widths, 2]: the loss without regularizer, and the standard deviation of the embeddings, as this
         process's share of the mean over all shards (their sum over the processes is the mean).
@@ -64,15 +64,15 @@ class TrainStep:
         results = []
         for width in widths:
             is_widest = width == widths[0]
-            takes_base_loss = is_widest or self.method.distillation_loss is None
+            distillation_loss = None if is_widest else self.method.distillation_loss
             moves_teacher = is_widest or self.method.momentum_update == "every-width"
             if moves_teacher:
                 self.teacher.update_momentum_encoder(epoch)
-            if takes_base_loss:
+            if distillation_loss is None:
                 with self._precision():
                     targets = self.teacher.targets(micro_batches, width, epoch)
             head: Head = "predictor" if moves_teacher else "distillation_predictor"
-            gradients, result = self._backward(micro_batches, width, head, targets, takes_base_loss, epoch)
+            gradients, result = self._backward(micro_batches, width, head, targets, distillation_loss, epoch)
             self._update(gradients, int(epoch), width == 1.0, lr)
             results.append(result)
             widest_targets = widest_targets or targets
@@ -85,23 +85,24 @@ class TrainStep:
         width: float,
         head: Head,
         targets: list[Target],
-        takes_base_loss: bool,
+        distillation_loss: str | None,
         epoch: float,
     ) -> tuple[Tensor, Tensor]:
         """Return the gradients [P] of one width, over all processes, and this one's share of loss and feature_std [2].
 
-        Where the student is its own teacher, this adds the missing targets.
+        distillation_loss: None where the width takes the base loss. Where the student is its own teacher, this adds
+        the missing targets.
         """
         slices = self.student.network.slices(width)
         leaves = self.student.weights.leaves(slices)
         gradients, results = [], []
         for index, micro_batch in enumerate(micro_batches):
             with self._precision():
-                outputs = self._outputs(micro_batch, leaves, width, head, takes_base_loss)
+                outputs = self._outputs(micro_batch, leaves, width, head, distillation_loss)
                 if len(targets) == index:
                     targets.append(self.teacher.to_target(micro_batch, outputs, epoch))
             share = len(micro_batch) / self.run.batch.shards
-            value = self._loss(outputs, targets[index], takes_base_loss, len(micro_batch)) * share
+            value = self._loss(outputs, targets[index], distillation_loss, len(micro_batch)) * share
             value.backward()
             self.with_grad |= {name for name, leaf in leaves.items() if leaf.grad is not None}
             gradients.append(pack_grads(leaves.values()))
@@ -112,39 +113,42 @@ class TrainStep:
         return self.student.weights.scatter_grads(packed, slices), pairwise_sum(results)
 
     def _outputs(
-        self, micro_batch: MicroBatch, leaves: dict[str, Tensor], width: float, head: Head, takes_base_loss: bool
+        self,
+        micro_batch: MicroBatch,
+        leaves: dict[str, Tensor],
+        width: float,
+        head: Head,
+        distillation_loss: str | None,
     ) -> list[Output]:
-        """Run the network of a width on each view that its losses look at."""
-        if takes_base_loss:
+        """Run the network of a width on each view that its losses read."""
+        if distillation_loss is None:
             views = student_views(self.method.base_loss)
         else:
-            views = range(2) if self.method.feature_distillation else student_views(self.method.distillation_loss)
+            views = range(2) if self.method.feature_distillation else student_views(distillation_loss)
         network = self.student.network
         encoder = lambda images, groups: network(leaves, width, images, head, groups=groups)  # noqa: E731
         outputs = self.micro_batching.encode(encoder, [[shard.views[view] for shard in micro_batch] for view in views])
-        if not self.method.feature_distillation or takes_base_loss:
+        if distillation_loss is None or not self.method.feature_distillation:
             return outputs
         meta_module = network.meta_module(width)
         return [output._replace(maps=project_maps(meta_module, leaves, output.maps)) for output in outputs]
 
-    def _loss(self, outputs: list[Output], target: Target, takes_base_loss: bool, shards: int) -> Tensor:
+    def _loss(self, outputs: list[Output], target: Target, distillation_loss: str | None, shards: int) -> Tensor:
         """Compute the base loss, or the distillation losses, against the target."""
         method = self.method
         student = at_least_float32(output.prediction.unflatten(0, (shards, -1)) for output in outputs)
-        if takes_base_loss:
+        if distillation_loss is None:
             return loss(method.base_loss, student, target, method)
-        value = method.distillation_strength * loss(method.distillation_loss, student, target, method)
+        value = method.distillation_strength * loss(distillation_loss, student, target, method)
         if method.feature_distillation:
-            maps, teacher = (
-                [at_least_float32(each) for each in both] for both in ([o.maps for o in outputs], target.maps)
-            )
-            value = value + method.feature_distillation.strength * FEATURE_LOSSES[method.feature_distillation.loss](
-                maps, teacher
-            )
+            feature_loss = FEATURE_LOSSES[method.feature_distillation.loss]
+            maps = [at_least_float32(output.maps) for output in outputs]
+            teacher = [at_least_float32(of_view) for of_view in target.maps]
+            value = value + method.feature_distillation.strength * feature_loss(maps, teacher)
         return value
 
     def _update(self, gradients: Tensor, epoch: int, full_width: bool, lr: float) -> None:
-        """Regularize and step on the whole of the weights, whatever the width."""
+        """Regularize and update the whole of the weights, whatever the width."""
         weights = self.student.weights
         decay: Tensor | None
         decay, decayed = self.decay.at(epoch, full_width, self.with_grad)
@@ -160,7 +164,7 @@ class TrainStep:
         return torch.autocast(self.student.weights.values.device.type, dtype=torch.bfloat16, enabled=is_bfloat16)
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that the next step depends on, by name."""
+        """Return the tensors that the next step depends on, by name."""
         return {
             "values": self.student.weights.values,
             "with_grad": torch.tensor([name in self.with_grad for name in self.student.weights.shapes]),

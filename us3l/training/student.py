@@ -12,7 +12,7 @@ from us3l.models.slimmable import Slimmable
 from us3l.params.runs import PretrainRun
 from us3l.training.flat_parameters import FlatParameters
 
-ENCODER = ("backbone.", "projector.")  # the parts of a student that a teacher has, too
+ENCODER = ("backbone.", "projector.")  # the parts that a student shares with its teacher
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from us3l.training.student import Student
 
 
 class Teacher:
-    """The momentum encoder of a student where its method has one, else the frozen encoder, else nothing of its own.
+    """Makes the targets of a student: by its momentum encoder, by a frozen encoder, or from its own outputs.
 
-    all_reduce_: adds a tensor up over all processes, in place; queue: the embeddings that are kept, where the method
-    has a queue; frozen: the encoder of a method that names a teacher.
+    all_reduce_: adds a tensor up over all processes, in place; queue: the embeddings of earlier steps, for a method
+    that has a queue; frozen: the encoder of a method that names a teacher.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Teacher:
         self.center = torch.zeros(1, run.method.projector.output, device=weights.device) if has_center else None
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that the next step depends on, by name."""
+        """Return the tensors that the next step depends on, by name."""
         state = {"momentum_encoder": self.momentum_encoder, "center": self.center}
         if self.queue:
             state |= {"queue": self.queue.values, "queue_position": self.queue.position}
@@ -54,9 +54,10 @@ class Teacher:
 
         On a cosine schedule it comes to rest at the end of the training (MoCo v3, arXiv 2104.02057, section 5).
         """
-        if self.momentum_encoder is None:
+        momentum = self.method.momentum
+        if self.momentum_encoder is None or momentum is None:
             return
-        step = 1 - self.method.momentum
+        step = 1 - momentum
         if self.method.momentum_schedule == "cosine":
             step *= cosine(epoch / self.run.epochs)
         self.momentum_encoder.lerp_(self.student.weights.values[: len(self.momentum_encoder)], step)
@@ -84,23 +85,24 @@ class Teacher:
     def to_target(
         self, micro_batch: MicroBatch, outputs: list[Output], epoch: float, views: Sequence[int] = (0, 1)
     ) -> Target:
-        """Return as a target what a teacher made of these views of a micro-batch."""
+        """Return a target made of a teacher's outputs for these views of a micro-batch."""
         embeddings = [output.projection.detach().unflatten(0, (len(micro_batch), -1)) for output in outputs]
         first = micro_batch[0]
+        labels = [shard.labels for shard in micro_batch if shard.labels is not None]
         return Target(
             embeddings=dict(zip(views, at_least_float32(embeddings), strict=False)),
             maps=[[each.detach() for each in output.maps] for output in outputs],
-            labels=None if first.labels is None else torch.stack([shard.labels for shard in micro_batch]),
+            labels=torch.stack(labels) if labels else None,
             keys={},
             offset=first.number * len(first.views[0]),
-            queue=self.queue and self.queue.values,
+            queue=None if self.queue is None else self.queue.values,
             center=self.center,
             teacher_temperature=dino.teacher_temperature(int(epoch), self.method.teacher_temperature),
         )
 
     @torch.no_grad()
     def remember(self, targets: list[Target]) -> None:
-        """Keep what later steps compare with: the queue of embeddings (MoCo), the centre of them (DINO)."""
+        """Keep what later steps compare with: the queue of embeddings (MoCo), their centre (DINO)."""
         if self.queue:
             name = "queue" if "queue" in self.method.losses else "queue-soft-labels"
             self.queue.enqueue(self._gather(targets, ONE_VIEW[name][0]))
@@ -109,20 +111,18 @@ class Teacher:
             self.center.copy_(dino.next_center(self.center, both))
 
     def _momentum_encode(self, width: float) -> Encoder | None:
-        """The momentum encoder, at full width where it teaches narrower networks; None where the method has none."""
+        """Return the momentum encoder, at full width where it teaches narrower networks; None without one."""
         if self.momentum_encoder is None:
             return None
-        network, teacher_width = (
-            self.student.network,
-            self.run.sampling.widest if self.method.distillation_loss else width,
-        )
+        network = self.student.network
+        teacher_width = self.run.sampling.widest if self.method.distillation_loss else width
         encoder = self.student.weights.views(self.momentum_encoder)
         slices = {name: each for name, each in network.slices(teacher_width).items() if name in encoder}
         weights = cut(encoder, slices)
         return lambda images, groups: network(weights, teacher_width, images, None, groups=groups)
 
     def _gather(self, targets: list[Target], view: int) -> Tensor:
-        """The teacher's embeddings of a whole batch [N, D], from all processes."""
+        """Gather the teacher's embeddings of a whole batch [N, D] from all processes."""
         known = [target.embeddings[view].flatten(0, 1) for target in targets]
         gathered = known[0].new_zeros(self.run.batch.size, known[0].shape[1])
         for target, rows in zip(targets, known, strict=True):
@@ -132,7 +132,7 @@ class Teacher:
 
 
 def _rows(keys: dict[int, Tensor], target: Target) -> dict[int, Tensor]:
-    """Rows of the gathered embeddings that belong to a target's shards, as [S, B, D]."""
+    """Select the rows of the gathered embeddings that belong to a target's shards, as [S, B, D]."""
     shards, images, _ = next(iter(target.embeddings.values())).shape
     mine = slice(target.offset, target.offset + shards * images)
     return {view: of_batch[mine].unflatten(0, (shards, images)) for view, of_batch in keys.items()}

@@ -23,9 +23,9 @@ COLLAPSED = 0.1  # a feature_std below this: the embeddings of different images 
 
 
 class Trainer:
-    """Train a run to its end: `epoch`, `step` and the state of the training step are what it has done so far.
+    """Trains a run to its end; `epoch`, `step` and the state of the training step are its progress.
 
-    state: the file that it continues from where it exists, and saves to every `save_every` seconds; label: its name in
+    state: file to resume from if it exists, and to save to every `save_every` seconds; label: name of the training in
     messages.
     """
 
@@ -42,7 +42,7 @@ class Trainer:
             self._resume()
 
     def run_to_the_end(self) -> None:
-        """Train what is left of the epochs.
+        """Train the remaining epochs.
 
         Raises Interrupted after SIGTERM or SIGINT, with the state saved, and UserError where the loss is not finite.
         """
@@ -73,7 +73,7 @@ class Trainer:
 
     @property
     def _progress(self) -> float:
-        """Number of epochs that are done, with the done part of this one."""
+        """Number of epochs done, with the done part of this one."""
         return self.epoch + self.step / self.stream.steps
 
     def _train_step(self, shards: list[Shard]) -> None:
@@ -99,7 +99,7 @@ class Trainer:
         self.epoch += 1
 
     def save(self) -> None:
-        """Write the state in the main process: it is the same in all. Raises UserError if it is not finite."""
+        """Write the state, in the main process only: it is the same in all. Raises UserError if it is not finite."""
         if self.world.is_main:
             self._require_finite()
             self._count_seconds()
@@ -129,7 +129,7 @@ class Trainer:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Catch SIGTERM and SIGINT in the yielded list; the loop looks at it after each step."""
+    """Append SIGTERM and SIGINT to the yielded list, which the loop checks after each step."""
     caught: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, lambda received, frame: caught.append(received)) for number in numbers]

@@ -1,4 +1,4 @@
-"""Which widths a training step sees."""
+"""Width sampling: the widths of each training step."""
 
 import torch
 
@@ -7,7 +7,7 @@ from us3l.utils.philox import Purpose, RandomKey, uniform
 
 
 def min_width(sampling: Sampling, epoch: int, epochs: int) -> float:
-    """The narrowest width of an epoch.
+    """Return the narrowest width of an epoch.
 
     Dynamic sampling (strategy A of the official code) trains the widest network alone for a quarter of the epochs, then
     goes down to two thirds, one third and the whole of the range. The official code leaves the range when 4 does not
@@ -21,9 +21,9 @@ def min_width(sampling: Sampling, epoch: int, epochs: int) -> float:
 
 
 def probe_widths(sampling: Sampling | FixedWidths, between: int) -> list[float]:
-    """Widths to try for all that training may see: those that are fixed, or a range's ends and some between them.
+    """Return widths that stand for all that training may sample: the fixed ones, or a range's ends and some between.
 
-    The inner ones are of odd fractions, as drawn ones are.
+    The inner ones are odd fractions, as sampled ones are.
     """
     if isinstance(sampling, FixedWidths):
         return sampling.widths
@@ -33,7 +33,7 @@ def probe_widths(sampling: Sampling | FixedWidths, between: int) -> list[float]:
 
 
 def sample(sampling: Sampling | FixedWidths, epoch: int, epochs: int, seed: int, step: int) -> list[float]:
-    """The widths of one step, widest first, the same in every process.
+    """Sample the widths of one step, widest first, the same in every process.
 
     The sandwich rule (US-Nets, arXiv 1903.05134) takes the widest, the narrowest and uniform ones between them.
     """
