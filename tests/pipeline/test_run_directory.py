@@ -134,3 +134,9 @@ def test_other_directories_are_free(tmp_path: Path, hold: Callable[[], Holder]) 
     assert line(hold().stdout) == "in\n"
     with run_directory(tmp_path / "other"):
         assert (tmp_path / "run").exists()
+
+
+def test_one_process_can_hold_it_again_and_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with run_directory(tmp_path / "run"):
+            pass
