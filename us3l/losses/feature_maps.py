@@ -4,14 +4,14 @@ Each takes, for student and teacher, one list of maps [B, C, H, W] for each of t
 the mean over maps and crossed views. No gradient goes to the teacher.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from us3l.losses.views import crossed, total
 
-Maps = tuple[list[Tensor], list[Tensor]]
+Maps = Sequence[Sequence[Tensor]]
 
 
 def feature_mse(student: Maps, teacher: Maps) -> Tensor:

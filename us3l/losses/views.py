@@ -1,6 +1,6 @@
 """Pairs of views that the losses compare, and sums over them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from torch import Tensor
@@ -9,7 +9,7 @@ T = TypeVar("T")
 Views = tuple[Tensor, Tensor]
 
 
-def crossed(student: tuple[T, T], teacher: tuple[T, T]) -> tuple[tuple[T, T], tuple[T, T]]:
+def crossed(student: Sequence[T], teacher: Sequence[T]) -> tuple[tuple[T, T], tuple[T, T]]:
     """Pair each view of the student with the teacher's other view, never with its own."""
     return (student[0], teacher[1]), (student[1], teacher[0])
 

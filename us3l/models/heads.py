@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
 
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn import functional as F
 
 from us3l.models.batch_norms import batch_norms
 from us3l.params.method import Method
@@ -94,12 +94,9 @@ class Network(nn.Module):
         return lambda module, inputs, output: self._maps.__setitem__(layer, output)
 
 
-def project_maps(network: Network, weights: dict[str, Tensor], maps: list[Tensor]) -> list[Tensor]:
-    """Project feature maps [B, c, h, w] to the teacher's channels by 1x1 convolutions with these weights."""
-    return [
-        functional_call(convolution, {"weight": weights[f"feature_projections.{index}.weight"]}, each)
-        for index, (convolution, each) in enumerate(zip(network.feature_projections, maps, strict=True))
-    ]
+def project_maps(weights: dict[str, Tensor], maps: list[Tensor]) -> list[Tensor]:
+    """Project feature maps [B, c, h, w] to the teacher's channels by the 1x1 convolutions `feature_projections`."""
+    return [F.conv2d(each, weights[f"feature_projections.{index}.weight"]) for index, each in enumerate(maps)]
 
 
 def _num_features(backbone: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""The directory where an unfinished training keeps its state: held by one training at a time, removed when it is done."""
+"""The directory of an unfinished training's state: held by one training at a time, removed when it is done."""
 
 import shutil
 import sys

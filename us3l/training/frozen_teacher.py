@@ -27,7 +27,7 @@ def frozen_teacher(
 
     def build(at: float) -> nn.Module:
         network = backbone.build(at)
-        network.num_features = features
+        network.num_features = features  # type: ignore[assignment]  # the stub allows Tensor and Module only
         return Network(network, run.method, teacher=network)
 
     network = Slimmable(build)

@@ -83,9 +83,17 @@ def sgd_step(weights: Tensor, gradients: Tensor, momentum_buffer: Tensor, lr: fl
     All three are of one shape, laid out alike in memory. Without momentum the buffer is neither read nor moved. The
     operation is the one that torch.optim.SGD(fused=True) calls; it has no public name, and PyTorch's version is pinned.
     """
-    settings = {"weight_decay": 0.0, "dampening": 0.0, "nesterov": False, "maximize": False, "is_first_step": False}
     torch._fused_sgd_(
-        [weights], [gradients], [momentum_buffer] if momentum else [], momentum=momentum, lr=lr, **settings
+        [weights],
+        [gradients],
+        [momentum_buffer] if momentum else [],
+        weight_decay=0.0,
+        momentum=momentum,
+        lr=lr,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
     )
 
 

@@ -130,8 +130,7 @@ class TrainStep:
         outputs = self.micro_batching.encode(encoder, [[shard.views[view] for shard in micro_batch] for view in views])
         if distillation_loss is None or not self.method.feature_distillation:
             return outputs
-        meta_module = network.meta_module(width)
-        return [output._replace(maps=project_maps(meta_module, leaves, output.maps)) for output in outputs]
+        return [output._replace(maps=project_maps(leaves, output.maps)) for output in outputs]
 
     def _loss(self, outputs: list[Output], target: Target, distillation_loss: str | None, shards: int) -> Tensor:
         """Compute the base loss, or the distillation losses, against the target."""
