@@ -20,10 +20,11 @@ demo: env ## Train on the digits and print the table (about 3 minutes on 2 cores
 test: env ## Run all tests, up to four at a time
 	@$(in_venv) pytest -n auto --maxprocesses 4 --dist worksteal
 
-lint: env ## Check style, imports and workflow (ruff, import-linter, snakefmt, snakemake --lint)
+lint: env ## Check style, imports, types and workflow (ruff, import-linter, mypy, snakefmt, snakemake --lint)
 	@$(in_venv) ruff check
 	@$(in_venv) ruff format --check
 	@$(in_venv) lint-imports
+	@$(in_venv) mypy
 	@$(in_venv) snakefmt --check Snakefile workflow/rules/*.smk
 	@$(in_venv) snakemake --lint
 

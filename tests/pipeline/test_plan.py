@@ -98,7 +98,7 @@ def test_an_edit_changes_the_params_of_the_stages_that_depend_on_it_and_no_other
     assert {name for name in before if before[name] != after[name]} == changed
 
 
-def test_a_key_left_out_and_its_default_are_the_same_recipe() -> None:
+def test_a_key_left_out_and_its_default_are_the_same_params() -> None:
     spelt = content()
     spelt["studies"]["tiny"]["runs"]["us3l"]["method"]["temperature"] = 0.5
     assert stage_params(spelt) == stage_params(content())

@@ -64,13 +64,14 @@ def test_images_in_files_are_seen_as_on_the_cpu(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.jpg" for index in range(16)]
     for index, path in enumerate(paths):
         write(path, index, 30 + index, 50 - index)
-    recipe, normalize = EVERYTHING.model_copy(update={"solarize": None}), Normalize(mean=[0.5] * 3, std=[0.25] * 3)
+    augmentation = EVERYTHING.model_copy(update={"solarize": None})
+    normalize = Normalize(mean=[0.5] * 3, std=[0.25] * 3)
     key = RandomKey(0, Purpose.AUGMENT, 0)
 
     def views(device: torch.device) -> Tensor:
         images, batches = Decoded(files(tmp_path, paths), device), torch.arange(16, device=device).split(5)
         return torch.cat(
-            [each.cpu() for seen in images.augmented(batches, [recipe] * 2, normalize, key) for each in seen]
+            [each.cpu() for seen in images.augmented(batches, [augmentation] * 2, normalize, key) for each in seen]
         )
 
     torch.testing.assert_close(views(GPU), views(CPU), rtol=0, atol=1e-4)
