@@ -254,7 +254,7 @@ def test_resources_and_a_study_that_is_not_built_change_nothing(built: Checkout)
 def test_a_failed_build_leaves_what_it_finished_to_both(checkout: Checkout) -> None:
     module = checkout.folder / "us3l/pipeline/stages/calibrate.py"
     original = module.read_text()
-    module.write_text(original.replace("    log(", "    assert plan.name != 'us3l'\n    log("))
+    module.write_text(original.replace("    log(", "    assert run.name != 'us3l'\n    log("))
     code, _ = checkout.try_(*SNAKEMAKE, "--keep-going")
     assert code != 0
     assert checkout.dirty() == {"digits-calibrate@us3l", "digits-linear@us3l", "digits-table@main"}
