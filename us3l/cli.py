@@ -184,6 +184,23 @@ def verify(
 
 
 @app.command()
+def requalify(
+    address: Annotated[
+        str | None, typer.Argument(metavar="[STUDY[/RUN]]", help="All studies to build by default.")
+    ] = None,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Keep results that only an edit of code makes out of date, if their probe, run again, gives the same numbers."""
+    from us3l.pipeline.dvc import commit_to_dvc
+    from us3l.pipeline.requalify import requalify
+
+    holds = requalify(_plan(params), address)
+    commit_to_dvc([])
+    if not holds:
+        raise typer.Exit(1)
+
+
+@app.command()
 def why(file: Annotated[Path, typer.Argument(help="A file that a stage made.")], params: ParamsFile = PARAMS) -> None:
     """Print what has changed since a file was made, and what would therefore run again."""
     from us3l.pipeline.why import explain

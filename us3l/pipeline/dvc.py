@@ -22,7 +22,9 @@ from us3l.pipeline.integrity import damaged_files, wrong_texts
 from us3l.pipeline.lineage import jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TableJob
+from us3l.pipeline.requalification import qualified_code
 from us3l.pipeline.tables.cells import read_cells
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
@@ -39,12 +41,19 @@ def write_plan(plan: Plan) -> None:
 def _entries(stages: dict[str, list[Job]]) -> dict[str, Any]:
     return {
         name: {
-            "code": fingerprint(code(stage_jobs[0].stage)),
+            "code": _code_entry(stage_jobs),
             "params": stage_jobs[0].stage_params,
             "seeds": [job.seed for job in stage_jobs if job.seed is not None],
         }
         for name, stage_jobs in stages.items()
     }
+
+
+def _code_entry(stage_jobs: list[Job]) -> str:
+    """Hash the code that the results of a stage stand for; requalified ones keep the code that made them."""
+    qualified = [qualified_code(job) if isinstance(job, RunStage) else code(job.stage) for job in stage_jobs]
+    distinct = [each for index, each in enumerate(qualified) if each not in qualified[:index]]
+    return fingerprint(distinct[0] if len(distinct) == 1 else distinct)
 
 
 def make(plan: Plan, dvc_stage: str) -> NoReturn:

@@ -6,6 +6,8 @@ from typing import Any
 
 from us3l.pipeline.identity import differences
 from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.run import RunStage
+from us3l.pipeline.requalification import requalification
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
 
@@ -42,7 +44,24 @@ def _entry(path: Path, key: str) -> Any:
 
 
 def changes(job: Job) -> Changes:
-    """Return what differs for each file that is missing, or whose record has other params, code or inputs."""
+    """Return what differs for each file that is missing, or whose record has other params, code or inputs.
+
+    Nothing differs in a result that was requalified for today's code.
+    """
+    found = _all_changes(job)
+    return {} if isinstance(job, RunStage) and _only_code(found) and requalification(job) else found
+
+
+def is_outdated_by_code(job: Job) -> bool:
+    """Tell whether files of a job are out of date, and by nothing but the code of its stage."""
+    return _only_code(changes(job))
+
+
+def _only_code(changed: Changes) -> bool:
+    return bool(changed) and all(what.startswith("code.") for each in changed.values() for what, _, _ in each)
+
+
+def _all_changes(job: Job) -> Changes:
     found: Changes = {path: [(str(path), "present", ABSENT)] for path in job.outputs if not path.is_file()}
     for path, now in job.identities(RecordedSeals()).items():
         if path not in found and (changed := _changes(path, now)):

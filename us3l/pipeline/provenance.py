@@ -28,6 +28,13 @@ def record(identity: Identity, device: "torch.device | None", seconds: float, pr
         "seconds": round(seconds, 3),
         "gpu_hours": processes * seconds / 3600 if device and device.type == "cuda" else 0.0,
         "processes": processes,
+        **circumstances(identity, device),
+    }
+
+
+def circumstances(identity: Identity, device: "torch.device | None") -> dict[str, Any]:
+    """Return when, on what and from which commit a result is made now."""
+    return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(device),
         "versions": versions(),

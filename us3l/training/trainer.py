@@ -35,9 +35,9 @@ class Trainer:
         self.run, self.train_step, self.stream, self.world = run, train_step, stream, stream.world
         self.state, self.save_every, self.label = state, save_every, label
         self.epoch = self.step = 0
-        self.totals: Tensor = torch.zeros(0)
+        self.totals: Tensor = torch.zeros(())
         self.history: list[dict[str, Any]] = []
-        self.seconds = 0.0
+        self.seconds, self.clock = 0.0, time.monotonic()
         if state.is_file():
             self._resume()
 
@@ -54,7 +54,7 @@ class Trainer:
             saved = self.clock = time.monotonic()
             while self.epoch < self.run.epochs:
                 for shards in self.stream.shards(self.epoch, self.step):
-                    self._train_step(shards)
+                    self.advance(shards)
                     progress.advance(1)
                     if self.world.any(bool(caught)):
                         self.save()
@@ -76,7 +76,8 @@ class Trainer:
         """Number of epochs done, with the done part of this one."""
         return self.epoch + self.step / self.stream.steps
 
-    def _train_step(self, shards: list[Shard]) -> None:
+    def advance(self, shards: list[Shard]) -> None:
+        """Take the next step of the epoch, on this process's shards of its batch."""
         widths = sample(self.run.sampling, self.epoch, self.run.epochs, self.stream.seed, self.step)
         results = self.train_step(shards, widths, self._progress, self._rate)
         self.world.all_reduce_(results)

@@ -5,7 +5,8 @@ evaluation, with running statistics as exponential averages. One process sees ev
 """
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,31 @@ from us3l.models.backbones.backbone import Backbone
 from us3l.models.pruning import prune
 from us3l.models.saved_network import save_network
 from us3l.models.slimmable import narrow, switch_batch_norms
+from us3l.params.protocols.calibration import Calibration
 from us3l.params.runs import PruneRun
 from us3l.params.sampling import width_label
-from us3l.pipeline.plan.run import RunPlan, RunStage
+from us3l.pipeline.plan.run import RunStage
+from us3l.pipeline.probes.comparison import Outcome
+from us3l.pipeline.probes.evaluation import short_calibration
+from us3l.pipeline.probes.outcome import describe, flattened
+from us3l.pipeline.probes.sample import sample, sample_widths
 from us3l.pipeline.provenance import record
 from us3l.pipeline.requirements import require_data, require_params, require_place
 from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.utils import checkpoint
 from us3l.utils.records import write_record
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The opened inputs of a calibration: data set, and the backbone's weights with the seal of their checkpoint."""
+
+    job: RunStage
+    store: Store
+    backbone: Backbone
+    widest: float
+    weights: dict[str, Tensor]
+    seal: str
 
 
 def calibrate(job: RunStage, device: torch.device) -> None:
@@ -33,26 +51,54 @@ def calibrate(job: RunStage, device: torch.device) -> None:
     Raises UserError where the checkpoint is not this run's.
     """
     run, seed = job.run, job.seed
-    store = open_store(run.data.folder)
-    backbone, widest = Backbone(run.backbone, store.channels), run.producer("pretrain").sampling.widest
-    weights, seal = _open_checkpoint(job, store, backbone, widest)
-    [identity] = job.identities(OpenedSeals(store.sha256, {run.checkpoint(seed): seal})).values()
+    inputs = open_inputs(job)
+    [identity] = job.identities(OpenedSeals(inputs.store.sha256, {run.checkpoint(seed): inputs.seal})).values()
+    probed = _probe(inputs, device)
     start = time.monotonic()
-    networks = {width: network.to(device) for width, network in _cut(run, weights, backbone, store).items()}
-    images, views = open_images(store.train, device), run.data.dataset.views
-    calibrate_batch_norms(list(networks.values()), run.protocol.calibration, images, views, seed)
+    networks = _calibrated(inputs, inputs.store, run.widths, run.protocol.calibration, device)
     seals = {}
     for width, network in networks.items():
-        shape = widest if isinstance(run.run, PruneRun) else width  # a pruned network keeps its shape
-        architecture, about = (run.backbone, shape, store.channels), {**identity, "width": width}
+        shape = inputs.widest if isinstance(run.run, PruneRun) else width  # a pruned network keeps its shape
+        architecture, about = (run.backbone, shape, inputs.store.channels), {**identity, "width": width}
         seals[width_label(width)] = save_network(run.network(seed, width), network, *architecture, about)
     facts = record(identity, device, time.monotonic() - start)
-    write_record(job.record, {**facts, "networks": seals})
+    write_record(job.record, {**facts, "networks": seals, "probe": probed})
 
 
-def _open_checkpoint(job: RunStage, store: Store, backbone: Backbone, widest: float) -> tuple[dict[str, Tensor], Any]:
-    """Open the run's checkpoint: return the backbone's weights and the seal."""
-    path, training = job.run.checkpoint(job.seed), RunStage(job.run.producer("pretrain"), "pretrain", job.seed)
+def probe(job: RunStage, device: torch.device) -> Outcome:
+    """Return the outcome of the calibration's probe, with the present code."""
+    return _probe(open_inputs(job), device)
+
+
+def _probe(inputs: Inputs, device: torch.device) -> Outcome:
+    """Calibrate a few widths on a sample of the images."""
+    run = inputs.job.run
+    widths, calibration = sample_widths(run.widths), short_calibration(run.protocol.calibration)
+    networks = _calibrated(inputs, sample(inputs.store), widths, calibration, device)
+    return {
+        width_label(width): describe(
+            {"parameters": flattened(network.parameters()), "statistics": flattened(network.buffers())}
+        )
+        for width, network in networks.items()
+    }
+
+
+def _calibrated(
+    inputs: Inputs, store: Store, widths: Sequence[float], calibration: Calibration, device: torch.device
+) -> dict[float, nn.Module]:
+    """Cut out the networks of some widths, and calibrate them on the training images of a store."""
+    run = inputs.job.run
+    networks = {width: network.to(device) for width, network in _cut(inputs, widths).items()}
+    images, views = open_images(store.train, device), run.data.dataset.views
+    calibrate_batch_norms(list(networks.values()), calibration, images, views, inputs.job.seed)
+    return networks
+
+
+def open_inputs(job: RunStage) -> Inputs:
+    """Open the data set and the run's checkpoint. Raises UserError where the checkpoint is not this run's."""
+    run, store = job.run, open_store(job.run.data.folder)
+    path, training = run.checkpoint(job.seed), RunStage(run.producer("pretrain"), "pretrain", job.seed)
+    backbone, widest = Backbone(run.backbone, store.channels), training.run.sampling.widest
     tensors, about = checkpoint.load(path)
     require_place(path, about, "pretrain", seed=job.seed)
     require_params(path, about, training.stage_params, "pretrain")
@@ -60,14 +106,15 @@ def _open_checkpoint(job: RunStage, store: Store, backbone: Backbone, widest: fl
     weights = {name.removeprefix("backbone."): each for name, each in tensors.items() if name.startswith("backbone.")}
     expected = dict(backbone.build(widest).named_parameters())
     checkpoint.require_shapes(path, switch_batch_norms(weights, widest), expected, backbone.name, widest)
-    return weights, about["seal"]
+    return Inputs(job, store, backbone, widest, weights, about["seal"])
 
 
-def _cut(run: RunPlan, weights: dict[str, Tensor], backbone: Backbone, store: Store) -> dict[float, nn.Module]:
-    """Cut out the narrow networks: the leading channels, or for pruning those with the largest norms."""
+def _cut(inputs: Inputs, widths: Sequence[float]) -> dict[float, nn.Module]:
+    """Cut out narrow networks: the leading channels, or for pruning those with the largest norms."""
+    run, weights, build = inputs.job.run, inputs.weights, inputs.backbone.build
     if isinstance(run.run, PruneRun):
-        images, views = open_images(store.test, torch.device("cpu")), run.data.dataset.views
+        images, views = open_images(inputs.store.test, torch.device("cpu")), run.data.dataset.views
         example = first_view(images, views.test, views.normalize)
         widest, criterion = switch_batch_norms(weights, 1.0), run.run.criterion
-        return {width: prune(widest, backbone.build, width, criterion, example) for width in run.widths}
-    return {width: narrow(switch_batch_norms(weights, width), backbone.build(width)) for width in run.widths}
+        return {width: prune(widest, build, width, criterion, example) for width in widths}
+    return {width: narrow(switch_batch_norms(weights, width), build(width)) for width in widths}

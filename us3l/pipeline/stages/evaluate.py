@@ -1,6 +1,8 @@
 """The evaluation stages: from a run's narrow networks to one record (JSON) for each width."""
 
 import time
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +17,14 @@ from us3l.models.backbones.custom import require_features
 from us3l.models.complexity import cost
 from us3l.models.pruning import freeze_pruned_channels
 from us3l.models.saved_network import open_network
+from us3l.params.protocols.protocol import Protocol as AnyProtocol
 from us3l.params.runs import PruneRun
+from us3l.params.sampling import width_label
 from us3l.pipeline.plan.run import RunStage
+from us3l.pipeline.probes.comparison import Outcome
+from us3l.pipeline.probes.evaluation import short_protocol
+from us3l.pipeline.probes.outcome import describe
+from us3l.pipeline.probes.sample import sample, sample_widths
 from us3l.pipeline.provenance import record
 from us3l.pipeline.requirements import require_data, require_params, require_place
 from us3l.pipeline.stages.seals import OpenedSeals
@@ -32,41 +40,76 @@ class PredictLogits(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The evaluation of some widths' networks on a data set, or on a sample of one."""
+
+    job: RunStage
+    store: Store
+    networks: dict[float, nn.Module]  # in evaluation mode
+    protocol: AnyProtocol
+    device: torch.device
+
+    def results(self, predict_logits: PredictLogits) -> dict[float, tuple[Tensor, dict[str, Any]]]:
+        """Return each width's logits [test images, classes], with accuracies and the network's cost."""
+        run, networks = self.job.run, [network.to(self.device) for network in self.networks.values()]
+        if isinstance(run.producer("calibrate").run, PruneRun):
+            freeze_pruned_channels(networks)
+        images = EvaluationImages(self.store, run.data.dataset.views, self.job.seed, self.device)
+        example = images.example
+        for width, network in zip(self.networks, networks, strict=True):
+            require_features(f"{run.backbone} at width {width}", network, example)
+        logits = [each.cpu() for each in predict_logits(networks, images, self.protocol)]
+        labels = to_device(self.store.test.labels, torch.device("cpu"))
+        facts = [
+            {**score(each, labels), **cost(network.eval(), example, images.classes)}
+            for each, network in zip(logits, networks, strict=True)
+        ]
+        return dict(zip(self.networks, zip(logits, facts, strict=True), strict=True))
+
+
 def evaluate(job: RunStage, device: torch.device, predict_logits: PredictLogits) -> None:
     """Evaluate the network of each width of the run, and write a record (JSON) for each.
 
     Raises UserError where a network or the data set is not as expected.
     """
-    run, kind, start = job.run, job.stage, time.monotonic()
-    store = open_store(run.data.folder)
-    opened, seals = networks_to_evaluate(job, store)
-    networks = [network.to(device) for network in opened]
-    if isinstance(run.producer("calibrate").run, PruneRun):
-        freeze_pruned_channels(networks)
-    images = EvaluationImages(store, run.data.dataset.views, job.seed, device)
-    example = images.example
-    for width, network in zip(run.widths, networks, strict=True):
-        require_features(f"{run.backbone} at width {width}", network, example)
-    logits = predict_logits(networks, images, run.protocol)
-    labels = to_device(store.test.labels, torch.device("cpu"))
-    scores = [score(each.cpu(), labels) for each in logits]
+    run, store = job.run, open_store(job.run.data.folder)
+    networks, seals = networks_to_evaluate(job, store)
+    probed = _probe(job, store, networks, device, predict_logits)
+    start = time.monotonic()
+    results = Evaluation(job, store, networks, run.protocol, device).results(predict_logits)
     seconds = (time.monotonic() - start) / len(networks)
-    names = {"study": run.study, "run": run.name, "protocol": kind, "dataset": run.data.name}
+    names = {"study": run.study, "run": run.name, "protocol": job.stage, "dataset": run.data.name}
     identities = job.identities(OpenedSeals(store.sha256, seals))
-    for network, (path, identity), result in zip(networks, identities.items(), scores, strict=True):
-        size = cost(network.eval(), example, images.classes)
-        facts = record(identity, device, seconds)
-        write_record(path, {**names, **result, **size, **facts})
+    for (path, identity), (_, result) in zip(identities.items(), results.values(), strict=True):
+        write_record(path, {**names, **result, **record(identity, device, seconds), "probe": probed})
 
 
-def networks_to_evaluate(job: RunStage, store: Store) -> tuple[list[nn.Module], dict[Path, str]]:
-    """Open the network of each width of a run, in evaluation mode; return the seals of networks and checkpoint, too.
+def probe(job: RunStage, device: torch.device, predict_logits: PredictLogits) -> Outcome:
+    """Return the outcome of the evaluation's probe, with the present code."""
+    store = open_store(job.run.data.folder)
+    return _probe(job, store, networks_to_evaluate(job, store)[0], device, predict_logits)
+
+
+def _probe(
+    job: RunStage, store: Store, networks: dict[float, nn.Module], device: torch.device, predict_logits: PredictLogits
+) -> Outcome:
+    """Evaluate copies of a few networks on a sample of the images, by the protocol in short."""
+    few = {width: deepcopy(networks[width]) for width in sample_widths(job.run.widths)}
+    short = Evaluation(job, sample(store), few, short_protocol(job.run.protocol), device)
+    results = short.results(predict_logits)
+    return {width_label(width): {**describe({"logits": each}), **facts} for width, (each, facts) in results.items()}
+
+
+def networks_to_evaluate(job: RunStage, store: Store) -> tuple[dict[float, nn.Module], dict[Path, str]]:
+    """Open a run's networks by width, in evaluation mode; return the seals of networks and checkpoint, too.
 
     Raises UserError where a network is of another seed or width than its name says, was made with other params than the
     current ones, or takes images with another number of channels.
     """
     run, producer = job.run, RunStage(job.run.producer("calibrate"), "calibrate", job.seed)
-    params, networks = producer.stage_params, []
+    params = producer.stage_params
+    networks: dict[float, nn.Module] = {}
     seals: dict[Path, str] = {}
     for width in run.widths:
         path = run.network(job.seed, width)
@@ -78,6 +121,6 @@ def networks_to_evaluate(job: RunStage, store: Store) -> tuple[list[nn.Module], 
         sees, given = about["architecture"]["in_channels"], store.channels
         if sees != given:
             raise UserError(f"{path}: sees images of {sees} channels, and those of {run.data.name} have {given}")
-        networks.append(network)
+        networks[width] = network
         seals |= {run.checkpoint(job.seed): about["checkpoint"], path: about["seal"]}
     return networks, seals

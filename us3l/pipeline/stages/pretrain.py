@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,24 @@ from us3l.data.images import first_view, open_images
 from us3l.data.store import Store, open_store
 from us3l.data.stream import Stream
 from us3l.models.backbones.backbone import Backbone
+from us3l.models.complexity import cost
 from us3l.models.official_checkpoint import import_backbone
 from us3l.models.saved_network import add_backbone_prefix
-from us3l.params.runs import ImportRun, PretrainRun, UntrainedRun
-from us3l.pipeline.identity import fingerprint
+from us3l.params.runs import ImportRun, PretrainRun
+from us3l.pipeline.identity import Identity, fingerprint
 from us3l.pipeline.plan.run import RunPlan, RunStage
-from us3l.pipeline.provenance import record
+from us3l.pipeline.probes.comparison import Outcome
+from us3l.pipeline.probes.outcome import describe, flattened
+from us3l.pipeline.probes.training import probe_training
+from us3l.pipeline.provenance import circumstances, record
 from us3l.pipeline.requirements import require_params, require_place
 from us3l.pipeline.run_directory import run_directory
 from us3l.pipeline.stages.seals import OpenedSeals
+from us3l.pipeline.unfinished import PROBE
 from us3l.training.build import build_train_step
 from us3l.training.frozen_teacher import frozen_teacher
 from us3l.training.micro_batches import Encoder
+from us3l.training.step import TrainStep
 from us3l.training.trainer import Trainer
 from us3l.training.width_sampling import probe_widths
 from us3l.utils import checkpoint
@@ -35,41 +42,109 @@ STATE = "state.safetensors"
 WIDTHS_TRIED = 16  # of a range, besides its ends; each is built on the meta device, in milliseconds
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """The opened inputs of a training: data set, backbone, and the frozen teacher with the seal of its checkpoint."""
+
+    job: RunStage
+    store: Store
+    backbone: Backbone
+    teacher: Encoder | None
+    seals: dict[Path, str]
+
+    def train_step(self, settings: PretrainRun, world: World) -> TrainStep:
+        return build_train_step(settings, self.backbone, len(self.store.classes), self.job.seed, world, self.teacher)
+
+    def stream(self, settings: PretrainRun, world: World) -> Stream:
+        run, shuffled = self.job.run, settings.method.name == "moco"
+        normalize = run.data.dataset.views.normalize
+        return Stream(self.store.train, settings.batch, run.trained_views, normalize, self.job.seed, world, shuffled)
+
+
+def open_inputs(job: RunStage, device: torch.device) -> Inputs:
+    """Open what a training starts from. Raises UserError where something is missing or not as expected."""
+    run = job.run
+    store = open_store(run.data.folder)
+    teacher, seals = (
+        load_teacher(run.weights_from, job.seed, store.channels, device) if run.weights_from else (None, {})
+    )
+    return Inputs(job, store, _fitted_backbone(run, store), teacher, seals)
+
+
 def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None:
     """Train one run with one seed and write its checkpoint and its record (JSON).
 
     The state is saved in `runs`/<fingerprint>/ every `save_every` seconds, until the results are written.
     Raises UserError for what the user can mend, Interrupted after SIGTERM or SIGINT.
     """
-    run, seed, settings = job.run, job.seed, job.run.run
-    store = open_store(run.data.folder)
-    teacher, seals = (
-        load_teacher(run.weights_from, seed, store.channels, world.device) if run.weights_from else (None, {})
-    )
-    [identity] = job.identities(OpenedSeals(store.sha256, seals)).values()
-    backbone = _fitted_backbone(run, store)
+    run, settings = job.run, job.run.run
+    inputs = open_inputs(job, world.device)
+    [identity] = job.identities(OpenedSeals(inputs.store.sha256, inputs.seals)).values()
 
-    def write(weights: dict[str, Tensor], history: list[dict[str, Any]], seconds: float, **more: Any) -> None:
+    def write(weights: dict[str, Tensor], seconds: float, **more: Any) -> None:
         facts = record(identity, world.device, seconds, world.size)
-        seal = checkpoint.save(run.checkpoint(seed), weights, identity)
-        write_record(job.record, {**facts, "checkpoint": seal, "epochs": history, **more})
+        seal = checkpoint.save(run.checkpoint(job.seed), weights, identity)
+        write_record(job.record, {**facts, "checkpoint": seal, **more})
 
-    match settings:
-        case UntrainedRun():
-            write(_initial_weights(backbone, seed), [], 0.0)
-        case ImportRun():
-            mapped = import_backbone(Path(settings.checkpoint), settings.sha256, settings.backbone, store.channels)
-            write(add_backbone_prefix(mapped.weights), [], 0.0, official=mapped.facts)
-        case PretrainRun():
-            _require_a_batch(job, settings, store)
-            with _held_folder(job, runs / fingerprint(identity), world) as folder:
-                if folder:
-                    train_step = build_train_step(settings, backbone, len(store.classes), seed, world, teacher)
-                    stream, label = _stream(job, settings, store, world), f"{run.study} {run.name} seed {seed}"
-                    trainer = Trainer(settings, train_step, stream, folder / STATE, save_every, label)
-                    trainer.run_to_the_end()
-                    if world.is_main:
-                        write(train_step.student.weights.parameters, trainer.history, trainer.seconds)
+    if not isinstance(settings, PretrainRun):
+        weights, facts = _given_weights(inputs, settings)
+        write(weights, 0.0, epochs=[], **facts, probe=_weights_probe(weights))
+        return
+    _require_a_batch(job, settings, inputs.store)
+    with _held_folder(job, runs / fingerprint(identity), world) as folder:
+        if folder:
+            probed = _kept_probe(inputs, settings, identity, world.device, folder / PROBE) if world.is_main else {}
+            train_step, stream = inputs.train_step(settings, world), inputs.stream(settings, world)
+            label = f"{run.study} {run.name} seed {job.seed}"
+            trainer = Trainer(settings, train_step, stream, folder / STATE, save_every, label)
+            trainer.run_to_the_end()
+            if world.is_main:
+                write(train_step.student.weights.parameters, trainer.seconds, epochs=trainer.history, **probed)
+
+
+def probe(job: RunStage, device: torch.device) -> Outcome:
+    """Return the outcome of the training's probe, with the present code."""
+    inputs, settings = open_inputs(job, device), job.run.run
+    if isinstance(settings, PretrainRun):
+        return _probe(inputs, settings, device)
+    return _weights_probe(_given_weights(inputs, settings)[0])
+
+
+def _kept_probe(
+    inputs: Inputs, settings: PretrainRun, identity: Identity, device: torch.device, kept: Path
+) -> dict[str, Any]:
+    """Return the probe of a training, which the code that starts it makes and keeps, and requalifications since."""
+    if not kept.is_file():
+        write_record(kept, {**identity, "probe": _probe(inputs, settings, device), **circumstances(identity, device)})
+    found = read_record(kept)
+    return {key: found[key] for key in ("probe", "requalified") if key in found}
+
+
+def _probe(inputs: Inputs, settings: PretrainRun, device: torch.device) -> Outcome:
+    store, run, world = inputs.store, inputs.job.run, World(0, 1, device)
+    view = first_view(open_images(store.train, device), run.trained_views[0], run.data.dataset.views.normalize)
+    network = inputs.backbone.build(settings.sampling.widest).to(device).eval()
+    return probe_training(
+        settings,
+        len(store.train.labels),
+        cost(network, view, len(store.classes))["macs"],
+        lambda cut: inputs.train_step(cut, world),
+        lambda cut: inputs.stream(cut, world),
+    )
+
+
+def _weights_probe(weights: dict[str, Tensor]) -> Outcome:
+    return describe({"weights": flattened(weights.values())})
+
+
+def _given_weights(inputs: Inputs, settings: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the weights of a run that does not train, and facts about where they are from."""
+    if isinstance(settings, ImportRun):
+        sees = inputs.store.channels
+        mapped = import_backbone(Path(settings.checkpoint), settings.sha256, settings.backbone, sees)
+        return add_backbone_prefix(mapped.weights), {"official": mapped.facts}
+    torch.manual_seed(inputs.job.seed)
+    return add_backbone_prefix(dict(inputs.backbone.build(1.0).named_parameters())), {}
 
 
 @contextmanager
@@ -79,11 +154,6 @@ def _held_folder(job: RunStage, folder: Path, world: World) -> Iterator[Path | N
     with run_directory(folder) if world.is_main else nullcontext():
         is_done = world.is_main and _is_done_meanwhile(job.record, before, folder.name)
         yield None if world.any(is_done) else folder
-
-
-def _stream(job: RunStage, settings: PretrainRun, store: Store, world: World) -> Stream:
-    normalize, shuffled = job.run.data.dataset.views.normalize, settings.method.name == "moco"
-    return Stream(store.train, settings.batch, job.run.trained_views, normalize, job.seed, world, shuffled)
 
 
 def load_teacher(source: RunPlan, seed: int, in_channels: int, device: torch.device) -> tuple[Encoder, dict[Path, str]]:
@@ -133,8 +203,3 @@ def _mtime_ns(path: Path) -> int | None:
 def _is_done_meanwhile(record: Path, before: int | None, fingerprint: str) -> bool:
     """Tell whether another training of the same identity wrote its results while this one waited for the folder."""
     return _mtime_ns(record) not in (None, before) and read_record(record)["fingerprint"] == fingerprint
-
-
-def _initial_weights(backbone: Backbone, seed: int) -> dict[str, Tensor]:
-    torch.manual_seed(seed)
-    return add_backbone_prefix(dict(backbone.build(1.0).named_parameters()))

@@ -66,6 +66,6 @@ def _hours(records: Records) -> dict[str, float]:
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:
-    """Shorten a record: leave out its epochs and networks, and hash its code."""
-    kept = {key: value for key, value in record.items() if key not in ("epochs", "networks")}
+    """Shorten a record: leave out its epochs, networks and probe, and hash its code."""
+    kept = {key: value for key, value in record.items() if key not in ("epochs", "networks", "probe")}
     return kept | {"code": fingerprint(record["code"])}

@@ -1,0 +1,235 @@
+"""Probes, and requalification by them: a result outlives an edit that does not change it, and no other."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import ROOT, Project, params
+
+from us3l.params.runs import PretrainRun
+from us3l.pipeline.probes.comparison import ROUNDING, differences
+from us3l.pipeline.probes.training import cut_batch, points
+from us3l.pipeline.stages import calibrate, evaluate, pretrain
+from us3l.utils.records import read_record, write_record
+
+STAGES = ("pretrain", "calibrate", "linear")
+RECORDS = {
+    "pretrain": Path("results/tiny/pretrain/us3l/seed0.json"),
+    "calibrate": Path("results/tiny/calibrate/us3l/seed0.json"),
+    "linear": Path("results/tiny/linear/us3l/seed0-w025.json"),
+}
+SAME = ("losses/embeddings.py", "positives", "partners")
+OTHER = ("training/teacher.py", "step = 1 - momentum", "step = 1.001 - momentum")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with all results, and the package that made them in `code`."""
+    project = Project(tmp_path_factory.mktemp("requalify") / "project", params())
+    shutil.copytree(ROOT / "us3l", project.folder / "code" / "us3l")
+    project.must("us3l", "prepare", "digits")
+    for stage in STAGES:
+        project.must("us3l", stage, "tiny", "us3l", "0")
+    project.must("us3l", "table", "tiny", "main")
+    return project.folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Project:
+    """A copy of the project, which runs its own package."""
+    copy = Project(shutil.copytree(made, tmp_path / "project"), params())
+    copy.environment = {"PYTHONPATH": str(copy.folder / "code")}
+    return copy
+
+
+def edit(project: Project, module: str, old: str, new: str) -> None:
+    path = project.folder / "code" / "us3l" / module
+    text = path.read_text()
+    assert re.search(rf"\b{re.escape(old)}", text)
+    path.write_text(re.sub(rf"\b{re.escape(old)}", new, text))
+
+
+def to_do(project: Project) -> int:
+    return int(re.search(r"^(\d+) of \d+ jobs to do$", project.must("us3l", "plan"), re.MULTILINE)[1])
+
+
+def test_a_renamed_variable_costs_a_probe_and_nothing_is_made_again(project: Project) -> None:
+    edit(project, *SAME)
+    assert to_do(project) > 0
+    assert project.must("us3l", "requalify") == "us3l pretrain tiny us3l 0: equal, bitwise\n"
+    assert to_do(project) == 0
+    found = read_record(project.folder / "results/tiny/requalified/pretrain/us3l/seed0.json")
+    assert (found["promise"], found["largest_difference"]) == ("bitwise", None)
+    assert found["was"] == read_record(project.folder / RECORDS["pretrain"])["code"] != found["now"]
+    assert found["probe"] == read_record(project.folder / RECORDS["pretrain"])["probe"]
+    assert {"hardware", "versions", "finished", "git"} <= found.keys()
+
+
+def test_an_edit_that_changes_results_is_told_by_its_first_number(project: Project) -> None:
+    edit(project, *OTHER)
+    pending = to_do(project)
+    code, output = project.run("us3l", "requalify", "tiny/us3l")
+    assert code == 1
+    assert re.fullmatch(
+        r"us3l pretrain tiny us3l 0: differs, stays out of date: epoch_\S+ was \S+ and is \S+\n", output
+    )
+    assert to_do(project) == pending
+    assert not (project.folder / "results/tiny/requalified").exists()
+
+
+def test_another_order_of_the_same_operations_is_equal_within_rounding(project: Project) -> None:
+    edit(project, "evaluation/features.py", "CPU_IMAGES = 16", "CPU_IMAGES = 1")
+    edit(project, "evaluation/features.py", "CPU_PIXELS = 2**15", "CPU_PIXELS = 2**6")
+    output = project.must("us3l", "requalify")
+    assert re.fullmatch(
+        r"us3l linear tiny us3l 0: equal (bitwise|within rounding, at most \S+ apart \(\S+\))\n", output
+    )
+    assert to_do(project) == 0
+
+
+@pytest.mark.parametrize("change", ["forged", "another result", "another edit"])
+def test_a_requalification_counts_for_the_result_and_the_code_that_it_names(project: Project, change: str) -> None:
+    edit(project, *SAME)
+    project.must("us3l", "requalify")
+    path = project.folder / "results/tiny/requalified/pretrain/us3l/seed0.json"
+    match change:
+        case "forged":
+            path.write_text(path.read_text().replace("bitwise", "Bitwise"))
+        case "another result":
+            record = read_record(project.folder / RECORDS["pretrain"])
+            del record["seal"]
+            write_record(project.folder / RECORDS["pretrain"], {**record, "seconds": 1.0})
+        case "another edit":
+            edit(project, *OTHER)
+    assert to_do(project) > 0
+
+
+def test_a_result_without_a_probe_is_to_be_made_again(project: Project) -> None:
+    record = read_record(project.folder / RECORDS["pretrain"])
+    kept = {key: value for key, value in record.items() if key not in ("probe", "seal")}
+    write_record(project.folder / RECORDS["pretrain"], kept)
+    edit(project, *SAME)
+    code, output = project.run("us3l", "requalify")
+    assert (code, output) == (1, "us3l pretrain tiny us3l 0: has no probe, stays out of date: make it again\n")
+
+
+def test_what_is_up_to_date_or_out_of_date_by_more_than_code_is_not_probed(project: Project) -> None:
+    assert project.must("us3l", "requalify") == ""
+    edit(project, *SAME)
+    project.write(params(epochs=5))
+    assert project.must("us3l", "requalify") == ""
+
+
+@pytest.mark.parametrize("address", ["nosuch", "tiny/nosuch"])
+def test_an_unknown_study_or_run_is_named(project: Project, address: str) -> None:
+    code, output = project.run("us3l", "requalify", address)
+    assert code == 2 and "nosuch" in output and output.count("\n") == 1
+
+
+def test_an_unfinished_training_goes_on_after_an_edit(project: Project) -> None:
+    expected = read_record(project.folder / RECORDS["pretrain"])
+    for path in (RECORDS["pretrain"], Path("results/tiny/checkpoints/us3l/seed0.safetensors")):
+        (project.folder / path).unlink()
+    process = project.start("us3l", "pretrain", "tiny", "us3l", "0", "--save-every", "0")
+    while "epoch 2" not in process.stdout.readline():
+        pass
+    process.send_signal(15)
+    process.communicate()
+    [before] = (project.folder / "runs").glob("*/")
+    edit(project, *SAME)
+    assert project.must("us3l", "requalify") == "us3l pretrain tiny us3l 0, unfinished: equal, bitwise\n"
+    [after] = (project.folder / "runs").glob("*/")
+    assert after.name != before.name
+    assert "epoch 1/" not in project.must("us3l", "pretrain", "tiny", "us3l", "0")
+    made = read_record(project.folder / RECORDS["pretrain"])
+    assert made["checkpoint"] != expected["checkpoint"], "the seal holds the code"
+    assert [each["loss"] for each in made["epochs"]] == [each["loss"] for each in expected["epochs"]]
+    [finding] = made["requalified"]
+    assert (finding["was"], finding["now"]) == (expected["code"], made["code"])
+
+
+def test_a_probe_does_not_disturb_its_stage(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, us3l: Callable[..., tuple[int, str, str]]
+) -> None:
+    copy = shutil.copytree(made, tmp_path / "project")
+    before = {stage: read_record(copy / path) for stage, path in RECORDS.items()}
+    shutil.rmtree(copy / "results")
+    monkeypatch.chdir(copy)
+    monkeypatch.setattr(pretrain, "_kept_probe", lambda *inputs: {})
+    for stage in (calibrate, evaluate):
+        monkeypatch.setattr(stage, "_probe", lambda *inputs: {})
+    for stage in STAGES:
+        assert us3l(stage, "tiny", "us3l", "0")[0] == 0
+    after = {stage: read_record(copy / path) for stage, path in RECORDS.items()}
+    for stage, key in (
+        ("pretrain", "checkpoint"),
+        ("calibrate", "networks"),
+        ("linear", "network"),
+        ("linear", "top1"),
+    ):
+        assert after[stage][key] == before[stage][key]
+    assert before["linear"]["probe"] and not after["linear"]["probe"]
+
+
+NUMBERS = {"loss": [1.0, 2.0], "state": {"sha256": "ab", "norm": 3.0, "projection": 1e-9}, "n": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "relative"),
+    [
+        ({}, None),
+        ({"loss": [1.0, 2.0 * (1 + 1e-6)]}, 1e-6),
+        ({"state": {"sha256": "cd", "norm": 3.0, "projection": 4e-9}}, 1e-9),
+        ({"state": {"sha256": "cd", "norm": 3.0, "projection": 1.0}}, 1 / 3),
+        ({"loss": [1.0]}, float("inf")),
+        ({"loss": [1.0, float("nan")]}, float("inf")),
+        ({"n": 5}, float("inf")),
+        ({"state": None}, float("inf")),
+    ],
+)
+def test_outcomes_are_compared_bit_by_bit_and_by_relative_difference(
+    change: dict[str, Any], relative: float | None
+) -> None:
+    found = differences(NUMBERS, NUMBERS | change)
+    largest = max((each.relative for each in found), default=None)
+    assert largest == (relative if relative is None else pytest.approx(relative, rel=1e-3))
+    assert json.loads(json.dumps(NUMBERS)) == NUMBERS
+
+
+def test_nothing_differs_where_both_are_not_a_number() -> None:
+    assert differences({"loss": float("nan")}, {"loss": float("nan")}) == []
+    assert 0 < ROUNDING < 1e-3
+
+
+def test_the_schedule_is_probed_at_its_start_in_the_warm_up_and_at_each_quarter() -> None:
+    assert [points(epochs) for epochs in (1, 2, 4, 18, 400)] == [
+        [0],
+        [0, 1],
+        [0, 1, 2, 3],
+        [0, 1, 4, 8, 12],
+        [0, 1, 100, 200, 300],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("batch", "epochs", "images", "macs", "expected"),
+    [
+        ({"size": 512, "shards": 4}, 400, 50_000, 1, (512, 4)),
+        ({"size": 512, "shards": 4}, 400, 50_000, 10**9, (4, 2)),
+        ({"size": 256, "shards": 1}, 12, 10_000, 1, (64, 1)),
+        ({"size": 6, "shards": 3}, 1, 6, 10**9, (6, 3)),
+        ({"size": 12, "shards": 1}, 1, 12, 10**9, (3, 1)),
+    ],
+)
+def test_the_batch_is_cut_in_halves_and_its_shards_down_to_two(
+    batch: dict[str, int], epochs: int, images: int, macs: int, expected: tuple[int, int]
+) -> None:
+    run = PretrainRun.model_validate(
+        params(batch=batch, epochs=epochs)["studies"]["tiny"]["runs"]["us3l"] | {"backbone": "resnet18"}
+    )
+    cut = cut_batch(run, images, macs)
+    assert (cut.size, cut.shards) == expected

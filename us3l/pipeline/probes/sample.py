@@ -1,0 +1,29 @@
+"""The sample of a data set that the probes of calibration and evaluation see."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from us3l.data.files import Files
+from us3l.data.store import Split, Store
+
+IMAGES = 16  # of each split
+
+
+def sample(store: Store) -> Store:
+    """Return a data set of a few images of each split, at equal distances."""
+    return Store(_sample(store.train), _sample(store.test), store.classes, store.sha256)
+
+
+def sample_widths(widths: Sequence[float]) -> list[float]:
+    """Return the narrowest, a middle and the widest of some widths."""
+    rising = sorted(widths)
+    return sorted({rising[0], rising[len(rising) // 2], rising[-1]})
+
+
+def _sample(split: Split) -> Split:
+    count = len(split.labels)
+    rows = np.unique(np.linspace(0, count - 1, min(IMAGES, count)).astype(int))
+    images = split.images
+    chosen = Files(images.folder, images.table[rows]) if isinstance(images, Files) else np.asarray(images[rows])
+    return Split(chosen, split.labels[rows])

@@ -1,0 +1,97 @@
+"""The probe of a training: three consecutive steps at points that cover its schedule, each from the initial weights.
+
+The first step shows losses, gradients and the optimizer; the second momentum, the momentum encoder and queues. At the
+first point the state is saved and loaded between the first two steps.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from us3l.data.stream import Stream
+from us3l.params.runs import Batch, PretrainRun
+from us3l.pipeline.probes.outcome import describe
+from us3l.training.step import TrainStep
+from us3l.training.trainer import Trainer
+
+STEPS = 3
+NO_STATE = Path(os.devnull, "state")
+SHARE = 0.01  # of the images of the training that pass through the probe
+OPERATIONS = 4e11  # floating-point operations of the probe: some 15 seconds on one core of a CPU
+PER_IMAGE = 26  # operations for each multiply-accumulate of the network: two views, forward and backward, all widths
+
+
+def probe_training(
+    run: PretrainRun,
+    images: int,
+    macs: int,
+    build: Callable[[PretrainRun], TrainStep],
+    open_stream: Callable[[PretrainRun], Stream],
+) -> dict[str, Any]:
+    """Return losses, feature_std, gradient norms and the state after each step, by the point of the schedule.
+
+    images: number of training images; macs: multiply-accumulates of the widest network on one of them, by which the
+    batch is cut. Results do not depend on the number of processes, so that one computes them.
+    """
+    run = run.model_copy(update={"batch": cut_batch(run, images, macs)})
+    stream = open_stream(run)
+    outcome = {f"epoch_{epoch}": _steps(run, build, stream, epoch, 0) for epoch in points(run.epochs)}
+    last = max(0, stream.steps - STEPS)
+    return {"batch": run.batch.model_dump(), **outcome, "end": _steps(run, build, stream, run.epochs - 1, last)}
+
+
+def points(epochs: int) -> list[int]:
+    """Return the epochs to probe: the first two, where rates warm up, and the first of each quarter."""
+    quarter = max(1, epochs // 4)
+    return [epoch for epoch in sorted({0, 1, quarter, 2 * quarter, 3 * quarter}) if epoch < epochs]
+
+
+def cut_batch(run: PretrainRun, images: int, macs: int) -> Batch:
+    """Halve the batch, and its shards down to two, until the probe takes little of the training and of time."""
+    size, shards = run.batch.size, run.batch.shards
+    steps = STEPS * (len(points(run.epochs)) + 1)
+    largest = min(SHARE * run.epochs * images, OPERATIONS / (PER_IMAGE * macs)) / steps
+    while size > largest and size % 2 == 0:
+        if size // 2 % shards or size // 2 < 2 * shards:
+            if shards % 2 or shards == 2:
+                break
+            shards //= 2
+        size //= 2
+    return Batch(size=size, shards=shards)
+
+
+def _steps(
+    run: PretrainRun, build: Callable[[PretrainRun], TrainStep], stream: Stream, epoch: int, first: int
+) -> list[dict[str, Any]]:
+    """Train from step `first` of an epoch; in the first epoch the second step resumes from a saved state."""
+    trainer = Trainer(run, build(run), stream, NO_STATE, math.inf, "probe")
+    trainer.epoch, trainer.step = epoch, first
+    outcomes = []
+    for step, shards in enumerate(islice(stream.shards(epoch, first), STEPS)):
+        if epoch == 0 and step == 1:
+            trainer = _resumed(trainer, build(run))
+        norms: list[float] = []
+        trainer.train_step.all_reduce_ = _norms_into(norms)
+        trainer.advance(shards)
+        totals, state = trainer.totals.tolist(), describe(trainer.train_step.state())
+        outcomes.append({"loss_and_feature_std": totals, "gradient_norm": norms, "state": state})
+    return outcomes
+
+
+def _resumed(trainer: Trainer, train_step: TrainStep) -> Trainer:
+    """Save the state of a trainer, and continue from the file with another training step."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.state = Path(folder, "state.safetensors")
+        trainer.save()
+        return Trainer(trainer.run, train_step, trainer.stream, trainer.state, math.inf, "probe")
+
+
+def _norms_into(norms: list[float]) -> Callable[[Tensor], None]:
+    """Return what receives the gradients of each width in place of the other processes, and keeps their norms."""
+    return lambda gradients: norms.append(float(gradients.norm()))
