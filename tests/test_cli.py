@@ -421,7 +421,18 @@ def test_the_cost_of_what_no_record_tells_of_is_unknown(project: Project, us3l: 
     CALIBRATION.unlink()
     _, run, total = us3l("plan", "--cost")[1].splitlines()
     assert run.split() == ["tiny", "us3l", "0", "1", "1", "?", "?"]
-    assert total.endswith(" 0.000 hours, 0.000 GPU-hours; runs that no record tells of: 1")
+    assert total == "3 of 5 jobs to do: ? hours, ? GPU-hours; runs that no record tells of: 1"
+
+
+def test_a_known_cost_is_never_rounded_to_nothing(project: Project, us3l: Command) -> None:
+    for path in (EVALUATION, EVALUATION.with_stem("seed0-w100"), CALIBRATION):
+        record = read_record(path)
+        del record["seal"]
+        write_record(path, record | {"seconds": 0.5, "gpu_hours": 0.0})
+    NETWORK.unlink()
+    _, run, total = us3l("plan", "--cost")[1].splitlines()
+    assert run.split()[-2:] == ["<0.001", "0.000"]
+    assert total == "3 of 5 jobs to do: <0.001 hours, 0.000 GPU-hours"
 
 
 def test_the_written_plan_has_an_entry_for_each_stage_of_dvc_yaml_and_is_left_alone_if_it_is_the_same(

@@ -150,7 +150,7 @@ def test_another_teacher_is_what_has_changed(project: Project, us3l: Command) ->
     made["studies"]["later"]["runs"]["student"]["method"]["teacher"] = "tiny/other"
     project.write(made)
     printed = us3l("why", "results/later/linear/student/seed0-w025.json")[1]
-    assert f"-teacher: {seal(CHECKPOINT)}\n+teacher: absent\n" in printed
+    assert f"-teacher: {seal(CHECKPOINT)}\n+teacher: not made yet\n" in printed
     assert "us3l pretrain tiny other 0: not made yet" in printed
     made["studies"]["later"]["runs"]["student"]["method"] |= {"momentum": 0.9, "teacher": None}
     project.write(made)

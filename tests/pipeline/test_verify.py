@@ -236,6 +236,61 @@ def test_why_says_when_a_file_was_made_and_that_nothing_has_changed(project: Pro
     assert output.endswith("nothing that it rests on has changed since\n")
 
 
+def test_why_says_of_a_file_that_was_never_made_that_it_is_not_made_yet(project: Project) -> None:
+    content = params(epochs=1)
+    content["studies"]["tiny"]["widths"] = [1.0, 0.5, 0.25]
+    project.write(content)
+    new = EVALUATION.with_stem("seed0-w050")
+    output = project.must("us3l", "why", str(new))
+    assert output.startswith(f"{new}: not made yet; `us3l linear tiny us3l 0` makes it\n")
+    assert f"\n{new}: not made yet\n" in output
+    assert f"\n{NETWORK.with_stem('seed0-w050')}: not made yet\n" in output
+    assert "absent" not in output and "there" not in output
+    shutil.rmtree("results")
+    output = project.must("us3l", "why", str(TABLE))
+    assert output.startswith(f"{TABLE}: not made yet; `us3l table tiny main` makes it\n")
+    assert "absent" not in output and "there" not in output
+
+
+def test_why_says_of_a_file_that_was_deleted_that_it_was_there(project: Project) -> None:
+    CHECKPOINT.unlink()
+    output = project.must("us3l", "why", str(CHECKPOINT))
+    assert output.startswith(f"{CHECKPOINT}: made, and no longer there; `us3l pretrain tiny us3l 0` makes it\n")
+
+
+def test_why_shows_a_changed_table_cell_by_cell(project: Project) -> None:
+    content = params(epochs=1)
+    table = content["studies"]["tiny"]["tables"]["main"]
+    content["studies"]["tiny"]["runs"]["other"] = content["studies"]["tiny"]["runs"]["us3l"]
+    table["rows"].append({"label": "Other", "runs": "other"})
+    table["rows"][0] |= {"published": {1.0: {"top1": 70.0, "source": "A paper"}}}
+    table["title"] = "Small"
+    project.write(content)
+    top1 = read_record(EVALUATION)["top1"]
+    reseal(EVALUATION, top1=12.5)
+    output = project.must("us3l", "why", str(TABLE))
+    shown = output.partition("+++ us3l table tiny main, as it would be now\n")[2].partition("\n\n")[0]
+    assert shown.splitlines() == [
+        f"-US3L at 0.25x: {top1:.4f} (n=1 of 1)",
+        "+US3L at 0.25x: 12.5000 (n=1 of 1)",
+        "+Other at 1x: not made yet",
+        "+Other at 0.25x: not made yet",
+        "-US3L.published.1.0: absent",
+        "+US3L.published.1.0: {'top1': 70.0, 'source': 'A paper'}",
+        "-params.table.title: Tiny",
+        "+params.table.title: Small",
+    ]
+
+
+def test_why_tells_a_table_whose_evaluations_were_made_again_with_the_same_numbers(project: Project) -> None:
+    reseal(EVALUATION, seconds=7.0)
+    output = project.must("us3l", "why", str(TABLE))
+    assert "as it would be now\nthe evaluations were made again since; the numbers are the same\n\n" in output
+    reseal(EVALUATION, params={})
+    digit_of(EVALUATION, '"seconds": ')
+    assert f"\n{EVALUATION}: damaged" in project.must("us3l", "why", str(TABLE))
+
+
 def test_why_refuses_a_file_that_no_job_makes(project: Project) -> None:
     said = "us3l: params.yaml: no job of params.yaml makes this file; `us3l plan` lists the runs\n"
     assert project.run("us3l", "why", "params.yaml") == (2, said)

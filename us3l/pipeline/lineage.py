@@ -14,6 +14,7 @@ from us3l.utils.records import read_record
 Change = tuple[str, Any, Any]  # what has changed, what it was, what it is now
 Changes = dict[Path, list[Change]]  # by the file whose record differs
 ABSENT = "absent"
+NOT_MADE = "not made yet"
 
 
 class RecordedSeals:
@@ -29,18 +30,18 @@ class RecordedSeals:
         if not width:
             return _entry(study / "pretrain" / run / f"{seed}.json", "checkpoint")
         networks = _entry(study / "calibrate" / run / f"{seed}.json", "networks")
-        return networks.get(width, ABSENT) if isinstance(networks, dict) else ABSENT
+        return networks.get(width, NOT_MADE) if isinstance(networks, dict) else NOT_MADE
 
     def record(self, path: Path) -> Any:
         return _entry(path, "seal")
 
 
 def _entry(path: Path, key: str) -> Any:
-    """Read one entry of a record, without checking the record's seal."""
+    """Read one entry of a record, without checking the record's seal; NOT_MADE where there is none."""
     try:
         return json.loads(path.read_text())[key]
     except (OSError, ValueError, KeyError, TypeError):
-        return ABSENT
+        return NOT_MADE
 
 
 def changes(job: Job) -> Changes:
@@ -75,6 +76,12 @@ def _changes(path: Path, now: dict[str, Any]) -> list[Change]:
     except UserError:
         return [(str(path), "whole", "damaged")]
     return differences({key: made.get(key, ABSENT) for key in now}, now)
+
+
+def diff(change: Change) -> str:
+    """Format a change as two lines of a diff."""
+    what, was, now = change
+    return f"-{what}: {was}\n+{what}: {now}"
 
 
 def jobs_to_do(jobs: list[Job]) -> dict[Job, Changes]:

@@ -56,7 +56,8 @@ def show_costs(plan: Plan, study: str | None) -> None:
         table.add_row(run.study, run.name, *counts, *_hours(known.get(run)))
     console = Console(width=UNLIMITED, highlight=False)
     console.print(table)
-    total = " hours, ".join(_hours(sum(known.values(), FREE)))
+    is_known = known or not unknown
+    total = " hours, ".join(_hours(sum(known.values(), FREE) if is_known else None))
     more = f"; runs that no record tells of: {len(unknown)}" if unknown else ""
     console.print(f"{len(to_do)} of {len(everything)} jobs to do: {total} GPU-hours{more}")
 
@@ -145,4 +146,9 @@ def _done(jobs: list[Job], to_do: dict[Job, Changes]) -> str:
 
 
 def _hours(cost: Cost | None) -> tuple[str, str]:
-    return (f"{cost.hours:.3f}", f"{cost.gpu_hours:.3f}") if cost else ("?", "?")
+    return (_three_decimals(cost.hours), _three_decimals(cost.gpu_hours)) if cost else ("?", "?")
+
+
+def _three_decimals(hours: float) -> str:
+    """Format hours so that only none at all are 0.000."""
+    return "<0.001" if 0 < hours < 0.0005 else f"{hours:.3f}"

@@ -3,9 +3,11 @@
 from collections import Counter
 from pathlib import Path
 
-from us3l.pipeline.lineage import Change, jobs_to_do
+from us3l.pipeline.lineage import NOT_MADE, Change, Changes, RecordedSeals, diff, jobs_to_do
 from us3l.pipeline.plan.job import Job
-from us3l.pipeline.plan.plan import Plan, jobs
+from us3l.pipeline.plan.plan import Plan, jobs, jobs_behind
+from us3l.pipeline.plan.table import TableJob
+from us3l.pipeline.tables.changes import table_lines
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
 
@@ -18,34 +20,49 @@ def explain(plan: Plan, path: Path) -> None:
     Raises UserError if no job makes the file.
     """
     everything = jobs(plan, plan.studies)
-    producers = {output: job for job in everything for output in job.outputs}
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    if path not in producers:
+    job = next((each for each in everything if path in each.outputs), None)
+    if job is None:
         raise UserError(f"{path}: no job of params.yaml makes this file; `us3l plan` lists the runs")
-    to_do = jobs_to_do(everything)
-    chain = _ancestors(producers[path], producers)
-    changed = [job for job in everything if job in chain and to_do.get(job)]
-    print(_origin(producers[path], path))
-    for job in changed:
-        if not any(path.is_file() for path in job.outputs):
-            print(f"\nus3l {job.command}: not made yet")
-            continue
-        print(f"\n--- us3l {job.command}, as it was\n+++ us3l {job.command}, as it would be now")
-        for line in dict.fromkeys(_diff(change) for each in to_do[job].values() for change in each):
-            print(line)
+    to_do = jobs_to_do([*jobs_behind(job, everything), job])
+    changed = [each for each, changes in to_do.items() if changes]
+    print(_origin(job, path))
+    for each in changed:
+        print(f"\n{_difference(each, to_do[each])}")
     again = _descendants(changed, everything)
     print(f"\nwould run again: {_names(again)}" if changed else "nothing that it rests on has changed since")
 
 
-def _ancestors(job: Job, producers: dict[Path, Job]) -> set[Job]:
-    """Return the job, and all jobs that its files depend on."""
-    found, waiting = set(), [job]
-    while waiting:
-        job = waiting.pop()
-        if job not in found:
-            found.add(job)
-            waiting += {producers[path] for path in job.inputs}
-    return found
+def _difference(job: Job, changes: Changes) -> str:
+    """Describe what has changed in a job, as a diff; in one line if none of its files is there."""
+    if not any(path.is_file() for path in job.outputs):
+        return f"us3l {job.command}: {NOT_MADE}"
+    lines = dict.fromkeys(line for path in changes for line in _lines(job, path, changes[path]))
+    title = f"--- us3l {job.command}, as it was\n+++ us3l {job.command}, as it would be now"
+    return "\n".join([title, *lines])
+
+
+def _lines(job: Job, path: Path, changes: list[Change]) -> list[str]:
+    """Describe what has changed for one file of a job."""
+    if not path.is_file():
+        return [f"{path}: {_absence(job, path)}"]
+    if changes[0][0] == str(path):  # damaged
+        return [diff(changes[0])]
+    if isinstance(job, TableJob):
+        try:
+            return table_lines(job, read_record(path), changes)
+        except UserError as error:
+            return [str(error)]
+    return [diff(change) for change in changes]
+
+
+def _absence(job: Job, path: Path) -> str:
+    """Tell a file that was never made from one that is gone, of which a record tells."""
+    seals = RecordedSeals()
+    if path in job.identities(seals):  # a record itself
+        return NOT_MADE
+    is_known = seals.weights(path) != NOT_MADE if path.suffix == ".safetensors" else job.record.is_file()
+    return "made, and no longer there" if is_known else NOT_MADE
 
 
 def _descendants(changed: list[Job], everything: list[Job]) -> list[Job]:
@@ -62,6 +79,8 @@ def _descendants(changed: list[Job], everything: list[Job]) -> list[Job]:
 
 def _origin(job: Job, path: Path) -> str:
     """Describe when the file was made, by which command and from which commit."""
+    if not path.is_file():
+        return f"{path}: {_absence(job, path)}; `us3l {job.command}` makes it"
     try:
         record = read_record(job.record)
     except UserError:
@@ -71,11 +90,6 @@ def _origin(job: Job, path: Path) -> str:
     git = record["git"]
     commit = f"commit {git['commit'][:10]}{' with changes' if git['dirty'] else ''}" if git else "no git repository"
     return f"{path}: made {record['finished']} by `us3l {job.command}`, {commit}"
-
-
-def _diff(change: Change) -> str:
-    what, was, now = change
-    return f"-{what}: {was}\n+{what}: {now}"
 
 
 def _names(jobs: list[Job]) -> str:

@@ -127,3 +127,15 @@ def jobs_for(plan: Plan, runs: Iterable[RunPlan], tables: Iterable[TablePlan]) -
         *(RunStage(run, stage, seed) for stage, run in pairs for seed in run.seeds),
         *(TableJob(table) for table in tables),
     ]
+
+
+def jobs_behind(job: Job, everything: list[Job]) -> list[Job]:
+    """Return the jobs of `everything`, in its order, whose files the files of a job depend on, directly or not."""
+    producers = {path: each for each in everything for path in each.outputs}
+    found: set[Job] = set()
+    waiting = [job]
+    while waiting:
+        behind = {producers[path] for path in waiting.pop().inputs} - found
+        found |= behind
+        waiting += behind
+    return [each for each in everything if each in found]
