@@ -98,7 +98,7 @@ def files() -> dict[Path, bytes]:
         ("plan --study nosuch", "params.yaml has no study 'nosuch'; there is tiny"),
         ("why nosuch.json", "nosuch.json: no job of params.yaml makes this file; `us3l plan` lists the runs"),
         ("commit", "no .dvc and dvc.yaml here; run the command at the top of a project that DVC tracks"),
-        ("verify nosuch", "no table, or more than one, of params.yaml is called 'nosuch'; there is tiny/main"),
+        ("verify nosuch", "no table of params.yaml is called 'nosuch'; there is tiny/main"),
         (
             "make nosuch",
             "the studies that params.yaml builds have no stage 'nosuch'; they have: plan, prepare@digits, "

@@ -168,7 +168,7 @@ def plan(
 @app.command()
 def verify(
     cells: Annotated[
-        str | None, typer.Argument(metavar="[TABLE[:ROW[:COLUMN]]]", help="All tables by default.")
+        str | None, typer.Argument(metavar="[STUDY/TABLE[:ROW[:COLUMN]]]", help="All tables by default.")
     ] = None,
     level: Annotated[
         int, typer.Option(help="0 text, 1 files, 2 evaluation, 3 training: the deepest.", min=0, max=3)
@@ -179,7 +179,7 @@ def verify(
     from us3l.pipeline.verify.levels import verify
     from us3l.pipeline.verify.selection import select
 
-    if not verify(select(_plan(params), cells, params), level):
+    if not verify(select(_plan(params), cells), level):
         raise typer.Exit(1)
 
 

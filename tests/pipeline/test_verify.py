@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -14,7 +15,10 @@ import pytest
 from project import ROOT, Project, params
 from safetensors.numpy import load_file
 
+from us3l.params.params import Params
 from us3l.pipeline.code import code
+from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.verify.selection import select
 from us3l.utils import checkpoint
 from us3l.utils.records import read_record, write_record
 
@@ -168,6 +172,56 @@ def test_what_other_hardware_made_is_held_against_rounding_and_interval(project:
     assert verdicts(project, 2) == {0: True, 1: True, 2: False}
 
 
+def test_a_cell_is_derived_again_beside_a_run_with_a_network_of_ones_own(project: Project) -> None:
+    content = params(epochs=1)
+    study = content["studies"]["tiny"]
+    study["runs"]["own"] = study["runs"]["us3l"] | {"backbone": "networks.mine:tiny"}
+    project.write(content)
+    Path("networks").mkdir()
+    Path("networks/mine.py").write_text("def tiny(width): ...\n")
+    assert verdicts(project, 3, "main:US3L:0.25x") == {0: True, 1: True, 2: True, 3: True}
+
+
+def with_tables() -> dict[str, Any]:
+    """Another built study with a table of the same name, and rows whose labels begin alike."""
+    content = params(epochs=1)
+    study = content["studies"]["tiny"]
+    labels = ("US3L", "US3L, again", "us-net", "Twice", "Twice", "2")
+    study["tables"]["main"]["rows"] = [{"label": label, "runs": "us3l"} for label in labels]
+    content["studies"]["other"] = study
+    return content | {"build": ["tiny", "other"]}
+
+
+@pytest.mark.parametrize(
+    "cells",
+    ["tiny/main:US3L:0.25x", "tiny/main:US3L", "tiny/main:us3l:1", "tiny/main:us3l, a", "tiny/main:4:1", "tiny/main:2"],
+)
+def test_a_name_in_full_is_enough_beside_others_that_begin_so(project: Project, cells: str) -> None:
+    project.write(with_tables())
+    project.must("us3l", "table", "tiny", "main")
+    assert verdicts(project, 0, cells) == {0: True}
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ("main:US3L:0.25x", "2 tables are called 'main'; type other/main:US3L:0.25x or tiny/main:US3L:0.25x"),
+        ("main", "2 tables are called 'main'; type other/main or tiny/main"),
+        (
+            "tiny/main:us:1x",
+            "3 rows of tiny/main begin with 'us'; type tiny/main:US3L:1x or 'tiny/main:US3L, again:1x' or "
+            "tiny/main:us-net:1x",
+        ),
+        ("tiny/main:Twice", "2 rows of tiny/main begin with 'Twice'; type tiny/main:4 or tiny/main:5"),
+    ],
+)
+def test_a_name_of_several_is_refused_with_what_to_type_instead(project: Project, cells: str, said: str) -> None:
+    project.write(with_tables())
+    assert project.run("us3l", "verify", cells) == (2, f"us3l: {said}\n")
+    for candidate in shlex.split(said.partition("; type ")[2].replace(" or ", " ")):
+        assert select(Plan(Params.model_validate(with_tables())), candidate).widths
+
+
 @pytest.mark.parametrize(
     "cells", ["main", "tiny/main", "main:US3L", "main:us", "main:1", "main:US3L:0.25x", "main:1:1"]
 )
@@ -178,8 +232,8 @@ def test_cells_are_named_by_table_row_and_column(project: Project, cells: str) -
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
-        ("nosuch", "no table, or more than one, of params.yaml is called 'nosuch'; there is tiny/main"),
-        ("main:x", "tiny/main: no row, or more than one, begins with 'x'; it has: ['US3L']"),
+        ("nosuch", "no table of params.yaml is called 'nosuch'; there is tiny/main"),
+        ("main:x", "tiny/main: no row begins with 'x'; it has: ['US3L']"),
         ("main:1:0.3x", "tiny/main: no column is called '0.3x'; it has: 1x, 0.25x"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from us3l.pipeline.identity import fingerprint
 from us3l.pipeline.lineage import RecordedSeals
+from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.run_directory import run_directory
 from us3l.pipeline.verify.selection import Selection
@@ -53,18 +54,23 @@ def rederive(selection: Selection, first: str) -> list[Rederived]:
     given: list[RunStage] = [job for job in jobs if job.stage == "pretrain"] if first == "calibrate" else []
     recorded = {path: read_record(path) for path in _records(selection, given)}
     with run_directory(Path("runs", f"verify-{first}")) as folder:
-        shutil.copy(selection.params, folder / "params.yaml")
-        for name in selection.included:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(selection.params.parent / name, folder / name)
+        _copy_params(selection.plan, folder)
         _link(folder / "data", Path("data"))
         for path in (path for job in given for path in job.outputs):
             _link(folder / path, path)
-        for path in {path for job in jobs for path in job.run.network_files}:
-            if not (folder / path).exists():
-                _link(folder / path, path)
         _run_all([job for job in jobs if job not in given], folder)
         return [Rederived(path, record, read_record(folder / path)) for path, record in recorded.items()]
+
+
+def _copy_params(plan: Plan, folder: Path) -> None:
+    """Copy the params file and those that it includes, and link the sources of all custom networks that they name."""
+    shutil.copy(plan.file, folder / "params.yaml")
+    for name in plan.included:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(plan.file.parent / name, folder / name)
+    for path in {path for run in plan.runs.values() for path in run.network_files}:
+        if not (folder / path).exists():
+            _link(folder / path, path)
 
 
 def _records(selection: Selection, given: list[RunStage]) -> list[Path]:
