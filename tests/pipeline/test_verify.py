@@ -172,6 +172,31 @@ def test_what_other_hardware_made_is_held_against_rounding_and_interval(project:
     assert verdicts(project, 2) == {0: True, 1: True, 2: False}
 
 
+def test_evaluations_that_were_made_again_with_the_same_numbers_do_not_differ_at_level_0(project: Project) -> None:
+    widest = EVALUATION.with_stem("seed0-w100")
+    project.must("us3l", "linear", "tiny", "us3l", "0")
+    circumstances: dict[str, Any] = {
+        "seconds": 7.0,
+        "gpu_hours": 1.0,
+        "processes": 2,
+        "finished": "2030-01-01T00:00:00+00:00",
+        "hardware": {"cpu": "another"},
+        "versions": {"torch": "9"},
+        "git": None,
+    }
+    reseal(EVALUATION, **circumstances)
+    record = TABLE.with_suffix(".json")
+    code, output = project.run("us3l", "verify", "--level", "0")
+    assert code == 0 and "level 0  holds" in output
+    assert output.endswith(f"         {record}: the evaluations were made again since; the numbers are the same\n")
+    top1 = read_record(widest)["top1"]
+    reseal(widest, top1=top1 + 1)
+    code, output = project.run("us3l", "verify", "--level", "0")
+    assert code == 1 and "numbers are the same" not in output
+    assert f"{record}: cells.US3L at 1x.mean is {top1}, and the evaluations give {top1 + 1}" in output
+    assert "finished" not in output and "seconds" not in output
+
+
 def test_a_cell_is_derived_again_beside_a_run_with_a_network_of_ones_own(project: Project) -> None:
     content = params(epochs=1)
     study = content["studies"]["tiny"]

@@ -23,6 +23,7 @@ from us3l.pipeline.lineage import Change, changes
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TableJob, TablePlan
+from us3l.pipeline.provenance import CIRCUMSTANCES
 from us3l.pipeline.tables.cells import read_cells
 from us3l.pipeline.verify.rederive import Rederived, rederive
 from us3l.pipeline.verify.selection import Selection
@@ -34,11 +35,12 @@ SHOWN = 20  # differences of one verdict to print
 
 @dataclass(frozen=True)
 class Verdict:
-    """A comparison, how exactly it must hold (bitwise, within rounding, statistical), and what differs."""
+    """A comparison, how exactly it must hold (bitwise, within rounding, statistical), what differs, and what may."""
 
     compared: str
     promise: str
     wrong: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 Level = Callable[[Selection], Iterable[Verdict]]
@@ -53,40 +55,59 @@ def verify(selection: Selection, deepest: int) -> bool:
             seconds, start = time.monotonic() - start, time.monotonic()
             outcome = f"{len(verdict.wrong)} DIFFER" if verdict.wrong else "holds"
             print(f"level {number}  {outcome}  {verdict.promise}: {verdict.compared}, {seconds:.1f} s")
-            for line in verdict.wrong[:SHOWN]:
-                print(f"         {line}")
-            if len(verdict.wrong) > SHOWN:
-                print(f"         and {len(verdict.wrong) - SHOWN} more")
+            for lines in (verdict.wrong, verdict.notes):
+                _print_some(lines)
             holds &= not verdict.wrong
     return holds
 
 
+def _print_some(lines: list[str]) -> None:
+    for line in lines[:SHOWN]:
+        print(f"         {line}")
+    if len(lines) > SHOWN:
+        print(f"         and {len(lines) - SHOWN} more")
+
+
 def texts_from_evaluations(selection: Selection) -> list[Verdict]:
     """Derive whole tables from their evaluations, whatever cells are selected: that takes no time."""
-    wrong = [line for table in selection.tables for line in _wrong_in_table(table)]
-    return [Verdict(f"tables from their evaluations ({len(selection.tables)})", "bitwise", wrong)]
+    compared = [_compare_table(table) for table in selection.tables]
+    wrong, notes = [line for each, _ in compared for line in each], [line for _, each in compared for line in each]
+    return [Verdict(f"tables from their evaluations ({len(selection.tables)})", "bitwise", wrong, notes)]
 
 
-def _wrong_in_table(table: TablePlan) -> list[str]:
+def _compare_table(table: TablePlan) -> tuple[list[str], list[str]]:
+    """Return what is wrong with a table, and a note where its evaluations differ in their circumstances alone."""
     from us3l.pipeline.tables.record import table_record  # imports pandas
 
     job = TableJob(table)
     if missing := [path for path in job.outputs if not path.is_file()]:
-        return [f"{path}: absent; `us3l {job.command}` writes it" for path in missing]
+        return [f"{path}: absent; `us3l {job.command}` writes it" for path in missing], []
     try:
         cells, recorded = read_cells(table), read_record(job.record)
     except UserError as error:
-        return [str(error)]
+        return [str(error)], []
+    made, now = _by_cell(recorded), _by_cell(table_record(job, cells))
     wrong = list(wrong_texts(table, cells).values())
-    for key, value, expected in differences(_by_cell(recorded), _by_cell(table_record(job, cells))):
+    for key, value, expected in differences(_without_circumstances(made), _without_circumstances(now)):
         wrong.append(f"{job.record}: {key} is {value}, and the evaluations give {expected}")
-    return wrong
+    if made == now or wrong:
+        return wrong, []
+    return [], [f"{job.record}: the evaluations were made again since; the numbers are the same"]
 
 
 def _by_cell(record: dict[str, Any]) -> dict[str, Any]:
     """Return the cells of a table's record by row and width, and the records that they were made from."""
     cells = {f"{cell['row']} at {cell['width']:g}x": cell for cell in record["cells"]}
     return {"cells": cells, "records": record["records"]}
+
+
+def _without_circumstances(by_cell: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the circumstances of records, with the seals and the hours of cells, which follow from these."""
+    left_out = {*CIRCUMSTANCES, "seal", "hours"}
+    return {
+        kind: {name: {key: value for key, value in entry.items() if key not in left_out} for name, entry in of.items()}
+        for kind, of in by_cell.items()
+    }
 
 
 def files_as_recorded(selection: Selection) -> Iterator[Verdict]:
