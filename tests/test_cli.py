@@ -32,8 +32,8 @@ TABLE = Path("results/tiny/tables/main.md")
 TRAINING = Path("results/tiny/pretrain/us3l/seed0.json")
 CALIBRATION = Path("results/tiny/calibrate/us3l/seed0.json")
 DAMAGED = "damaged: it was changed after it was written; take it back with `dvc checkout` or git, or delete it"
-STAGES = {stage: (stage, "tiny", "us3l", "0") for stage in ("pretrain", "calibrate", "linear")}
-STAGES |= {"prepare": ("prepare", "digits"), "table": ("table", "tiny", "main")}
+NAMES = dict.fromkeys(("pretrain", "calibrate", "linear"), "tiny us3l 0") | {"prepare": "digits", "table": "tiny main"}
+STAGES = {stage: (stage, *names.split(), "--force") for stage, names in NAMES.items()}
 MADE = {"pretrain": CHECKPOINT, "calibrate": NETWORK, "linear": EVALUATION, "table": TABLE}
 
 
@@ -489,6 +489,56 @@ def test_a_stage_that_runs_again_writes_the_same_weights(project: Project, us3l:
     assert [path for path in weights if after[path] != before[path]] == []
 
 
+@pytest.mark.parametrize("stage", NAMES)
+def test_a_stage_whose_result_is_up_to_date_says_so_and_does_nothing(
+    project: Project, us3l: Command, stage: str
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in files()}
+    code, printed, errors = us3l(stage, *NAMES[stage].split())
+    assert (code, errors) == (0, "")
+    assert printed == f"us3l {stage} {NAMES[stage]}: up to date; --force makes it again\n"
+    assert {path: path.stat().st_mtime_ns for path in files()} == before
+    assert us3l(*STAGES[stage])[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in files()} != before
+
+
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [
+        ("prepare", Path("data/digits/test_labels.npy")),
+        ("pretrain", CHECKPOINT),
+        ("linear", EVALUATION),
+        ("table", TABLE),
+    ],
+)
+def test_a_damaged_result_is_made_again(project: Project, us3l: Command, stage: str, path: Path) -> None:
+    whole = path.read_bytes()
+    flip_a_bit(path, len(whole) - 5)
+    assert "up to date" not in us3l(stage, *NAMES[stage].split())[1]
+    after = path.read_bytes()
+    assert after == whole if path.suffix != ".json" else read_record(path)
+
+
+def test_a_result_of_an_outdated_one_is_not_up_to_date(project: Project, us3l: Command) -> None:
+    project.write(params(epochs=1, optimizer={"lr": 0.04}))
+    for stage in ("calibrate", "table"):
+        code, printed, errors = us3l(stage, *NAMES[stage].split())
+        assert (code, printed) == (2, "") and "made with run.optimizer.lr = 0.05" in errors
+    assert us3l("prepare", "digits")[1].startswith("us3l prepare digits: up to date")
+
+
+def test_the_processes_that_a_command_starts_are_told_to_make_it_again(
+    project: Project, us3l: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr("us3l.utils.distributed.process_count", lambda *_: 2)
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *_: lambda *each: started.append(each))
+    us3l("pretrain", "tiny", "us3l", "0")
+    assert started == []
+    us3l(*STAGES["pretrain"])
+    assert started == [("-m", "us3l", *STAGES["pretrain"])]
+
+
 def test_a_process_of_its_own_says_the_same(project: Project) -> None:
     assert project.run("us3l", "table", "tiny", "nosuch") == (
         2,
@@ -510,8 +560,9 @@ def imported(output: str) -> set[str]:
         f"why {TABLE}",
         "verify --level 0",
         "verify --level 1",
-        "table tiny main",
-        "prepare digits",
+        "table tiny main --force",
+        "prepare digits --force",
+        *(f"{stage} {names}" for stage, names in NAMES.items()),
     ],
 )
 def test_commands_that_compute_nothing_do_not_import_torch(

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from us3l.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from us3l.pipeline.plan.job import Job
     from us3l.pipeline.plan.plan import Plan
     from us3l.pipeline.plan.run import RunStage
 
@@ -29,19 +31,27 @@ Seed = Annotated[int, typer.Argument(help="One of the study's seeds.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU if one exists.")]
 Gpus = Annotated[int, typer.Option(help="Maximum number of GPUs; 0 is the CPU.", min=0)]
 Threads = Annotated[int, typer.Option(help="CPU threads of each process.", min=1)]
+Force = Annotated[bool, typer.Option("--force", help="Make it again, even where it is up to date.")]
 
 PARAMS = Path("params.yaml")
 
 
 @app.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="A data set of the params file.")], params: ParamsFile = PARAMS
+    dataset: Annotated[str, typer.Argument(help="A data set of the params file.")],
+    params: ParamsFile = PARAMS,
+    force: Force = False,
 ) -> None:
     """Convert a data set's source to arrays, in data/<dataset>/."""
     from us3l.pipeline.plan.dataset import PrepareJob
+
+    plan = _plan(params)
+    job = PrepareJob(plan.dataset(dataset))
+    if _is_made(plan, job, force):
+        return
     from us3l.pipeline.stages.prepare import prepare
 
-    prepare(PrepareJob(_plan(params).dataset(dataset)), Path("data", ".downloads"))
+    prepare(job, Path("data", ".downloads"))
 
 
 @app.command()
@@ -55,9 +65,14 @@ def pretrain(
     threads: Threads = 1,
     runs: Annotated[Path, typer.Option(help="Folder of the states of unfinished trainings.")] = Path("runs"),
     save_every: Annotated[float, typer.Option(help="Seconds between two saved states.", min=0)] = 60.0,
+    force: Force = False,
 ) -> None:
     """Train one run with one seed; continues where it was interrupted. Starts one process for each GPU."""
-    job = _job(params, study, run, seed, "pretrain")
+    plan = _plan(params)
+    job = _job(plan, study, run, seed, "pretrain")
+    is_one_of_many = "WORLD_SIZE" in os.environ  # processes that start together decide together, below
+    if not is_one_of_many and _is_made(plan, job, force):
+        return
     from us3l.pipeline.stages.pretrain import pretrain
     from us3l.utils import distributed
     from us3l.utils.devices import leased_device
@@ -68,7 +83,8 @@ def pretrain(
             distributed.launch(processes)
             return
         with distributed.world(where) as world:
-            pretrain(job, world, runs, save_every)
+            if not world.any(is_one_of_many and world.is_main and _is_made(plan, job, force)):
+                pretrain(job, world, runs, save_every)
 
 
 @app.command()
@@ -93,9 +109,13 @@ def calibrate(
     device: Device = "auto",
     gpus: Gpus = 1,
     threads: Threads = 1,
+    force: Force = False,
 ) -> None:
     """Cut a plain network of each width out of a checkpoint, and compute its BatchNorm statistics."""
-    job = _job(params, study, run, seed, "calibrate")
+    plan = _plan(params)
+    job = _job(plan, study, run, seed, "calibrate")
+    if _is_made(plan, job, force):
+        return
     from us3l.pipeline.stages.calibrate import calibrate
     from us3l.utils.devices import leased_device
 
@@ -115,8 +135,12 @@ def _add_evaluation(kind: str, help: str) -> None:
         device: Device = "auto",
         gpus: Gpus = 1,
         threads: Threads = 1,
+        force: Force = False,
     ) -> None:
-        job = _job(params, study, run, seed, kind)
+        plan = _plan(params)
+        job = _job(plan, study, run, seed, kind)
+        if _is_made(plan, job, force):
+            return
         from us3l.pipeline.code import EVALUATIONS
         from us3l.pipeline.stages.evaluate import evaluate
         from us3l.utils.devices import leased_device
@@ -133,13 +157,21 @@ _add_evaluation("finetune", "Train each width's network and a classifier on it w
 
 @app.command()
 def table(
-    study: StudyName, name: Annotated[str, typer.Argument(help="A table of the study.")], params: ParamsFile = PARAMS
+    study: StudyName,
+    name: Annotated[str, typer.Argument(help="A table of the study.")],
+    params: ParamsFile = PARAMS,
+    force: Force = False,
 ) -> None:
     """Write a table from the evaluations that exist."""
     from us3l.pipeline.plan.table import TableJob
+
+    plan = _plan(params)
+    job = TableJob(plan.table(study, name))
+    if _is_made(plan, job, force):
+        return
     from us3l.pipeline.stages.table import write_table
 
-    write_table(TableJob(_plan(params).table(study, name)))
+    write_table(job)
 
 
 @app.command()
@@ -269,13 +301,23 @@ def _plan(path: Path) -> "Plan":
     return Plan(load(path), path)
 
 
-def _job(path: Path, study: str, name: str, seed: int, stage: str) -> "RunStage":
+def _job(plan: "Plan", study: str, name: str, seed: int, stage: str) -> "RunStage":
     """Return a stage of a run with one of its seeds. Raises UserError where the run has no such stage or seed."""
     from us3l.pipeline.plan.run import RunStage
 
-    run = _plan(path).run(study, name)
+    run = plan.run(study, name)
     if seed not in run.seeds:
-        raise UserError(f"{path}: the study {study} has the seeds {list(run.seeds)}, and no {seed}")
+        raise UserError(f"{plan.file}: the study {study} has the seeds {list(run.seeds)}, and no {seed}")
     if stage not in run.stages:
-        raise UserError(f"{path}: the run {study} {name} has the stages {', '.join(run.stages)}, and no {stage}")
+        raise UserError(f"{plan.file}: the run {study} {name} has the stages {', '.join(run.stages)}, and no {stage}")
     return RunStage(run, stage, seed)
+
+
+def _is_made(plan: "Plan", job: "Job", force: bool) -> bool:
+    """Tell whether a job's result is up to date and may stay, and print so."""
+    from us3l.pipeline.up_to_date import is_up_to_date
+
+    is_made = not force and is_up_to_date(plan, job)
+    if is_made:
+        print(f"us3l {job.command}: up to date; --force makes it again")
+    return is_made

@@ -103,7 +103,7 @@ def test_names_of_any_bytes_are_kept() -> None:
 
 def test_an_absent_file_and_one_of_another_size_are_named_when_the_store_is_opened(pets: Path) -> None:
     prepared()
-    image, remedy = pets / "raw/val/dog/0.jpg", "put it back, or run `us3l prepare` again for the images in"
+    image, remedy = pets / "raw/val/dog/0.jpg", "put it back, or run `us3l prepare --force` for the images in"
     content = image.read_bytes()
     image.write_bytes(content + b"more")
     sizes = f"has {len(content) + 4} bytes, and had {len(content)} when the data set was prepared"

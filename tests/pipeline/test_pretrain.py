@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -116,6 +117,18 @@ def test_a_training_that_waited_for_another_of_its_params_takes_what_that_has_ma
     assert code == first.returncode == 0
     assert "waiting for it" in output and "epoch 1/" not in output
     assert weights(made)
+
+
+def test_processes_that_start_together_find_together_that_nothing_is_to_be_done(
+    tmp_path: Path, uninterrupted: Project
+) -> None:
+    shutil.copytree(uninterrupted.folder, tmp_path / "copy")
+    made, before = Project(tmp_path / "copy", params()), history(uninterrupted)
+    two = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *PRETRAIN)
+    assert made.must(*two).count("up to date") == 1
+    assert history(made) == before
+    assert "up to date" not in made.must(*two, "--force")
+    assert history(made)["processes"] == 2 and weights(made) == weights(uninterrupted)
 
 
 def test_processes_that_do_not_divide_the_shards_are_refused(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_what_other_hardware_made_is_held_against_rounding_and_interval(project:
 
 def test_evaluations_that_were_made_again_with_the_same_numbers_do_not_differ_at_level_0(project: Project) -> None:
     widest = EVALUATION.with_stem("seed0-w100")
-    project.must("us3l", "linear", "tiny", "us3l", "0")
+    project.must("us3l", "linear", "tiny", "us3l", "0", "--force")
     circumstances: dict[str, Any] = {
         "seconds": 7.0,
         "gpu_hours": 1.0,
@@ -195,6 +195,12 @@ def test_evaluations_that_were_made_again_with_the_same_numbers_do_not_differ_at
     assert code == 1 and "numbers are the same" not in output
     assert f"{record}: cells.US3L at 1x.mean is {top1}, and the evaluations give {top1 + 1}" in output
     assert "finished" not in output and "seconds" not in output
+
+
+def test_what_a_broken_off_verification_left_is_not_taken_for_derived_again(project: Project) -> None:
+    shutil.copytree("results", "runs/verify-calibrate/results")
+    reseal(Path("runs/verify-calibrate", EVALUATION), top1=99.0)
+    assert verdicts(project, 2) == {0: True, 1: True, 2: True}
 
 
 def test_a_cell_is_derived_again_beside_a_run_with_a_network_of_ones_own(project: Project) -> None:
@@ -397,7 +403,7 @@ def test_a_cell_tells_all_that_it_came_from(project: Project) -> None:
 
 def test_the_same_training_gives_the_same_file(project: Project) -> None:
     before = CHECKPOINT.read_bytes()
-    project.must("us3l", "pretrain", "tiny", "us3l", "0")
+    project.must("us3l", "pretrain", "tiny", "us3l", "0", "--force")
     assert CHECKPOINT.read_bytes() == before and load_file(CHECKPOINT)
 
 

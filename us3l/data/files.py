@@ -55,4 +55,4 @@ class Files:
 
     @property
     def _remedy(self) -> str:
-        return f"put it back, or run `us3l prepare` again for the images in {self.folder}"
+        return f"put it back, or run `us3l prepare --force` for the images in {self.folder}"

@@ -18,14 +18,12 @@ import yaml
 from us3l.pipeline.code import code
 from us3l.pipeline.dvc_file import DVC_FILE, PLAN_FILE, dvc_stages, missing_stages
 from us3l.pipeline.identity import fingerprint
-from us3l.pipeline.integrity import damaged_files, wrong_texts
+from us3l.pipeline.integrity import damaged_files, damaged_results
 from us3l.pipeline.lineage import jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunStage
-from us3l.pipeline.plan.table import TableJob
 from us3l.pipeline.requalification import qualified_code
-from us3l.pipeline.tables.cells import read_cells
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
@@ -70,15 +68,10 @@ def make(plan: Plan, dvc_stage: str) -> NoReturn:
         names = ", ".join(["plan", *members])
         raise UserError(f"the studies that params.yaml builds have no stage {dvc_stage!r}; they have: {names}")
     stage_jobs = members[dvc_stage]
-    for path, problem in (each for job in stage_jobs for each in _damaged_outputs(job).items()):
+    for path, problem in (each for job in stage_jobs for each in damaged_results(job).items()):
         print(f"us3l: {problem}: made again", file=sys.stderr)
         path.unlink()
     _snakemake(sorted({job.rule for job in stage_jobs}), [path for job in stage_jobs for path in job.outputs])
-
-
-def _damaged_outputs(job: Job) -> dict[Path, str]:
-    texts = wrong_texts(job.table, read_cells(job.table)) if isinstance(job, TableJob) else {}
-    return damaged_files(job) | texts
 
 
 def _snakemake(rules: list[str], targets: list[Path]) -> NoReturn:

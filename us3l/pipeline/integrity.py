@@ -5,8 +5,8 @@ from pathlib import Path
 
 from us3l.data.store import open_store
 from us3l.pipeline.plan.job import Job
-from us3l.pipeline.plan.table import TablePlan
-from us3l.pipeline.tables.cells import Cell
+from us3l.pipeline.plan.table import TableJob, TablePlan
+from us3l.pipeline.tables.cells import Cell, read_cells
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, read_weights
 
@@ -14,6 +14,15 @@ from us3l.utils.records import read_record, read_weights
 def damaged_files(job: Job) -> dict[Path, str]:
     """Return the job's damaged files, each with a sentence that describes the damage; missing files are left out."""
     return {path: problem for path in job.outputs if path.is_file() and (problem := _damage(path))}
+
+
+def damaged_results(job: Job) -> dict[Path, str]:
+    """Return the job's damaged files and, if it is a table, the texts that its evaluations do not give.
+
+    Raises UserError for a damaged evaluation.
+    """
+    texts = wrong_texts(job.table, read_cells(job.table)) if isinstance(job, TableJob) else {}
+    return damaged_files(job) | texts
 
 
 def _damage(path: Path) -> str | None:

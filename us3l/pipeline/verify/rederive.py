@@ -123,7 +123,7 @@ def _run(job: RunStage, folder: Path) -> None:
     resources = job.run.run.resources
     gpus = resources.gpus if job.stage == "pretrain" else min(1, resources.gpus)
     options = ["--gpus", str(gpus), "--threads", str(resources.threads)]
-    command = [sys.executable, "-m", "us3l", *job.command.split(), *options]
+    command = [sys.executable, "-m", "us3l", *job.command.split(), "--force", *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
