@@ -83,7 +83,7 @@ def pretrain(
             distributed.launch(processes)
             return
         with distributed.world(where) as world:
-            if not world.any(is_one_of_many and world.is_main and _is_made(plan, job, force)):
+            if not (is_one_of_many and world.any(world.is_main and _is_made(plan, job, force))):
                 pretrain(job, world, runs, save_every)
 
 

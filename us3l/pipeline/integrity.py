@@ -1,11 +1,13 @@
 """Damaged files: those that have changed since their job wrote them."""
 
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
 from us3l.data.store import open_store
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.table import TableJob, TablePlan
+from us3l.pipeline.seal_cache import checked
 from us3l.pipeline.tables.cells import Cell, read_cells
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, read_weights
@@ -14,6 +16,30 @@ from us3l.utils.records import read_record, read_weights
 def damaged_files(job: Job) -> dict[Path, str]:
     """Return the job's damaged files, each with a sentence that describes the damage; missing files are left out."""
     return {path: problem for path in job.outputs if path.is_file() and (problem := _damage(path))}
+
+
+def damaged_since(job: Job) -> dict[Path, str]:
+    """Return the same without reading a large file again that has not changed since it was last checked."""
+    found = {}
+    for path in job.outputs:
+        try:
+            if path.suffix == ".safetensors" and path.is_file():
+                checked_weights(path)
+            elif path.name == "meta.json" and job.done:
+                files = [path, *(each for each in job.outputs if each.suffix == ".npy")]
+                checked(files, partial(_store_seal, path.parent))
+        except UserError as error:
+            found[path] = str(error)
+    return found
+
+
+def _store_seal(folder: Path) -> str:
+    return open_store(folder).sha256
+
+
+def checked_weights(path: Path) -> str:
+    """Return the seal of weights, read again only after a change. Raises UserError where they are damaged."""
+    return checked([path], lambda: str(read_weights(path)[1]["seal"]))
 
 
 def damaged_results(job: Job) -> dict[Path, str]:

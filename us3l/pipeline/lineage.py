@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from us3l.pipeline.identity import differences
+from us3l.pipeline.integrity import checked_weights, damaged_since
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.requalification import requalification
@@ -15,16 +16,19 @@ Change = tuple[str, Any, Any]  # what has changed, what it was, what it is now
 Changes = dict[Path, list[Change]]  # by the file whose record differs
 ABSENT = "absent"
 NOT_MADE = "not made yet"
+DAMAGED = "damaged"
 
 
-class RecordedSeals:
-    """Seals as records state them, whether or not the records are intact. See `us3l.pipeline.plan.job.Seals`."""
+class CurrentSeals:
+    """Seals of files as they are; of a missing one, what the records state. See `us3l.pipeline.plan.job.Seals`."""
 
     def data(self, folder: Path) -> Any:
         return _entry(folder / "meta.json", "sha256")
 
     def weights(self, path: Path) -> Any:
         """Return the seal of STUDY/checkpoints/RUN/seedN.safetensors or STUDY/networks/RUN/seedN-wM.safetensors."""
+        if path.is_file():
+            return _seal(path)
         study, run = path.parents[2], path.parent.name
         seed, _, width = path.stem.partition("-")
         if not width:
@@ -34,6 +38,14 @@ class RecordedSeals:
 
     def record(self, path: Path) -> Any:
         return _entry(path, "seal")
+
+
+def _seal(path: Path) -> str:
+    """Return the seal of weights, DAMAGED if they are."""
+    try:
+        return checked_weights(path)
+    except UserError:
+        return DAMAGED
 
 
 def _entry(path: Path, key: str) -> Any:
@@ -64,17 +76,32 @@ def _only_code(changed: Changes) -> bool:
 
 def _all_changes(job: Job) -> Changes:
     found: Changes = {path: [(str(path), "present", ABSENT)] for path in job.outputs if not path.is_file()}
-    for path, now in job.identities(RecordedSeals()).items():
+    found |= {path: [(str(path), "whole", DAMAGED)] for path in damaged_since(job)}
+    if len(found) == len(job.outputs):
+        return found
+    for path, now in job.identities(CurrentSeals()).items():
         if path not in found and (changed := _changes(path, now)):
             found[path] = changed
-    return found
+    return found | {path: [change] for path, change in _foreign_weights(job).items() if path not in found}
+
+
+def _foreign_weights(job: Job) -> dict[Path, Change]:
+    """Find weights whose seals are not those that the job's record states."""
+    if not job.record.is_file():
+        return {}
+    try:
+        stated = job.stated_seals(read_record(job.record))
+    except UserError:
+        return {}
+    actual = {path: _seal(path) for path in stated if path.is_file()}
+    return {path: ("seal", stated[path], seal) for path, seal in actual.items() if seal not in (stated[path], DAMAGED)}
 
 
 def _changes(path: Path, now: dict[str, Any]) -> list[Change]:
     try:
         made = read_record(path)
     except UserError:
-        return [(str(path), "whole", "damaged")]
+        return [(str(path), "whole", DAMAGED)]
     return differences({key: made.get(key, ABSENT) for key in now}, now)
 
 

@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 
 from us3l.params.runs import PretrainRun
 from us3l.pipeline.identity import Identity, differences, fingerprint
-from us3l.pipeline.lineage import ABSENT, RecordedSeals
+from us3l.pipeline.lineage import ABSENT, CurrentSeals
 from us3l.pipeline.plan.run import RunStage
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, write_record
@@ -30,7 +30,7 @@ def unfinished_training(job: RunStage) -> Unfinished | None:
     """Find the training that a job would continue if its code had not been edited; the latest one."""
     if job.stage != "pretrain" or not isinstance(job.run.run, PretrainRun):
         return None
-    [identity] = job.identities(RecordedSeals()).values()
+    [identity] = job.identities(CurrentSeals()).values()
     for path in sorted(RUNS.glob(f"*/{PROBE}"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             made = read_record(path)

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from us3l.pipeline.lineage import NOT_MADE, Change, Changes, RecordedSeals, diff, jobs_to_do
+from us3l.pipeline.lineage import NOT_MADE, Change, Changes, CurrentSeals, diff, jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs, jobs_behind
 from us3l.pipeline.plan.table import TableJob
@@ -58,7 +58,7 @@ def _lines(job: Job, path: Path, changes: list[Change]) -> list[str]:
 
 def _absence(job: Job, path: Path) -> str:
     """Tell a file that was never made from one that is gone, of which a record tells."""
-    seals = RecordedSeals()
+    seals = CurrentSeals()
     if path in job.identities(seals):  # a record itself
         return NOT_MADE
     is_known = seals.weights(path) != NOT_MADE if path.suffix == ".safetensors" else job.record.is_file()

@@ -11,7 +11,7 @@ for (stage, group), runs in PLAN.groups().items():
         name:
             f"{stage}_{group}"
         input:
-            lambda w, stage=stage: stage_of(w, stage).inputs,
+            lambda w, stage=stage: inputs_of(stage_of(w, stage)),
         output:
             RunStage(pattern, stage, "{seed}").outputs,
         log:
@@ -30,8 +30,6 @@ for (stage, group), runs in PLAN.groups().items():
             mem_mb=lambda w: run_of(w).run.resources.memory_mb,
         params:
             stage=stage,
-            stage_params=lambda w, stage=stage: stage_of(w, stage).stage_params,
-            code=fingerprint(code(stage)),
         message:
             f"{ACTIONS[stage]} {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}"
         shell:

@@ -2,6 +2,8 @@
 
 
 rule prepare:
+    input:
+        lambda w: inputs_of(PrepareJob(PLAN.dataset(w.dataset))),
     output:
         [f"data/{{dataset}}/{name}" for name in (*FILES, "prepare.json")],
     log:
@@ -15,9 +17,6 @@ rule prepare:
     threads: 1
     resources:
         mem_mb=1500,
-    params:
-        stage_params=lambda w: PrepareJob(PLAN.dataset(w.dataset)).stage_params,
-        code=fingerprint(code("prepare")),
     message:
         "Preparing {wildcards.dataset}"
     shell:

@@ -3,7 +3,7 @@
 
 rule pretrain:
     input:
-        lambda w: stage_of(w, "pretrain").inputs,
+        lambda w: inputs_of(stage_of(w, "pretrain")),
     output:
         checkpoint="results/{study}/checkpoints/{run}/seed{seed}.safetensors",
         record="results/{study}/pretrain/{run}/seed{seed}.json",
@@ -21,9 +21,6 @@ rule pretrain:
     resources:
         gpu=lambda w: run_of(w).run.resources.gpus,
         mem_mb=lambda w: run_of(w).run.resources.memory_mb,
-    params:
-        stage_params=lambda w: stage_of(w, "pretrain").stage_params,
-        code=fingerprint(code("pretrain")),
     message:
         "Pretraining {wildcards.study} {wildcards.run}, seed {wildcards.seed}"
     shell:

@@ -3,7 +3,7 @@
 
 rule table:
     input:
-        lambda w: TableJob(PLAN.table(w.study, w.table)).inputs,
+        lambda w: inputs_of(TableJob(PLAN.table(w.study, w.table))),
     output:
         [f"results/{{study}}/tables/{{table}}.{suffix}" for suffix in TABLE_FORMATS],
     log:
@@ -17,9 +17,6 @@ rule table:
     conda:
         "../envs/us3l.yaml"
     threads: 1
-    params:
-        stage_params=lambda w: TableJob(PLAN.table(w.study, w.table)).stage_params,
-        code=fingerprint(code("table")),
     message:
         "Writing the table {wildcards.study} {wildcards.table}"
     shell:

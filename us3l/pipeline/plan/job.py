@@ -58,6 +58,10 @@ class Job(ABC):
     def identities(self, seals: Seals) -> dict[Path, Identity]:
         """Return, for each record that it writes, the identity of the result."""
 
+    def stated_seals(self, record: dict[str, Any]) -> dict[Path, Any]:
+        """Return the seals of weights that its record states, by their path."""
+        return {}
+
     @property
     def command(self) -> str:
         """Command line that runs it, without the word us3l."""

@@ -188,6 +188,16 @@ class RunStage(Job):
             for width in run.widths
         }
 
+    def stated_seals(self, record: dict[str, Any]) -> dict[Path, Any]:
+        run = self.run
+        match self.stage:
+            case "pretrain":
+                return {run.checkpoint(self.seed): record.get("checkpoint")}
+            case "calibrate":
+                networks = record.get("networks", {})
+                return {run.network(self.seed, width): networks.get(width_label(width)) for width in run.widths}
+        return {}
+
     @property
     def stage_params(self) -> dict[str, Any]:
         """Params that determine what the stage computes from its inputs, as plain values.

@@ -14,21 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from us3l.params.sampling import width_label
 from us3l.pipeline.dvc import locked_entries
 from us3l.pipeline.dvc_file import listed_stages
 from us3l.pipeline.identity import differences
 from us3l.pipeline.integrity import damaged_files, wrong_texts
 from us3l.pipeline.lineage import Change, changes
 from us3l.pipeline.plan.job import Job
-from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TableJob, TablePlan
 from us3l.pipeline.provenance import CIRCUMSTANCES
 from us3l.pipeline.tables.cells import read_cells
 from us3l.pipeline.verify.rederive import Rederived, rederive
 from us3l.pipeline.verify.selection import Selection
 from us3l.utils.errors import UserError
-from us3l.utils.records import read_record, read_weights
+from us3l.utils.records import read_record
 
 SHOWN = 20  # differences of one verdict to print
 
@@ -127,7 +125,7 @@ def files_as_recorded(selection: Selection) -> Iterator[Verdict]:
 
 def _wrong_in_job(job: Job) -> list[str]:
     damaged = damaged_files(job)
-    wrong = [*damaged.values(), *_foreign_weights(job, damaged)]
+    wrong = [*damaged.values()]
     for path, changed in changes(job).items():
         if path not in damaged:
             wrong += [_sentence(path, change) for change in changed]
@@ -137,22 +135,6 @@ def _wrong_in_job(job: Job) -> list[str]:
 def _sentence(path: Path, change: Change) -> str:
     what, was, now = change
     return f"{path}: {now}" if what == str(path) else f"{path}: {what} was {was} and is {now}"
-
-
-def _foreign_weights(job: Job, damaged: dict[Path, str]) -> list[str]:
-    """Find weights that are intact, but whose seals differ from those in the job's record."""
-    if not isinstance(job, RunStage) or job.stage not in ("pretrain", "calibrate") or damaged or not job.done:
-        return []
-    record, run = read_record(job.record), job.run
-    if job.stage == "pretrain":
-        sealed = {run.checkpoint(job.seed): record["checkpoint"]}
-    else:
-        sealed = {run.network(job.seed, width): record["networks"].get(width_label(width)) for width in run.widths}
-    return [
-        f"{path}: not the weights that {job.record} tells of"
-        for path, seal in sealed.items()
-        if read_weights(path)[1]["seal"] != seal
-    ]
 
 
 def _wrong_for_dvc(stages: set[str]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from us3l.pipeline.identity import fingerprint
-from us3l.pipeline.lineage import RecordedSeals
+from us3l.pipeline.lineage import CurrentSeals
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.run_directory import run_directory
@@ -107,7 +107,7 @@ def _is_done(job: RunStage, folder: Path) -> bool:
     """Tell whether an earlier call finished this training, from the current params and code."""
     try:
         return read_record(folder / job.record)["fingerprint"] == fingerprint(
-            job.identities(RecordedSeals())[job.record]
+            job.identities(CurrentSeals())[job.record]
         )
     except UserError:
         return False

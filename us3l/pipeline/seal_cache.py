@@ -1,0 +1,58 @@
+"""A memory of checked files, so that the seal of a large file is computed once for as long as the file is the same.
+
+A file is the same while its inode, size and times are: whatever writes to it, or puts another in its place, changes
+the time of its last status change, which no program can set.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from us3l.utils.errors import UserError
+
+CACHE = Path("runs", "seals.sqlite")
+SETTLED = 1.0  # seconds after which a file that changes again has another time
+
+
+def checked(files: Sequence[Path], check: Callable[[], str]) -> str:
+    """Return what `check` returns of files, or raise the UserError that it raises, as of the last time it was called.
+
+    check: reads the files; it is called if one of them has changed since.
+    """
+    key, stamp, is_settled = str(files[0]), *_stamp(files)
+    memory = _memory(CACHE.absolute())
+    known = memory.execute("SELECT outcome FROM checks WHERE file = ? AND stamp = ?", (key, stamp)).fetchone()
+    if known:
+        seal, damage = json.loads(known[0])
+    else:
+        seal, damage = _outcome(check)
+        if is_settled:
+            memory.execute("REPLACE INTO checks VALUES (?, ?, ?)", (key, stamp, json.dumps([seal, damage])))
+    if damage:
+        raise UserError(damage)
+    return seal
+
+
+def _outcome(check: Callable[[], str]) -> tuple[str, str]:
+    try:
+        return check(), ""
+    except UserError as error:
+        return "", str(error)
+
+
+def _stamp(files: Sequence[Path]) -> tuple[str, bool]:
+    """Return what changes with a file's content, and whether the last change is long enough ago."""
+    states = [path.stat() for path in files]
+    stamp = [[state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns] for state in states]
+    return json.dumps(stamp), max(state.st_ctime for state in states) < time.time() - SETTLED
+
+
+@cache
+def _memory(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    memory = sqlite3.connect(path, timeout=60, isolation_level=None)
+    memory.execute("CREATE TABLE IF NOT EXISTS checks (file PRIMARY KEY, stamp, outcome)")
+    return memory
