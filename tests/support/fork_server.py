@@ -3,6 +3,7 @@
 import atexit
 import gc
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -18,9 +19,13 @@ from pathlib import Path
 from typing import NoReturn
 
 PRELOADED = (
-    *("dvc.cli", "dvc.repo", "pandas", "pydantic", "rich.console", "safetensors.torch", "sklearn.datasets"),
-    *("snakemake.api", "snakemake.cli", "snakemake.profiles", "snakemake.report.html_reporter"),
-    *("torch", "torchvision", "typer", "yaml"),
+    *("dvc.cli.parser", "dvc.data_cloud", "dvc.dirs", "dvc.repo.artifacts", "dvc.repo.datasets", "dvc.repo.index"),
+    *("dvc.repo.metrics", "dvc.repo.open_repo", "dvc.repo.params", "dvc.repo.plots", "dvc.repo.stage", "dvc.rwlock"),
+    *("dvc.utils.strictyaml", "dvc_data.hashfile.status", "dulwich.ignore", "dulwich.worktree", "flufl.lock"),
+    *("pandas", "pandas.io.formats.style", "pydantic", "pyparsing", "rich.console", "ruamel.yaml", "safetensors.torch"),
+    *("scmrepo.git", "scmrepo.noscm", "sklearn.datasets"),
+    *("snakemake.api", "snakemake.benchmark", "snakemake.cli", "snakemake.profiles", "snakemake.report.html_reporter"),
+    *("requests", "smart_open", "snakemake.storage", "torch", "torchvision", "typer", "yaml"),
 )
 READ = selectors.EVENT_READ
 
@@ -134,6 +139,7 @@ def leave(code: object) -> NoReturn:
 if __name__ == "__main__":
     for name in PRELOADED:
         importlib.import_module(name)
+    inspect.getmodule(inspect.currentframe())  # fills its cache of the files of modules, for which pydantic asks it
     assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1
     gc.collect()
     gc.freeze()

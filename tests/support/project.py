@@ -44,8 +44,14 @@ def params(**run: Any) -> dict[str, Any]:
 
 
 def keep_studies(content: dict[str, Any], *names: str) -> None:
-    """Take all other studies out of a params file's content: DVC reads the file anew for each stage, and slowly."""
+    """Take all other studies, and what only they use, out of a params file's content.
+
+    DVC reads the file anew for each stage, and slowly.
+    """
     content["studies"] = {name: content["studies"][name] for name in names}
+    used = set(yaml.safe_dump(content["studies"]).split())
+    for part in ("datasets", "protocols"):
+        content[part] = {name: each for name, each in content[part].items() if name in used}
 
 
 class Project:

@@ -5,6 +5,7 @@ Likewise of the code of a user's own network: every module of the project's fold
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
@@ -115,8 +116,16 @@ def _read(path: Path) -> tuple[list[ast.Import | ast.ImportFrom], str]:
         tree = ast.parse(path.read_text(), path.name)
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path}: not readable as Python: {error}") from None
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports = [each for each in _statements(tree) if isinstance(each, ast.Import | ast.ImportFrom)]
     return imports, hashlib.sha256(_canonical(tree).encode()).hexdigest()[:12]
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements in a node, nested ones too."""
+    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for each in getattr(node, block, ()):
+            yield each
+            yield from _statements(each)
 
 
 def _canonical(tree: ast.Module) -> str:
@@ -124,10 +133,6 @@ def _canonical(tree: ast.Module) -> str:
 
     Docstrings of attributes are left out, too: any statement that is a string alone.
     """
-    for node in ast.walk(tree):
-        for name, statements in ast.iter_fields(node):
-            if isinstance(statements, list):
-                setattr(node, name, [each for each in statements if not _is_docstring(each)])
     return repr(_plain(tree))
 
 
@@ -135,9 +140,15 @@ def _is_docstring(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _plain(node: Any) -> Any:
-    """Return a syntax tree as tuples, without its empty fields: newer Pythons have more of them."""
-    if isinstance(node, ast.AST):
-        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
-        return type(node).__name__, fields
-    return [_plain(each) for each in node] if isinstance(node, list) else node
+def _plain(node: ast.AST) -> tuple[str, list[Any]]:
+    """Return a syntax tree as tuples, without docstrings and empty fields: newer Pythons have more of these."""
+    fields: list[Any] = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, list):
+            value = [_plain(each) if isinstance(each, ast.AST) else each for each in value if not _is_docstring(each)]
+        elif isinstance(value, ast.AST):
+            value = _plain(value)
+        if value is not None and value != []:
+            fields.append((name, value))
+    return type(node).__name__, fields
