@@ -127,29 +127,39 @@ def lay_out(folder: Path) -> Checkout:
     return made
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    """A project in which nothing is made."""
-    return lay_out(tmp_path / "project")
+def copy(project: Path, folder: Path) -> Checkout:
+    return Checkout(shutil.copytree(project, folder, symlinks=True))
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = lay_out(tmp_path_factory.mktemp("finished") / "project")
-    made.run(*SNAKEMAKE)
-    return made.folder
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lay_out(tmp_path_factory.mktemp("laid_out") / "project").folder
 
 
 @pytest.fixture
-def built(tmp_path: Path, finished: Path) -> Checkout:
+def checkout(tmp_path: Path, laid_out: Path) -> Checkout:
+    """A project in which nothing is made."""
+    return copy(laid_out, tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, laid_out: Path) -> tuple[Path, list[str]]:
+    """The project as Snakemake has made it, and the jobs that ran for it."""
+    made = copy(laid_out, tmp_path_factory.mktemp("finished") / "project")
+    return made.folder, made.ran(*SNAKEMAKE)
+
+
+@pytest.fixture
+def built(tmp_path: Path, finished: tuple[Path, list[str]]) -> Checkout:
     """A copy of the project as Snakemake has made it."""
-    return Checkout(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+    return copy(finished[0], tmp_path / "project")
 
 
-def test_dvc_does_not_make_again_what_snakemake_has_made(checkout: Checkout) -> None:
+def test_dvc_does_not_make_again_what_snakemake_has_made(finished: tuple[Path, list[str]]) -> None:
     of_both = [*OF_US3L, *(job.replace("us3l", "us-simsiam") for job in OF_US3L)]
-    assert checkout.ran(*SNAKEMAKE) == sorted([*of_both, "prepare digits"])
-    assert checkout.clean()
+    folder, ran = finished
+    assert ran == sorted([*of_both, "prepare digits"])
+    assert Checkout(folder).clean()
 
 
 def test_snakemake_does_not_make_again_what_dvc_has_made_or_checked_out(built: Checkout) -> None:
@@ -282,42 +292,47 @@ def seeds(*values: int) -> Callable[[Any], None]:
     return lambda params: params["studies"]["digits"].update(seeds=list(values))
 
 
-def test_a_stage_of_which_one_seed_is_stale_or_damaged_is_not_taken_for_done(checkout: Checkout) -> None:
-    checkout.edit(seeds(0, 1))
-    checkout.run(*SNAKEMAKE)
-    checkout.edit(temperature(0.4))
-    checkout.run(*SNAKEMAKE, "--", str(RESULTS / "pretrain/us3l/seed1.json"))
-    assert "digits-pretrain@us3l" in checkout.dirty()
-    assert checkout.ran(*REPRO) == sorted([*OF_US3L, "calibrate us3l", "linear us3l"]), "one training was there"
-    assert checkout.clean()
+def test_a_stage_of_which_one_seed_is_stale_or_damaged_is_not_taken_for_done(built: Checkout) -> None:
+    built.edit(seeds(0, 1))
+    built.run(*SNAKEMAKE)
+    built.edit(temperature(0.4))
+    built.run(*SNAKEMAKE, "--", str(RESULTS / "pretrain/us3l/seed1.json"))
+    assert "digits-pretrain@us3l" in built.dirty()
+    assert built.ran(*REPRO) == sorted([*OF_US3L, "calibrate us3l", "linear us3l"]), "one training was there"
+    assert built.clean()
 
-    flip(checkout.folder / CHECKPOINT)
-    (checkout.folder / CHECKPOINT).with_name("seed1.safetensors").unlink()
-    assert checkout.try_(*SNAKEMAKE, "--keep-going")[0] != 0
-    assert "digits-pretrain@us3l" in checkout.dirty()
-    checkout.run("dvc", "checkout", "--quiet", "--force")
-    checkout.run(*SNAKEMAKE)
-    assert checkout.clean()
+    flip(built.folder / CHECKPOINT)
+    (built.folder / CHECKPOINT).with_name("seed1.safetensors").unlink()
+    assert built.try_(*SNAKEMAKE, "--keep-going")[0] != 0
+    assert "digits-pretrain@us3l" in built.dirty()
+    built.run("dvc", "checkout", "--quiet", "--force")
+    built.run(*SNAKEMAKE)
+    assert built.clean()
 
-    checkout.edit(seeds(0))
-    checkout.run(*SNAKEMAKE)
-    assert checkout.clean()
+    built.edit(seeds(0))
+    built.run(*SNAKEMAKE)
+    assert built.clean()
 
 
-def test_an_edit_while_snakemake_runs_is_an_edit_for_both(checkout: Checkout) -> None:
-    module = checkout.folder / "us3l/evaluation/linear.py"
-    module.write_text(module.read_text().replace("    log(", "    import time\n    time.sleep(3)\n    log("))
-    building = checkout.start(*SNAKEMAKE)
-    log = checkout.folder / "runs" / "log"
+def test_an_edit_while_snakemake_runs_is_an_edit_for_both(built: Checkout) -> None:
+    """The evaluations end after the edit."""
+    module = built.folder / "us3l/evaluation/linear.py"
+    wait = "    import os, time\n    while not os.path.exists('edited'):\n        time.sleep(0.01)\n"
+    module.write_text(module.read_text().replace("    log(", f"{wait}    log("))
+    built.edit(temperature(0.3))
+    log = built.folder / "runs" / "log"
+    log.unlink()
+    building = built.start(*SNAKEMAKE)
     while not log.exists() or "calibrate us3l" not in log.read_text():
         assert building.poll() is None
-        time.sleep(0.05)
-    checkout.edit(temperature(0.4))
+        time.sleep(0.01)
+    built.edit(temperature(0.4))
+    (built.folder / "edited").touch()
     building.communicate()
-    assert "digits-pretrain@us3l" in checkout.dirty()
-    assert checkout.pending()["pretrain"] == 1
-    assert checkout.ran(*REPRO) == OF_US3L
-    assert checkout.clean()
+    assert "digits-pretrain@us3l" in built.dirty()
+    assert built.pending()["pretrain"] == 1
+    assert built.ran(*REPRO) == OF_US3L
+    assert built.clean()
 
 
 def test_a_study_that_dvc_yaml_lacks_is_named_and_the_others_are_recorded(checkout: Checkout) -> None:
@@ -390,9 +405,9 @@ def add_takers(params: Any) -> None:
     params["studies"]["taking"] = digits | {"protocol": "kept", "runs": runs, "tables": tables}
 
 
-def test_what_no_table_shows_is_verified_too(checkout: Checkout) -> None:
-    checkout.edit(lambda params: params["studies"]["digits"]["tables"]["main"]["rows"].pop())
-    checkout.run(*SNAKEMAKE)
-    assert checkout.try_("us3l", "verify")[0] == 0
-    flip(checkout.folder / RESULTS / "checkpoints/us-simsiam/seed0.safetensors")
-    assert checkout.try_("us3l", "verify")[0] == 1
+def test_what_no_table_shows_is_verified_too(built: Checkout) -> None:
+    built.edit(lambda params: params["studies"]["digits"]["tables"]["main"]["rows"].pop())
+    built.run(*SNAKEMAKE)
+    assert built.try_("us3l", "verify")[0] == 0
+    flip(built.folder / RESULTS / "checkpoints/us-simsiam/seed0.safetensors")
+    assert built.try_("us3l", "verify")[0] == 1
