@@ -44,17 +44,21 @@ def project(tmp_path: Path, undisturbed: Project) -> Project:
     results = shutil.ignore_patterns("results", "logs", "runs")
     shutil.copytree(undisturbed.folder, tmp_path / "project", ignore=results)
     made = Project(tmp_path / "project", params(epochs=2))
-    made.environment["PATH"] = os.environ["PATH"]  # Snakemake's trainings are real processes, in its process group
     return made
 
 
 @pytest.fixture
 def start(project: Project) -> Iterator[Start]:
-    """Starts a module in the project; when the test is done, it and all that it left in the project are killed."""
+    """Starts a module in the project; when the test is done, it and all that it left in the project are killed.
+
+    Snakemake's trainings are real processes, in its process group.
+    """
     started: list[Process] = []
 
     def start(*command: str) -> Process:
+        project.environment["PATH"] = os.environ["PATH"]
         started.append(project.start(*command))
+        del project.environment["PATH"]
         return started[-1]
 
     yield start

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fork_program import FORKED_RANKS
 from project import Project, params
 from safetensors.torch import load_file
 
@@ -99,6 +100,7 @@ def test_one_two_and_four_processes_give_the_same_bits(tmp_path: Path) -> None:
     losses, bits = {}, {}
     for processes in (1, 2, 4):
         made = project(tmp_path / str(processes), batch={"size": 256, "shards": 4})
+        made.environment[FORKED_RANKS] = "1"
         made.must("torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", *PRETRAIN)
         assert history(made)["processes"] == processes
         losses[processes] = [value for epoch in history(made)["epochs"] for value in epoch["loss"]]
@@ -133,6 +135,7 @@ def test_processes_that_start_together_find_together_that_nothing_is_to_be_done(
 
 def test_processes_that_do_not_divide_the_shards_are_refused(tmp_path: Path) -> None:
     made = project(tmp_path, batch={"size": 128, "shards": 1})
+    made.environment[FORKED_RANKS] = "1"
     code, output = made.run("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *PRETRAIN)
     assert code != 0
     assert "2 processes cannot share 1 shards equally" in output

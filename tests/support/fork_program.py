@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 PROGRAMS = ("us3l", "snakemake", "dvc")
+FORKED_RANKS = "US3L_TEST_FORKED_RANKS"  # set for ranks that no test signals or tells apart
 
 
 def request(
@@ -35,10 +36,13 @@ def read_number(connection: socket.socket) -> int:
 def main() -> None:
     """Fork what the server can fork, and execute everything else."""
     _, path, program, *arguments = sys.argv
-    command = arguments if program == "python" else [program, *arguments]
+    if program == "python":
+        command = arguments[1:] if arguments[:1] == ["-u"] else arguments
+    else:
+        command = [program, *arguments]
     module = command[1] if command[:1] == ["-m"] else program
     # Ranks of torch.distributed are told apart by their command lines, which forked processes have not.
-    if module not in PROGRAMS or "RANK" in os.environ:
+    if module not in PROGRAMS or ("RANK" in os.environ and FORKED_RANKS not in os.environ):
         os.execv(sys.executable, [sys.executable, *arguments])
     connection, _ = request(path, command, os.getcwd(), os.environ, (0, 1, 2))
     code = read_number(connection)
