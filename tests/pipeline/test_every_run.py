@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import EPOCHS, TEST, draw_images, tiny, write_digits
+from tiny import EPOCHS, TEST, draw_images, thin_resnets, tiny, write_digits
 
 from us3l.params.reading import load
 from us3l.params.runs import PretrainRun
@@ -50,9 +50,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunPla
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(pretrain, "Trainer", LastEpoch)
+        thin_resnets(patch)
         draw_images()
         yield {name: tiny(run) for name, run in RUNS.items()}
-    shutil.rmtree(folder)  # gigabytes
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

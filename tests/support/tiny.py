@@ -1,12 +1,16 @@
 """Runs of params.yaml made small: the same paths through the code, in images of a few pixels and one training step."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from us3l.data.store import DatasetSource, SplitSource, write_store
+from us3l.models.backbones.registry import BUILT_IN
+from us3l.models.backbones.resnet import ResNet
 from us3l.params.params import Params
 from us3l.params.runs import PretrainRun, PruneRun, ReuseRun
 from us3l.params.sampling import Sampling
@@ -95,6 +99,18 @@ def _small_protocol(run: RunPlan) -> Content:
         return made | {"neighbours": TRAIN // 2}
     _shrink_optimizer(made["optimizer"], 0.1)
     return made | {"epochs": 2, "batch_size": TRAIN}
+
+
+# --- networks -------------------------------------------------------------------------------------------------------
+
+
+def thin_resnets(patch: pytest.MonkeyPatch) -> None:
+    """Let the ResNets of 64 channels and more have a quarter of them, in which the narrowest width still has fewer."""
+    for name, build in list(BUILT_IN.items()):
+        if isinstance(build, partial) and build.func is ResNet:
+            block, blocks, planes, stem = build.args
+            if planes[0] == 64:
+                patch.setitem(BUILT_IN, name, partial(ResNet, block, blocks, tuple(p // 4 for p in planes), stem))
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
