@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 PROGRAMS = ("us3l", "snakemake", "dvc")
 FORKED_RANKS = "US3L_TEST_FORKED_RANKS"  # set for ranks that no test signals or tells apart
@@ -33,6 +34,12 @@ def read_number(connection: socket.socket) -> int:
     return int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "little", signed=True)
 
 
+def _pass_on(pid: int, number: int) -> None:
+    """Send a signal to the forked process, which gets none that is sent to this one or to its group."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def main() -> None:
     """Fork what the server can fork, and execute everything else."""
     _, path, program, *arguments = sys.argv
@@ -44,7 +51,9 @@ def main() -> None:
     # Ranks of torch.distributed are told apart by their command lines, which forked processes have not.
     if module not in PROGRAMS or ("RANK" in os.environ and FORKED_RANKS not in os.environ):
         os.execv(sys.executable, [sys.executable, *arguments])
-    connection, _ = request(path, command, os.getcwd(), os.environ, (0, 1, 2))
+    connection, pid = request(path, command, os.getcwd(), os.environ, (0, 1, 2))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: _pass_on(pid, received))
     code = read_number(connection)
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)

@@ -15,6 +15,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.backbones.vit import positions
 from us3l.models.folding import fold_batch_norms
+from us3l.models.meta import on_meta_device
 from us3l.models.slimmable import narrow
 from us3l.params.method import READ_BY, FeatureDistillation, Method, Projector
 from us3l.params.optimizer import Regularizer, TrainingOptimizer
@@ -103,6 +105,7 @@ def cases(path: Path) -> list[Case]:
     return found
 
 
+@cache
 def normal(name: str, shape: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     return torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -224,7 +227,8 @@ def our_features(case: Case, name: str) -> FeatureDistillation | None:
     """The file has the layers in the names of their projections, with _ for each dot."""
     if not case["distill_feature"]:
         return None
-    layers = {layer.replace(".", "_"): layer for layer, _ in Backbone(name, 3).build(1.0).named_modules()}
+    widest = on_meta_device(lambda: Backbone(name, 3).build(1.0))
+    layers = {layer.replace(".", "_"): layer for layer, _ in widest.named_modules()}
     asked = [key.split(".")[1] for key in case["param_shapes"] if key.startswith("proj_conv.")]
     return FeatureDistillation(
         layers=[ours(layers, layer, "layer") for layer in asked],
@@ -354,7 +358,7 @@ def calibrated_errors(case: Case) -> Iterator[float]:
     """The relative error of the logits of a narrow network, folded after its calibration on three batches."""
     arch, size = case["arch"], case["image_size"]
     name = ours(NETWORKS, arch, "architecture")
-    widest = Backbone(name, 3).build(1.0)
+    widest = on_meta_device(lambda: Backbone(name, 3).build(1.0))
     weights = {key: fill(f"encoder_q.{key}", tuple(p.shape)) for key, p in widest.named_parameters()}
     network = narrow(weights, Backbone(name, 3).build(case["width"])).train()
     head = nn.Linear(network.num_features, case["num_classes"])
