@@ -91,6 +91,33 @@ def test_another_order_of_the_same_operations_is_equal_within_rounding(project: 
     assert to_do(project) == 0
 
 
+def test_verify_and_the_table_tell_of_a_requalification_and_probe_again(project: Project) -> None:
+    edit(project, *SAME)
+    project.must("us3l", "requalify")
+    output = project.must("us3l", "verify", "--level", "2")
+    assert "us3l pretrain tiny us3l 0: code changed since, requalified by probe (bitwise)\n" in output
+    assert re.search(r"^level 2  holds  within rounding: probes of requalified results \(1\)", output, re.MULTILINE)
+    records = read_record(project.folder / "results/tiny/tables/main.json")["records"]
+    told = {path: entry["requalified"]["promise"] for path, entry in records.items() if "requalified" in entry}
+    assert told == {str(RECORDS["pretrain"]): "bitwise"}
+
+
+def test_a_requalification_of_other_code_is_caught_by_its_probe(project: Project) -> None:
+    edit(project, *SAME)
+    project.must("us3l", "requalify")
+    path = project.folder / "results/tiny/requalified/pretrain/us3l/seed0.json"
+    forged = read_record(path)
+    edit(project, *OTHER)
+    output = project.must("us3l", "why", str(RECORDS["pretrain"]))
+    now = re.search(r"^\+code.us3l.training.teacher: (\w+)$", output, re.MULTILINE)[1]
+    forged["now"]["us3l.training.teacher"] = now
+    write_record(path, {key: value for key, value in forged.items() if key != "seal"})
+    assert to_do(project) == 0
+    code, output = project.run("us3l", "verify", "--level", "2")
+    assert code == 1
+    assert re.search(r"^level 2  1 DIFFER  within rounding: probes of requalified results \(1\)", output, re.MULTILINE)
+
+
 @pytest.mark.parametrize("change", ["forged", "another result", "another edit"])
 def test_a_requalification_counts_for_the_result_and_the_code_that_it_names(project: Project, change: str) -> None:
     edit(project, *SAME)

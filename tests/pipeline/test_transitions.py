@@ -212,17 +212,21 @@ def flip(path: Path) -> None:
 def test_a_flipped_byte_is_found_by_both_and_mended(built: Checkout) -> None:
     flip(built.folder / CHECKPOINT)
     assert built.dirty() == {"digits-pretrain@us3l", "digits-calibrate@us3l"}
-    assert built.pending() == {"calibrate": 1, "linear": 1, "table": 1}
-    code, output = built.try_(*SNAKEMAKE)
-    assert code != 0
+    assert built.pending() == {"pretrain": 1, "calibrate": 1, "linear": 1, "table": 1}
+    code, output = built.try_("us3l", "calibrate", "digits", "us3l", "0")
+    assert code == 2
     assert f"{CHECKPOINT}: damaged: it was changed after it was written" in output
+    built.run("us3l", "commit")
     assert "digits-pretrain@us3l" in built.dirty(), "the damaged file is not taken into dvc.lock"
-    assert built.ran(*REPRO) == ["calibrate us3l", "pretrain us3l"], "the same bytes again: linear has no more to do"
+    assert built.ran(*SNAKEMAKE) == OF_US3L
+    assert built.clean()
+    flip(built.folder / CHECKPOINT)
+    assert built.ran(*REPRO) == ["pretrain us3l"], "the same bytes again: nothing that reads them has to run"
     assert built.clean()
 
     flip(built.folder / "data/digits/train_images.npy")
     assert "prepare@digits" in built.dirty()
-    assert built.pending() == {"pretrain": 2, "calibrate": 2, "linear": 2, "table": 1}
+    assert built.pending() == {"prepare": 1, "pretrain": 2, "calibrate": 2, "linear": 2, "table": 1}
     assert built.ran(*REPRO) == ["prepare digits"], "the same bytes again: nothing that reads them has to run"
     assert built.clean()
 
@@ -303,7 +307,7 @@ def test_a_stage_of_which_one_seed_is_stale_or_damaged_is_not_taken_for_done(bui
 
     flip(built.folder / CHECKPOINT)
     (built.folder / CHECKPOINT).with_name("seed1.safetensors").unlink()
-    assert built.try_(*SNAKEMAKE, "--keep-going")[0] != 0
+    built.run("us3l", "commit")
     assert "digits-pretrain@us3l" in built.dirty()
     built.run("dvc", "checkout", "--quiet", "--force")
     built.run(*SNAKEMAKE)

@@ -9,9 +9,10 @@ from multiprocessing import get_context
 from typing import Any
 
 from us3l.pipeline.code import EVALUATIONS, code
-from us3l.pipeline.lineage import is_outdated_by_code
+from us3l.pipeline.lineage import changes, is_outdated_by_code
 from us3l.pipeline.plan.plan import Plan, jobs
-from us3l.pipeline.plan.run import RunStage
+from us3l.pipeline.plan.run import RunPlan, RunStage
+from us3l.pipeline.plan.table import TableJob
 from us3l.pipeline.probes.comparison import ROUNDING, Difference, Outcome, differences
 from us3l.pipeline.provenance import circumstances
 from us3l.pipeline.requalification import record_seals, requalification_file
@@ -19,6 +20,8 @@ from us3l.pipeline.unfinished import Unfinished, continue_with, unfinished_train
 from us3l.utils.records import read_record, write_record
 
 STAGE_MODULES = "us3l.pipeline.stages"
+
+Probed = tuple[Outcome, dict[str, Any]]  # the outcome of a probe, and its circumstances
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,32 @@ def requalify(plan: Plan, address: str | None) -> bool:
         else:
             print(f"us3l {subject.job.command}: has no probe, stays out of date: make it again")
             holds = False
-    for subject, (outcome, facts) in zip(subjects, probe_all(subjects), strict=True):
-        verdict = Verdict(subject, differences(subject.made["probe"], outcome))
+    kept: set[RunPlan] = set()
+    for subject, probed in zip(subjects, probe_all(subjects), strict=True):
+        verdict = compare(subject, probed)
         print(verdict, flush=True)
         holds &= verdict.is_equal
         if verdict.is_equal:
-            _keep(verdict, {"probe": outcome, **facts})
+            _keep(verdict, probed)
+            kept.add(subject.job.run)
+    _write_tables(plan, kept)
     return holds
+
+
+def compare(subject: Subject, probed: Probed) -> Verdict:
+    """Compare the outcome of a probe with the recorded one."""
+    return Verdict(subject, differences(subject.made["probe"], probed[0]))
+
+
+def _write_tables(plan: Plan, runs: set[RunPlan]) -> None:
+    """Write the tables again that show runs, or runs that took their weights, and are otherwise up to date."""
+    for table in plan.tables.values():
+        job = TableJob(table)
+        shown = {origin for run in table.runs.values() for origin in (run, *(each for each, _ in run.ancestors))}
+        if job.done and not shown.isdisjoint(runs) and not changes(job):
+            from us3l.pipeline.stages.table import write_table  # imports pandas
+
+            write_table(job)
 
 
 def _selected(plan: Plan, address: str | None) -> list[RunStage]:
@@ -96,7 +118,7 @@ def _subjects(jobs: Iterable[RunStage]) -> Iterator[Subject]:
             yield Subject(job, unfinished.made, unfinished)
 
 
-def probe_all(subjects: list[Subject]) -> Iterator[tuple[Outcome, dict[str, Any]]]:
+def probe_all(subjects: list[Subject]) -> Iterator[Probed]:
     """Run the probes of results in parallel, on all cores; yield for each its outcome and circumstances, in order."""
     threads = max((subject.made["hardware"]["threads"] for subject in subjects), default=1)
     workers = max(1, (os.cpu_count() or 1) // threads)
@@ -104,7 +126,7 @@ def probe_all(subjects: list[Subject]) -> Iterator[tuple[Outcome, dict[str, Any]
         yield from pool.map(_probe, subjects)
 
 
-def _probe(subject: Subject) -> tuple[Outcome, dict[str, Any]]:
+def _probe(subject: Subject) -> Probed:
     """Run the probe of a job with the present code, on the device and with the threads of its record."""
     from us3l.utils.devices import leased_device
 
@@ -118,7 +140,7 @@ def _probe(subject: Subject) -> tuple[Outcome, dict[str, Any]]:
         return outcome, circumstances(subject.made, device)
 
 
-def _keep(verdict: Verdict, facts: dict[str, Any]) -> None:
+def _keep(verdict: Verdict, probed: Probed) -> None:
     """Write what was found beside the records, or into the folder of an unfinished training."""
     subject, largest = verdict.subject, verdict.largest
     job = subject.job
@@ -128,7 +150,8 @@ def _keep(verdict: Verdict, facts: dict[str, Any]) -> None:
         "now": code(job.stage),
         "promise": "within rounding" if largest else "bitwise",
         "largest_difference": {"key": largest.key, "relative": largest.relative} if largest else None,
-        **facts,
+        "probe": probed[0],
+        **probed[1],
     }
     if subject.unfinished:
         continue_with(subject.unfinished, finding)

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from us3l.pipeline.identity import fingerprint
+from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TableJob
+from us3l.pipeline.requalification import requalification
 from us3l.pipeline.tables.cells import Cell, Records
 from us3l.pipeline.tables.formats import caption
 
@@ -28,6 +30,7 @@ def table_record(job: TableJob, cells: list[Cell]) -> dict[str, Any]:
     """Return the table's record: for every cell its values and source files; `records` has the content of these."""
     table = job.table
     records = {path: record for cell in cells for path, record in cell.records.items()}
+    jobs = _jobs(cells)
     [identity] = job.identities(ReadSeals(records)).values()
     return {
         "title": table.table.title,
@@ -36,8 +39,26 @@ def table_record(job: TableJob, cells: list[Cell]) -> dict[str, Any]:
         **identity,
         **_hours(records),
         "cells": [_cell_record(cell, table.table.shows_published) for cell in cells],
-        "records": {str(path): _summary(record) for path, record in sorted(records.items())},
+        "records": {str(path): _summary(record) | _requalified(jobs[path]) for path, record in sorted(records.items())},
     }
+
+
+def _jobs(cells: list[Cell]) -> dict[Path, RunStage]:
+    """Return the jobs that wrote the records of cells, by the record."""
+    found: dict[Path, RunStage] = {}
+    for cell in cells:
+        for evaluation in cell.evaluations:
+            if cell.place.run:
+                found |= cell.place.run.lineage(evaluation.seed, cell.place.width)
+    return found
+
+
+def _requalified(job: RunStage) -> dict[str, Any]:
+    """Describe the probe that found today's code equal to that of a record; empty where it is the same code."""
+    found = requalification(job)
+    if found is None:
+        return {}
+    return {"requalified": {key: found[key] for key in ("promise", "largest_difference", "finished", "git")}}
 
 
 def _cell_record(cell: Cell, shows_published: bool) -> dict[str, Any]:

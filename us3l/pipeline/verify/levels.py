@@ -20,8 +20,11 @@ from us3l.pipeline.identity import differences
 from us3l.pipeline.integrity import damaged_files, wrong_texts
 from us3l.pipeline.lineage import Change, changes
 from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TableJob, TablePlan
 from us3l.pipeline.provenance import CIRCUMSTANCES
+from us3l.pipeline.requalification import requalification
+from us3l.pipeline.requalify import Subject, compare, probe_all
 from us3l.pipeline.tables.cells import read_cells
 from us3l.pipeline.verify.rederive import Rederived, rederive
 from us3l.pipeline.verify.selection import Selection
@@ -101,7 +104,7 @@ def _by_cell(record: dict[str, Any]) -> dict[str, Any]:
 
 def _without_circumstances(by_cell: dict[str, Any]) -> dict[str, Any]:
     """Leave out the circumstances of records, with the seals and the hours of cells, which follow from these."""
-    left_out = {*CIRCUMSTANCES, "seal", "hours"}
+    left_out = {*CIRCUMSTANCES, "seal", "hours", "requalified"}
     return {
         kind: {name: {key: value for key, value in entry.items() if key not in left_out} for name, entry in of.items()}
         for kind, of in by_cell.items()
@@ -112,7 +115,8 @@ def files_as_recorded(selection: Selection) -> Iterator[Verdict]:
     """Check that each file is intact, and made from the current params, code and inputs; then compare with dvc.lock."""
     wrong = [line for job in selection.jobs for line in _wrong_in_job(job)]
     files = sum(len(job.outputs) for job in selection.jobs)
-    yield Verdict(f"files against seals, params, code and inputs ({files})", "bitwise", wrong)
+    notes = [_about_requalification(job, found) for job, found in _requalified(selection).items()]
+    yield Verdict(f"files against seals, params, code and inputs ({files})", "bitwise", wrong, notes)
     stages = {job.dvc_stage for job in selection.jobs}
     locked = stages & locked_entries().keys()
     if locked:
@@ -121,6 +125,16 @@ def files_as_recorded(selection: Selection) -> Iterator[Verdict]:
         before = "`us3l dvc` with the study under build, then " if stages - locked - listed_stages() else ""
         lacks = f"dvc.lock lacks {len(stages - locked)} stages; to record them run {before}`us3l commit`"
         print(f"level 1  not checked: {lacks}")
+
+
+def _requalified(selection: Selection) -> dict[RunStage, dict[str, Any]]:
+    jobs = [job for job in selection.jobs if isinstance(job, RunStage)]
+    return {job: found for job in jobs if (found := requalification(job))}
+
+
+def _about_requalification(job: RunStage, found: dict[str, Any]) -> str:
+    commit = f" at {found['git']['commit'][:10]}" if found["git"] else ""
+    return f"us3l {job.command}: code changed since, requalified by probe ({found['promise']}){commit}"
 
 
 def _wrong_in_job(job: Job) -> list[str]:
@@ -152,8 +166,16 @@ def _wrong_for_dvc(stages: set[str]) -> list[str]:
 
 
 def evaluations_from_checkpoints(selection: Selection) -> list[Verdict]:
-    """Calibrate and evaluate again, in a separate folder."""
-    return _verdicts(rederive(selection, "calibrate"), "within rounding", _rounding)
+    """Calibrate and evaluate again, in a separate folder, and run the probes of requalified results again."""
+    return [*_verdicts(rederive(selection, "calibrate"), "within rounding", _rounding), *_probed_again(selection)]
+
+
+def _probed_again(selection: Selection) -> list[Verdict]:
+    """Hold the probes of requalified results against those that their records have, whatever the requalification."""
+    subjects = [Subject(job, read_record(job.record)) for job in _requalified(selection)]
+    verdicts = map(compare, subjects, probe_all(subjects))
+    wrong = [str(verdict) for verdict in verdicts if not verdict.is_equal]
+    return [Verdict(f"probes of requalified results ({len(subjects)})", "within rounding", wrong)] if subjects else []
 
 
 def checkpoints_from_params(selection: Selection) -> list[Verdict]:
