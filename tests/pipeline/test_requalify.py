@@ -53,6 +53,10 @@ def edit(project: Project, module: str, old: str, new: str) -> None:
     path.write_text(re.sub(rf"\b{re.escape(old)}", new, text))
 
 
+def run(**changes: Any) -> PretrainRun:
+    return PretrainRun.model_validate(params(**changes)["studies"]["tiny"]["runs"]["us3l"])
+
+
 def to_do(project: Project) -> int:
     return int(re.search(r"^(\d+) of \d+ jobs to do$", project.must("us3l", "plan"), re.MULTILINE)[1])
 
@@ -232,31 +236,39 @@ def test_nothing_differs_where_both_are_not_a_number() -> None:
     assert 0 < ROUNDING < 1e-3
 
 
-def test_the_schedule_is_probed_at_its_start_in_the_warm_up_and_at_each_quarter() -> None:
-    assert [points(epochs) for epochs in (1, 2, 4, 18, 400)] == [
-        [0],
-        [0, 1],
-        [0, 1, 2, 3],
-        [0, 1, 4, 8, 12],
-        [0, 1, 100, 200, 300],
-    ]
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"epochs": 1}, [0]),
+        ({"epochs": 2}, [0, 1]),
+        ({"epochs": 4}, [0, 1, 2, 3]),
+        ({"epochs": 18}, [0, 1, 4, 8, 9, 12, 17]),
+        (
+            {"epochs": 400, "regularizer": {"kind": "group", "strength": 1.0, "warmup_epochs": 40}},
+            [0, 1, 40, 100, 200, 300, 399],
+        ),
+        ({"epochs": 100, "optimizer": {"lr": 1.0, "warmup_epochs": 5}}, [0, 1, 5, 25, 50, 75, 99]),
+        ({"epochs": 8, "optimizer": {"lr": 1.0, "schedule": "multistep", "milestones": [5, 7]}}, [0, 1, 2, 4, 5, 6, 7]),
+    ],
+)
+def test_the_schedule_is_probed_at_its_ends_at_each_quarter_and_where_it_turns(
+    changes: dict[str, Any], expected: list[int]
+) -> None:
+    assert points(run(**changes)) == expected
 
 
 @pytest.mark.parametrize(
     ("batch", "epochs", "images", "macs", "expected"),
     [
         ({"size": 512, "shards": 4}, 400, 50_000, 1, (512, 4)),
-        ({"size": 512, "shards": 4}, 400, 50_000, 10**9, (4, 2)),
+        ({"size": 512, "shards": 4}, 400, 50_000, 10**9, (8, 2)),
         ({"size": 256, "shards": 1}, 12, 10_000, 1, (64, 1)),
         ({"size": 6, "shards": 3}, 1, 6, 10**9, (6, 3)),
-        ({"size": 12, "shards": 1}, 1, 12, 10**9, (3, 1)),
+        ({"size": 12, "shards": 1}, 1, 12, 10**9, (6, 1)),
     ],
 )
 def test_the_batch_is_cut_in_halves_and_its_shards_down_to_two(
     batch: dict[str, int], epochs: int, images: int, macs: int, expected: tuple[int, int]
 ) -> None:
-    run = PretrainRun.model_validate(
-        params(batch=batch, epochs=epochs)["studies"]["tiny"]["runs"]["us3l"] | {"backbone": "resnet18"}
-    )
-    cut = cut_batch(run, images, macs)
+    cut = cut_batch(run(batch=batch, epochs=epochs), images, macs)
     assert (cut.size, cut.shards) == expected

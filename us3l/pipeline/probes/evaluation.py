@@ -8,7 +8,7 @@ from us3l.params.protocols.protocol import Protocol
 from us3l.pipeline.probes.sample import IMAGES
 
 EPOCHS = 3
-BATCH = 8
+BATCH = 6  # so that the last batch of the sample is smaller
 
 
 def short_calibration(calibration: Calibration) -> Calibration:

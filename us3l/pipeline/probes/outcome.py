@@ -13,16 +13,24 @@ from us3l.pipeline.probes.comparison import CHECKSUM
 
 def describe(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Describe tensors by name: checksum, norm, and the projection onto a fixed direction, which sees the order."""
-    return {name: _describe(tensor.detach().cpu()) for name, tensor in tensors.items()}
+    return {name: _describe(tensor, _flat(tensor)) for name, tensor in tensors.items()}
 
 
-def _describe(tensor: Tensor) -> dict[str, Any]:
-    values = tensor.flatten().double()
-    content = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+def describe_change(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Describe tensors by name: their checksum, and norm and projection of what has changed."""
+    return {name: _describe(tensor, _flat(tensor) - _flat(before[name])) for name, tensor in after.items()}
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().flatten().double()
+
+
+def _describe(tensor: Tensor, numbers: Tensor) -> dict[str, Any]:
+    content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     return {
         CHECKSUM: hashlib.sha256(content).hexdigest(),
-        "norm": float(values.norm()),
-        "projection": float(values @ _direction(len(values))),
+        "norm": float(numbers.norm()),
+        "projection": float(numbers @ _direction(len(numbers))),
     }
 
 
@@ -34,4 +42,4 @@ def _direction(size: int) -> Tensor:
 def flattened(tensors: Iterable[Tensor]) -> Tensor:
     """Concatenate tensors as one vector of float64."""
     nothing = torch.zeros(0, dtype=torch.float64)
-    return torch.cat([nothing, *(tensor.detach().cpu().flatten().double() for tensor in tensors)])
+    return torch.cat([nothing, *map(_flat, tensors)])

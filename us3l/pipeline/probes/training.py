@@ -1,7 +1,9 @@
-"""The probe of a training: three consecutive steps at points that cover its schedule, each from the initial weights.
+"""The probe of a training: three consecutive steps in epochs that cover its schedule, each from the initial weights.
 
-The first step shows losses, gradients and the optimizer; the second momentum, the momentum encoder and queues. At the
-first point the state is saved and loaded between the first two steps.
+They are the first ones of the training and the last ones of the other epochs. The first step shows losses, gradients
+and the optimizer; the second momentum, the momentum encoder and queues. In the first epoch the state is saved and
+loaded between the first two steps. Weights are compared by how far they have moved, since a wrong step is small beside
+the weights themselves.
 """
 
 import math
@@ -16,11 +18,12 @@ from torch import Tensor
 
 from us3l.data.stream import Stream
 from us3l.params.runs import Batch, PretrainRun
-from us3l.pipeline.probes.outcome import describe
+from us3l.pipeline.probes.outcome import describe, describe_change
 from us3l.training.step import TrainStep
 from us3l.training.trainer import Trainer
 
 STEPS = 3
+IMAGES = 4  # of a shard at least: of two, a BatchNorm makes 1 and -1, whatever they are
 NO_STATE = Path(os.devnull, "state")
 SHARE = 0.01  # of the images of the training that pass through the probe
 OPERATIONS = 4e11  # floating-point operations of the probe: some 15 seconds on one core of a CPU
@@ -34,31 +37,36 @@ def probe_training(
     build: Callable[[PretrainRun], TrainStep],
     open_stream: Callable[[PretrainRun], Stream],
 ) -> dict[str, Any]:
-    """Return losses, feature_std, gradient norms and the state after each step, by the point of the schedule.
+    """Return losses, feature_std, gradient norms and the state after each step, by the epoch.
+
+    With them are the initial state, and the decay of each weight in each of the epochs.
 
     images: number of training images; macs: multiply-accumulates of the widest network on one of them, by which the
     batch is cut. Results do not depend on the number of processes, so that one computes them.
     """
     run = run.model_copy(update={"batch": cut_batch(run, images, macs)})
     stream = open_stream(run)
-    outcome = {f"epoch_{epoch}": _steps(run, build, stream, epoch, 0) for epoch in points(run.epochs)}
-    last = max(0, stream.steps - STEPS)
-    return {"batch": run.batch.model_dump(), **outcome, "end": _steps(run, build, stream, run.epochs - 1, last)}
+    outcome = {"batch": run.batch.model_dump(), "initial": describe(build(run).state())}
+    return outcome | {f"epoch_{epoch}": _steps(run, build, stream, epoch) for epoch in points(run)}
 
 
-def points(epochs: int) -> list[int]:
-    """Return the epochs to probe: the first two, where rates warm up, and the first of each quarter."""
+def points(run: PretrainRun) -> list[int]:
+    """Return the epochs to probe: the first two, the last, the first of each quarter, and where a schedule turns."""
+    epochs, optimizer = run.epochs, run.optimizer
     quarter = max(1, epochs // 4)
-    return [epoch for epoch in sorted({0, 1, quarter, 2 * quarter, 3 * quarter}) if epoch < epochs]
+    turns = [epochs // 2, optimizer.warmup_epochs, *optimizer.milestones]
+    if run.regularizer:
+        turns.append(run.regularizer.warmup_epochs)
+    return [epoch for epoch in sorted({0, 1, quarter, 2 * quarter, 3 * quarter, epochs - 1, *turns}) if epoch < epochs]
 
 
 def cut_batch(run: PretrainRun, images: int, macs: int) -> Batch:
     """Halve the batch, and its shards down to two, until the probe takes little of the training and of time."""
     size, shards = run.batch.size, run.batch.shards
-    steps = STEPS * (len(points(run.epochs)) + 1)
+    steps = STEPS * len(points(run))
     largest = min(SHARE * run.epochs * images, OPERATIONS / (PER_IMAGE * macs)) / steps
     while size > largest and size % 2 == 0:
-        if size // 2 % shards or size // 2 < 2 * shards:
+        if size // 2 % shards or size // 2 < IMAGES * shards:
             if shards % 2 or shards == 2:
                 break
             shards //= 2
@@ -66,22 +74,32 @@ def cut_batch(run: PretrainRun, images: int, macs: int) -> Batch:
     return Batch(size=size, shards=shards)
 
 
-def _steps(
-    run: PretrainRun, build: Callable[[PretrainRun], TrainStep], stream: Stream, epoch: int, first: int
-) -> list[dict[str, Any]]:
-    """Train from step `first` of an epoch; in the first epoch the second step resumes from a saved state."""
+def _steps(run: PretrainRun, build: Callable[[PretrainRun], TrainStep], stream: Stream, epoch: int) -> dict[str, Any]:
+    """Train in an epoch; in the first one the second step resumes from a saved state."""
+    first = max(0, stream.steps - STEPS) if epoch else 0
     trainer = Trainer(run, build(run), stream, NO_STATE, math.inf, "probe")
     trainer.epoch, trainer.step = epoch, first
-    outcomes = []
+    initial = {name: tensor.clone() for name, tensor in trainer.train_step.state().items()}
+    outcomes: dict[str, Any] = {}
     for step, shards in enumerate(islice(stream.shards(epoch, first), STEPS)):
         if epoch == 0 and step == 1:
             trainer = _resumed(trainer, build(run))
         norms: list[float] = []
         trainer.train_step.all_reduce_ = _norms_into(norms)
         trainer.advance(shards)
-        totals, state = trainer.totals.tolist(), describe(trainer.train_step.state())
-        outcomes.append({"loss_and_feature_std": totals, "gradient_norm": norms, "state": state})
-    return outcomes
+        outcomes[f"step_{step}"] = {
+            "loss_and_feature_std": trainer.totals.tolist(),
+            "gradient_norm": norms,
+            "state": describe_change(initial, trainer.train_step.state()),
+        }
+    return outcomes | {"decay": _decay(trainer.train_step, epoch)}
+
+
+def _decay(train_step: TrainStep, epoch: int) -> dict[str, Any]:
+    """Describe the decay of each weight at full width and below."""
+    widths = {"widest": True, "narrower": False}
+    of_width = {name: train_step.decay.at(epoch, widest, train_step.with_grad)[0] for name, widest in widths.items()}
+    return describe(of_width)
 
 
 def _resumed(trainer: Trainer, train_step: TrainStep) -> Trainer:

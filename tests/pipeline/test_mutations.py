@@ -1,0 +1,46 @@
+"""Probes tell edits that change results from those that do not: a sample of the edits of docs/probes.md."""
+
+from pathlib import Path
+
+import pytest
+from mutations import BITWISE, DIFFERS, MUTATIONS, PACKAGE, REFACTORINGS, VARIANTS, Bench, Edit
+
+RUN = "simclr"
+CAUGHT = {
+    "regularizer.alpha, epochs // 2": "pretrain epoch_",
+    "(3 - quarter) * (high - low) / 3": "pretrain epoch_",
+    "step = 1 - momentum": "pretrain epoch_0",
+    "self._gradients.zero_()": "pretrain epoch_",
+    "norm.momentum = calibration.momentum": "calibrate w025.statistics",
+    "add_(parameter, alpha=decay)": "linear w025.logits",
+}
+EQUAL = {"addcmul_(coefficients, values, value=2)", "return torch.cat(gradients)", "return low + (high - low) * u"}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("mutations"), [RUN])
+
+
+@pytest.mark.parametrize("old", CAUGHT)
+def test_a_mutation_is_caught(bench: Bench, old: str) -> None:
+    judged = bench.judge(edit(MUTATIONS, old))
+    assert judged.verdict == DIFFERS, judged.output
+    assert judged.by.startswith(CAUGHT[old])
+
+
+@pytest.mark.parametrize("old", EQUAL)
+def test_a_refactoring_is_equal_bitwise(bench: Bench, old: str) -> None:
+    judged = bench.judge(edit(REFACTORINGS, old))
+    assert judged.verdict == BITWISE, judged.output
+
+
+@pytest.mark.parametrize("edit", MUTATIONS + REFACTORINGS, ids=str)
+def test_an_edit_finds_its_text_once_in_its_module(edit: Edit) -> None:
+    assert Path(PACKAGE, edit.module).read_text().count(edit.old) == 1
+    assert edit.old != edit.new and edit.run in VARIANTS
+
+
+def edit(edits: list[Edit], old: str) -> Edit:
+    [found] = [each for each in edits if each.old == old]
+    return found._replace(run=RUN)
