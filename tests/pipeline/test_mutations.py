@@ -14,7 +14,7 @@ CAUGHT = {
     "norm.momentum = calibration.momentum": "calibrate w025.statistics",
     "add_(parameter, alpha=decay)": "linear w025.logits",
 }
-EQUAL = {"addcmul_(coefficients, values, value=2)", "return torch.cat(gradients)", "return low + (high - low) * u"}
+EQUAL = ("addcmul_(coefficients, values, value=2)", "return torch.cat(gradients)", "return low + (high - low) * u")
 
 
 @pytest.fixture(scope="module")
