@@ -237,6 +237,32 @@ def test_a_flipped_byte_is_found_by_both_and_mended(built: Checkout) -> None:
     assert built.clean()
 
 
+def test_what_was_made_by_hand_is_made_again_after_an_edit_as_if_snakemake_had_made_it(built: Checkout) -> None:
+    for stage in ("pretrain", "calibrate", "linear"):
+        built.run("us3l", stage, "digits", "us3l", "0", "--force")
+    built.run("us3l", "table", "digits", "main")
+    shutil.rmtree(built.folder / ".snakemake/metadata")
+    built.run("us3l", "commit")
+    assert built.dirty() == set()
+    assert built.pending().keys() <= {"plan"}
+    built.edit(temperature(0.4))
+    assert built.pending() == {"plan": 1, "pretrain": 1, "calibrate": 1, "linear": 1, "table": 1}
+    assert built.ran(*SNAKEMAKE) == OF_US3L
+    assert built.clean()
+
+
+def test_content_counts_and_dates_do_not(built: Checkout) -> None:
+    for number, path in enumerate(sorted((built.folder / "results").rglob("*.*"), reverse=True)):
+        os.utime(path, (number, number))
+    assert built.clean()
+    other = built.folder / RESULTS / "checkpoints/us-simsiam/seed0.safetensors"
+    shutil.copy2(other, built.folder / CHECKPOINT)
+    assert built.pending() == {"pretrain": 1, "calibrate": 1, "linear": 1, "table": 1}
+    assert built.dirty() >= {"digits-pretrain@us3l"}
+    assert built.ran(*SNAKEMAKE) == OF_US3L
+    assert built.clean()
+
+
 def test_an_edit_of_code_runs_the_stages_that_import_it_and_a_comment_none(built: Checkout) -> None:
     (built.folder / "us3l" / "notes.txt").write_text("Not code.")
     assert built.clean()
