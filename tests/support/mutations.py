@@ -63,7 +63,7 @@ SMALL = {"dataset": "digits", "backbone": "small-resnet", "resources": {"gpus": 
 CROP = {"resized_crop": {"size": 8, "scale": [0.5, 1.0]}, "flip": 0.5}
 MOVED = {"affine": {"degrees": 10.0, "translate": 0.2}}
 BLURRED = {"resized_crop": {"size": 8, "interpolation": "bicubic"}, "blur": {"kernel_size": 3, "probability": 1.0}}
-LARGE = {"resized_crop": {"size": 16}}
+LARGE = {"resized_crop": {"size": 32}}
 COLOURS = {
     "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8},
     "grayscale": 0.2,
@@ -127,7 +127,7 @@ VARIANTS = {
             "regularizer": {"kind": "group", "by": "input-feature", "strength": 0.05},
         },
         protocol={"kind": "knn", "neighbours": 20},
-        views={"pretrain": [LARGE, LARGE], "linear": LARGE, "test": {"resize": 16}},
+        views={"pretrain": [LARGE, LARGE], "linear": LARGE, "test": {"resize": 32}},
     ),
     "dino": Variant(
         {
@@ -163,6 +163,13 @@ VARIANTS = {
         },
         protocol={"kind": "knn", "neighbours": 20},
         others={
+            "byol": {
+                **SMALL,
+                "method": {"name": "byol", "base_loss": "cosine", "teacher": "teacher", **ALONE},
+                "epochs": 1,
+                "batch": {"size": 128},
+                "optimizer": {"lr": 0.05},
+            },
             "teacher": {
                 **SMALL,
                 "method": {"name": "simclr", "base_loss": "nt-xent", "distillation_loss": None, **ALONE},
@@ -170,7 +177,7 @@ VARIANTS = {
                 "batch": {"size": 128},
                 "optimizer": {"lr": 0.05},
                 "sampling": 1.0,
-            }
+            },
         },
     ),
     "relations": Variant(
@@ -283,13 +290,14 @@ PATTERNS = {
 
 INTRODUCTION = """# What probes see
 
-A probe is a small, deterministic piece of a result's own computation, whose numbers are kept in the result's record:
-some training steps at the turning points of the schedule, or an evaluation of a few images. After an edit of the code,
-`us3l requalify` runs it again: equal numbers keep the result. It is no proof: what the piece does not run, it does not
-see, such as another kind of hardware, several processes, or an effect below the rounding of float32 in single steps.
+A probe is a small, deterministic piece of a result's own computation: a few training steps in epochs that cover the
+schedule, or the calibration or evaluation of a few images. Its numbers are kept with the result; after an edit of the
+code, `us3l requalify` runs it again, and equal numbers keep the result. It is no proof: it sees nothing that the piece
+does not run, such as other hardware or several processes, and a training magnifies rounding, so that another order of
+the same operations mostly counts as a change.
 
-This list is made by `python tests/support/mutations.py`: each of {mutations} edits is made in a copy of the package,
-and the probes of a small run that uses the code are run. They tell {caught} edits, of {changes} that change results.
+`python tests/support/mutations.py` makes this list: each edit in a copy of the package, judged by the probes of a small
+run that uses the code. Of {mutations} mutations, {caught} were caught; {changes} change results.
 
 ## Mutations
 """

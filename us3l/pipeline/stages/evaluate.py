@@ -94,11 +94,18 @@ def probe(job: RunStage, device: torch.device, predict_logits: PredictLogits) ->
 def _probe(
     job: RunStage, store: Store, networks: dict[float, nn.Module], device: torch.device, predict_logits: PredictLogits
 ) -> Outcome:
-    """Evaluate copies of a few networks on a sample of the images, by the protocol in short."""
+    """Evaluate copies of a few networks on a sample of the images, by the protocol in short.
+
+    Accuracies by the labels of other images show which ranks count: by their own, all of a few may be the first.
+    """
     few = {width: deepcopy(networks[width]) for width in sample_widths(job.run.widths)}
     short = Evaluation(job, sample(store), few, short_protocol(job.run.protocol), device)
     results = short.results(predict_logits)
-    return {width_label(width): {**describe({"logits": each}), **facts} for width, (each, facts) in results.items()}
+    others = to_device(short.store.test.labels, torch.device("cpu")).roll(1)
+    return {
+        width_label(width): {**describe({"logits": each}), **facts, "by_other_labels": score(each, others)}
+        for width, (each, facts) in results.items()
+    }
 
 
 def networks_to_evaluate(job: RunStage, store: Store) -> tuple[dict[float, nn.Module], dict[Path, str]]:
