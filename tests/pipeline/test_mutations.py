@@ -14,7 +14,11 @@ CAUGHT = {
     "norm.momentum = calibration.momentum": "calibrate w025.statistics",
     "add_(parameter, alpha=decay)": "linear w025.logits",
 }
-EQUAL = ("addcmul_(coefficients, values, value=2)", "return torch.cat(gradients)", "return low + (high - low) * u")
+EQUAL = (
+    "addcmul_(coefficients, values, value=2)",
+    "return torch.cat(gradients)",
+    "for (x,) in images.augmented(batches, [views.linear], views.normalize, key):\n            x = x.",
+)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from us3l.models.backbones.custom import require_features
 from us3l.models.complexity import cost
 from us3l.models.pruning import freeze_pruned_channels
 from us3l.models.saved_network import open_network
-from us3l.params.protocols.protocol import Protocol as AnyProtocol
 from us3l.params.runs import PruneRun
 from us3l.params.sampling import width_label
 from us3l.pipeline.plan.run import RunStage
@@ -47,7 +46,7 @@ class Evaluation:
     job: RunStage
     store: Store
     networks: dict[float, nn.Module]  # in evaluation mode
-    protocol: AnyProtocol
+    protocol: Any  # of the kind of the stage, whose code has no other kind
     device: torch.device
 
     def results(self, predict_logits: PredictLogits) -> dict[float, tuple[Tensor, dict[str, Any]]]:
