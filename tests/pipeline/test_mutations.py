@@ -39,7 +39,7 @@ def test_a_refactoring_is_equal_bitwise(bench: Bench, old: str) -> None:
     assert judged.verdict == BITWISE, judged.output
 
 
-@pytest.mark.parametrize("edit", MUTATIONS + REFACTORINGS, ids=str)
+@pytest.mark.parametrize("edit", MUTATIONS + REFACTORINGS, ids=lambda edit: edit.module)
 def test_an_edit_finds_its_text_once_in_its_module(edit: Edit) -> None:
     assert Path(PACKAGE, edit.module).read_text().count(edit.old) == 1
     assert edit.old != edit.new and edit.run in VARIANTS

@@ -297,7 +297,7 @@ does not run, such as other hardware or several processes, and a training magnif
 the same operations mostly counts as a change.
 
 `python tests/support/mutations.py` makes this list: each edit in a copy of the package, judged by the probes of a small
-run that uses the code. Of {mutations} mutations, {caught} were caught; {changes} change results.
+run that uses the code. {changes} of the {mutations} mutations change results, and {caught} were caught.
 
 ## Mutations
 """
