@@ -77,8 +77,9 @@ def refusal(us3l: Command) -> Refusal:
 
 
 def files() -> dict[Path, bytes]:
-    """Everything but runs/, where a training that fails may leave what it continues from."""
-    return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file() and path.parts[0] != "runs"}
+    """Everything but runs/, where a training that fails may leave what it continues from, and the cache of seals."""
+    everything = [path for path in Path().rglob("*") if path.is_file() and path.parts[0] not in ("runs", ".us3l")]
+    return {path: path.read_bytes() for path in everything}
 
 
 @pytest.mark.parametrize(

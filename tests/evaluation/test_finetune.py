@@ -259,7 +259,7 @@ def evaluation_of(run: str, tuned: nn.Module, folder: Path, patch: pytest.Monkey
     patch.setattr(evaluate, "open_store", lambda folder: store)
     plan = Plan(Params.model_validate(made)).run("tiny", run)
     seals = dict.fromkeys([plan.checkpoint(0), plan.network(0, 0.5)], "")
-    patch.setattr(evaluate, "networks_to_evaluate", lambda *arguments: ([tuned], seals))
+    patch.setattr(evaluate, "networks_to_evaluate", lambda *arguments: ({0.5: tuned}, seals))
     evaluate.evaluate(RunStage(plan, "finetune", 0), CPU, predict_logits)
     return read_record(plan.evaluation_record(0, 0.5))
 

@@ -16,6 +16,7 @@ from us3l.models.backbones.backbone import Backbone
 from us3l.params.optimizer import Optimizer
 from us3l.params.runs import PretrainRun
 from us3l.params.sampling import FixedWidths, Sampling
+from us3l.pipeline.stages import pretrain
 from us3l.training.build import build_train_step
 from us3l.training.lr_schedule import learning_rate
 from us3l.training.step import TrainStep
@@ -75,6 +76,7 @@ def test_a_training_changes_its_rate_as_it_says_and_tells_the_step_how_far_it_is
         return torch.ones(len(widths), 2)
 
     monkeypatch.setattr(TrainStep, "__call__", step)
+    monkeypatch.setattr(pretrain, "probe_training", lambda *inputs: {})
     monkeypatch.chdir(tmp_path)
     optimizer = {"lr": 0.5, "rate": rate, "warmup_epochs": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params(epochs=3, optimizer=optimizer)))

@@ -95,6 +95,8 @@ def _has_dvc() -> bool:
 def commit(plan: Plan, made: Iterable[str]) -> None:
     """Record in DVC the stages that have new files, or another entry in the plan, and are undamaged and up to date.
 
+    Without the files that were made, any stage may have new ones.
+
     Raises UserError where the project has no DVC, or where DVC refuses.
     """
     if not _has_dvc():
@@ -107,7 +109,7 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
     changed = [
         name
         for name, stage_jobs in members.items()
-        if locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in stage_jobs)
+        if not new or locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in stage_jobs)
     ]
     current = [name for name in changed if not any(job in to_do or damaged_files(job) for job in members[name])]
     if unlisted := [name for name in current if name in missing]:

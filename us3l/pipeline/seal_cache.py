@@ -13,7 +13,7 @@ from pathlib import Path
 
 from us3l.utils.errors import UserError
 
-CACHE = Path("runs", "seals.sqlite")
+CACHE = Path(".us3l", "seals.sqlite")
 SETTLED = 1.0  # seconds after which a file that changes again has another time
 
 

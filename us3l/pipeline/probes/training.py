@@ -105,7 +105,7 @@ def _decay(train_step: TrainStep, epoch: int) -> dict[str, Any]:
 def _resumed(trainer: Trainer, train_step: TrainStep) -> Trainer:
     """Save the state of a trainer, and continue from the file with another training step."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer.state = Path(folder, "state.safetensors")
+        trainer.state = Path(folder, "probe.safetensors")
         trainer.save()
         return Trainer(trainer.run, train_step, trainer.stream, trainer.state, math.inf, "probe")
 
