@@ -1,7 +1,6 @@
 # From params.yaml to tables. `snakemake --cores all` makes all files of every study that params.yaml builds.
 import os
 import sys
-import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from us3l.pipeline.plan.dataset import PrepareJob
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TABLE_FORMATS, TableJob
-from us3l.pipeline.lineage import jobs_to_do
 from us3l.params.protocols.protocol import KINDS
 from us3l.params.reading import load
 
@@ -35,19 +33,6 @@ workflow.global_resources.setdefault("gpu", len(visible_gpus()))
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
 
-# Records alone determine what is out of date, as for `us3l plan`: neither dates nor Snakemake's memory of its own jobs.
-# A job whose results are out of date has one more input, which is newer than they are.
-REWRITTEN = {path for job in jobs_to_do(jobs(PLAN, PLAN.studies)) for path in job.outputs}
-OUTDATED = Path(".snakemake", "outdated")
-OUTDATED.write_text(uuid.uuid4().hex)  # another content each time: Snakemake compares checksums, too
-
-
-def inputs_of(job):
-    is_outdated = any(path in REWRITTEN and path.is_file() for path in job.outputs)
-    files = [path if path in REWRITTEN else ancient(path) for path in job.inputs]
-    return [*files, OUTDATED] if is_outdated else files
-
-
 run_of = lambda wildcards: PLAN.run(wildcards.study, wildcards.run)
 stage_of = lambda wildcards, stage: RunStage(run_of(wildcards), stage, int(wildcards.seed))
 
@@ -60,6 +45,7 @@ rule all:
         "All files are up to date"
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/pretrain.smk"
