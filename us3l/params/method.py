@@ -54,7 +54,7 @@ class FeatureDistillation(StrictModel):
 
     @property
     def compares_positions(self) -> bool:
-        """Whether the compared maps must have the same height and width."""
+        """True if the compared maps must have the same height and width."""
         return self.loss in ("mse", "attention-spatial")
 
     @model_validator(mode="after")
@@ -119,7 +119,7 @@ class Method(StrictModel):
 
     @property
     def predicts(self) -> bool:
-        """Whether a predictor is applied to the projection before the base loss."""
+        """True if a predictor is applied to the projection before the base loss."""
         return self.heads in ("byol", "simsiam", "moco-v3")
 
     @property

@@ -153,7 +153,7 @@ class PretrainRun(StrictModel):
 
     @property
     def _widest_varies(self) -> bool:
-        """Whether the widest network of a step differs from step to step."""
+        """True if the widest network of a step differs from step to step."""
         return isinstance(self.sampling, Sampling) and self.sampling.rule == "uniform"
 
 

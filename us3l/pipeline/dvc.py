@@ -18,7 +18,7 @@ import yaml
 from us3l.pipeline.code import code
 from us3l.pipeline.dvc_file import DVC_FILE, PLAN_FILE, dvc_stages, missing_stages
 from us3l.pipeline.identity import fingerprint
-from us3l.pipeline.integrity import damaged_files, damaged_results
+from us3l.pipeline.integrity import damaged_files, edited_texts
 from us3l.pipeline.lineage import jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan
@@ -68,7 +68,7 @@ def make(plan: Plan, dvc_stage: str) -> NoReturn:
         names = ", ".join(["plan", *members])
         raise UserError(f"the studies that params.yaml builds have no stage {dvc_stage!r}; they have: {names}")
     stage_jobs = members[dvc_stage]
-    for path, problem in (each for job in stage_jobs for each in damaged_results(job).items()):
+    for path, problem in (each for job in stage_jobs for each in (damaged_files(job) | edited_texts(job)).items()):
         print(f"us3l: {problem}: made again", file=sys.stderr)
         path.unlink()
     _snakemake(sorted({job.rule for job in stage_jobs}), [path for job in stage_jobs for path in job.outputs])
@@ -111,7 +111,7 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
         for name, stage_jobs in members.items()
         if not new or locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in stage_jobs)
     ]
-    current = [name for name in changed if not any(job in to_do or damaged_files(job) for job in members[name])]
+    current = [name for name in changed if to_do.keys().isdisjoint(members[name])]
     if unlisted := [name for name in current if name in missing]:
         print(f"us3l: dvc.yaml lacks {', '.join(unlisted)}; `us3l dvc` writes them into it", file=sys.stderr)
     targets = _targets([name for name in current if name not in missing], members)

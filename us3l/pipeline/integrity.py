@@ -42,13 +42,12 @@ def checked_weights(path: Path) -> str:
     return checked([path], lambda: str(read_weights(path)[1]["seal"]))
 
 
-def damaged_results(job: Job) -> dict[Path, str]:
-    """Return the job's damaged files and, if it is a table, the texts that its evaluations do not give.
+def edited_texts(job: Job) -> dict[Path, str]:
+    """Return the texts of a table that its evaluations do not give; none for another job.
 
     Raises UserError for a damaged evaluation.
     """
-    texts = wrong_texts(job.table, read_cells(job.table)) if isinstance(job, TableJob) else {}
-    return damaged_files(job) | texts
+    return wrong_texts(job.table, read_cells(job.table)) if isinstance(job, TableJob) else {}
 
 
 def _damage(path: Path) -> str | None:

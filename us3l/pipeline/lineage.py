@@ -62,16 +62,21 @@ def changes(job: Job) -> Changes:
     Nothing differs in a result that was requalified for today's code.
     """
     found = _all_changes(job)
-    return {} if isinstance(job, RunStage) and _only_code(found) and requalification(job) else found
+    return {} if isinstance(job, RunStage) and _is_code_alone(found) and requalification(job) else found
 
 
 def is_outdated_by_code(job: Job) -> bool:
     """Tell whether files of a job are out of date, and by nothing but the code of its stage."""
-    return _only_code(changes(job))
+    return _is_code_alone(changes(job))
 
 
-def _only_code(changed: Changes) -> bool:
-    return bool(changed) and all(what.startswith("code.") for each in changed.values() for what, _, _ in each)
+def _is_code_alone(changed: Changes) -> bool:
+    return is_code_alone([change for of_file in changed.values() for change in of_file])
+
+
+def is_code_alone(changed: list[Change]) -> bool:
+    """Tell whether something has changed, and nothing but the code of a stage."""
+    return bool(changed) and all(what.startswith("code.") for what, _, _ in changed)
 
 
 def _all_changes(job: Job) -> Changes:

@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 
 from us3l.params.runs import PretrainRun
 from us3l.pipeline.identity import Identity, differences, fingerprint
-from us3l.pipeline.lineage import ABSENT, CurrentSeals
+from us3l.pipeline.lineage import ABSENT, CurrentSeals, is_code_alone
 from us3l.pipeline.plan.run import RunStage
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, write_record
@@ -37,7 +37,7 @@ def unfinished_training(job: RunStage) -> Unfinished | None:
         except UserError:
             continue
         changed = differences({key: made.get(key, ABSENT) for key in identity}, identity)
-        if changed and all(key.startswith("code.") for key, _, _ in changed):
+        if is_code_alone(changed):
             return Unfinished(path.parent, made, identity)
     return None
 

@@ -1,6 +1,6 @@
 """Results that are up to date: neither they nor what they rest on has changed since; without PyTorch."""
 
-from us3l.pipeline.integrity import damaged_results
+from us3l.pipeline.integrity import edited_texts
 from us3l.pipeline.lineage import changes, jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs, jobs_behind
@@ -14,4 +14,4 @@ def is_up_to_date(plan: Plan, job: Job) -> bool:
     if changes(job):
         return False
     before = jobs_behind(job, jobs(plan, plan.studies))
-    return not jobs_to_do(before) and not damaged_results(job)
+    return not jobs_to_do(before) and not edited_texts(job)
