@@ -52,7 +52,15 @@ def _stamp(files: Sequence[Path]) -> tuple[str, bool]:
 
 @cache
 def _memory(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    memory = sqlite3.connect(path, timeout=60, isolation_level=None)
+    """Open the memory at `path`; in a project that cannot be written to, one that ends with this process."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _connect(str(path))
+    except (OSError, sqlite3.Error):
+        return _connect(":memory:")
+
+
+def _connect(database: str) -> sqlite3.Connection:
+    memory = sqlite3.connect(database, timeout=60, isolation_level=None)
     memory.execute("CREATE TABLE IF NOT EXISTS checks (file PRIMARY KEY, stamp, outcome)")
     return memory

@@ -1,0 +1,70 @@
+"""Files are checked again after a change, and only then."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from us3l.pipeline import seal_cache
+from us3l.utils.errors import UserError
+
+Check = Callable[[Path], str]
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Checks a file, in a project of its own, by reading it; how often is in `check.reads`."""
+    monkeypatch.setattr(seal_cache, "CACHE", tmp_path / ".us3l" / "seals.sqlite")
+    monkeypatch.setattr(seal_cache, "SETTLED", 0.0)
+
+    def check(path: Path) -> str:
+        def read() -> str:
+            check.reads += 1
+            if path.read_text() == "bad":
+                raise UserError("damaged")
+            return path.read_text()
+
+        return seal_cache.checked([path], read)
+
+    check.reads = 0
+    return check
+
+
+def test_a_file_is_read_once_until_it_changes_whatever_its_date(tmp_path: Path, check: Check) -> None:
+    path = tmp_path / "file"
+    path.write_text("one")
+    assert [check(path), check(path)] == ["one", "one"]
+    before = path.stat()
+    path.write_text("two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [check(path), check(path)] == ["two", "two"]
+    assert check.reads == 2
+
+
+def test_damage_is_remembered_too(tmp_path: Path, check: Check) -> None:
+    path = tmp_path / "file"
+    path.write_text("bad")
+    for _ in range(2):
+        with pytest.raises(UserError, match="damaged"):
+            check(path)
+    assert check.reads == 1
+
+
+def test_a_file_that_has_just_changed_is_read_again(
+    tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal_cache, "SETTLED", 60.0)
+    path = tmp_path / "file"
+    path.write_text("one")
+    assert [check(path), check(path)] == ["one", "one"]
+    assert check.reads == 2
+
+
+def test_a_project_that_cannot_be_written_to_is_checked_all_the_same(
+    tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal_cache, "CACHE", Path("/proc/nowhere/seals.sqlite"))
+    path = tmp_path / "file"
+    path.write_text("one")
+    assert check(path) == "one"
