@@ -9,12 +9,11 @@ from snakemake.utils import min_version
 from us3l.data.store import FILES
 from us3l.utils.errors import UserError
 from us3l.utils.gpus import visible_gpus
-from us3l.pipeline.dvc import commit_to_dvc
+from us3l.pipeline.dvc import commit_to_dvc, is_plan_written
 from us3l.pipeline.dvc_file import PLAN_FILE
-from us3l.pipeline.plan.dataset import PrepareJob
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunStage
-from us3l.pipeline.plan.table import TABLE_FORMATS, TableJob
+from us3l.pipeline.plan.table import TABLE_FORMATS
 from us3l.params.protocols.protocol import KINDS
 from us3l.params.reading import load
 
@@ -34,7 +33,6 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.env
 
 
 run_of = lambda wildcards: PLAN.run(wildcards.study, wildcards.run)
-stage_of = lambda wildcards, stage: RunStage(run_of(wildcards), stage, int(wildcards.seed))
 
 
 rule all:

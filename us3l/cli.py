@@ -43,7 +43,7 @@ def prepare(
     force: Force = False,
 ) -> None:
     """Convert a data set's source to arrays, in data/<dataset>/."""
-    from us3l.pipeline.plan.dataset import PrepareJob
+    from us3l.pipeline.plan.dataset import DOWNLOADS, PrepareJob
 
     plan = _plan(params)
     job = PrepareJob(plan.dataset(dataset))
@@ -51,7 +51,7 @@ def prepare(
         return
     from us3l.pipeline.stages.prepare import prepare
 
-    prepare(job, Path("data", ".downloads"))
+    prepare(job, DOWNLOADS)
 
 
 @app.command()

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sources import convert
 
 from us3l.data.sources import cifar
-from us3l.data.sources.read import convert
 from us3l.data.store import Store, open_store
 from us3l.params.dataset import Cifar, CifarSubset
 from us3l.utils.errors import UserError

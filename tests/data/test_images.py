@@ -14,6 +14,7 @@ import yaml
 from image_files import write
 from PIL import Image
 from project import params
+from sources import files
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
@@ -23,7 +24,6 @@ from us3l.data.augment import draw
 from us3l.data.decoded import Decoded
 from us3l.data.files import Files
 from us3l.data.resident import Resident
-from us3l.data.sources.folder import files
 from us3l.data.store import Split
 from us3l.data.stream import Stream
 from us3l.params.dataset import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, TestView

@@ -7,9 +7,9 @@ from full_disk import files_limited_to
 from PIL import Image
 from project import params
 from sklearn.datasets import load_digits
+from sources import convert
 from torchvision.transforms import CenterCrop, Resize
 
-from us3l.data.sources.read import convert
 from us3l.data.store import FILES, Store, open_store
 from us3l.params.dataset import Digits, Folder
 from us3l.params.params import Params
@@ -145,7 +145,7 @@ def test_grey_images_become_rgb(pets: Path) -> None:
 
 def test_more_images_than_are_decoded_at_a_time_keep_their_order(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = prepared_pets(pets).sha256
-    monkeypatch.setattr("us3l.data.sources.folder._BLOCK", 4)
+    monkeypatch.setattr("us3l.data.store.BLOCK", 4)
     assert prepared_pets(pets).sha256 == whole
 
 

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -11,12 +10,12 @@ from us3l.data.store import FILES, DatasetSource, SplitSource, open_store, write
 from us3l.utils.errors import UserError
 
 
-def contents(seed: int = 0, classes: tuple[str, ...] = ("cat", "dog"), blocks: int = 2) -> DatasetSource:
-    """12 training and 4 test images of 5x6x3 noise, handed over in some blocks."""
+def contents(seed: int = 0, classes: tuple[str, ...] = ("cat", "dog")) -> DatasetSource:
+    """12 training and 4 test images of 5x6x3 noise."""
     images = np.random.default_rng(seed).integers(0, 256, (16, 5, 6, 3), np.uint8)
     labels = np.arange(16) % 2
-    train = SplitSource(labels[:12], iter(np.split(images[:12], blocks)))
-    return DatasetSource(classes, (5, 6, 3), train, SplitSource(labels[12:], [images[12:]]))
+    train = SplitSource(labels[:12], images[:12])
+    return DatasetSource(classes, (5, 6, 3), train, SplitSource(labels[12:], images[12:]))
 
 
 def test_what_is_written_is_what_is_opened(tmp_path: Path) -> None:
@@ -48,12 +47,15 @@ def test_opened_images_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
         images[0] = 0
 
 
-def test_the_hash_depends_on_pixels_labels_and_classes_but_not_on_blocks(tmp_path: Path) -> None:
+def test_the_hash_depends_on_pixels_labels_and_classes_but_not_on_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     relabelled = contents()
     relabelled.train.labels[0] = 1
-    variants = [contents(), contents(blocks=3), contents(seed=1), contents(classes=("cat", "fox")), relabelled]
+    variants = [contents(), contents(), contents(seed=1), contents(classes=("cat", "fox")), relabelled]
     hashes = []
     for number, variant in enumerate(variants):
+        monkeypatch.setattr("us3l.data.store.BLOCK", 5 + number)
         write_store(tmp_path / str(number), variant)
         hashes.append(open_store(tmp_path / str(number)).sha256)
     assert hashes[0] == hashes[1]
@@ -176,22 +178,36 @@ def test_a_meaningless_meta_json_is_refused(tmp_path: Path, meta: str) -> None:
         open_store(tmp_path)
 
 
-def failing_blocks() -> Iterator[np.ndarray]:
-    yield np.zeros((6, 5, 6, 3), np.uint8)
-    raise UserError("the seventh image is broken")
+class Failing:
+    dtype = np.dtype("u1")
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        if rows.start == 6:
+            raise UserError("the seventh image is broken")
+        return np.zeros((6, 5, 6, 3), np.uint8)
 
 
+@pytest.fixture
+def six_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("us3l.data.store.BLOCK", 6)
+
+
+@pytest.mark.usefixtures("six_at_a_time")
 def test_a_failure_between_images_leaves_nothing_behind(tmp_path: Path) -> None:
-    broken = DatasetSource(("a", "b"), (5, 6, 3), SplitSource(np.zeros(12), failing_blocks()), contents().test)
+    broken = DatasetSource(("a", "b"), (5, 6, 3), SplitSource(np.zeros(12), Failing()), contents().test)
     with pytest.raises(UserError, match="seventh"):
         write_store(tmp_path, broken)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("six_at_a_time")
 def test_a_failure_keeps_the_store_that_was_there(tmp_path: Path) -> None:
     write_store(tmp_path, contents())
     old = open_store(tmp_path).sha256
-    broken = DatasetSource(("a", "b"), (5, 6, 3), SplitSource(np.zeros(12), failing_blocks()), contents().test)
+    broken = DatasetSource(("a", "b"), (5, 6, 3), SplitSource(np.zeros(12), Failing()), contents().test)
     with pytest.raises(UserError, match="seventh"):
         write_store(tmp_path, broken)
     assert open_store(tmp_path).sha256 == old
@@ -226,7 +242,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing_behind(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("images", [np.zeros((11, 5, 6, 3), np.uint8), np.zeros((12, 5, 6, 1), np.uint8), np.zeros(12)])
 def test_blocks_that_do_not_make_up_the_split_are_refused(tmp_path: Path, images: np.ndarray) -> None:
-    wrong = DatasetSource(("a", "b"), (5, 6, 3), SplitSource(np.zeros(12), [images]), contents().test)
+    wrong = DatasetSource(("a", "b"), (5, 6, 3), SplitSource(np.zeros(12), images), contents().test)
     with pytest.raises(ValueError, match="in an array of"):
         write_store(tmp_path, wrong)
     assert list(tmp_path.iterdir()) == []

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from project import params
 from pydantic import ValidationError
+from sources import convert
 
-from us3l.data.sources.read import convert
 from us3l.data.store import Store, open_store
 from us3l.params.dataset import Folder
 from us3l.params.params import Params

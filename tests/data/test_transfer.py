@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 from scipy.io import savemat
+from sources import convert
 from torchvision import datasets
 from torchvision.transforms import CenterCrop, Compose, Resize
 
-from us3l.data.sources.read import convert
 from us3l.data.store import Store, open_store
 from us3l.params.dataset import Transfer
 from us3l.utils.errors import UserError

@@ -140,11 +140,20 @@ def test_an_edit_of_the_source_is_named_and_makes_all_that_uses_it_run_again(pro
     assert "nothing that it rests on has changed" in project.must("us3l", "why", EVALUATION)
     source.write_text(source.read_text() + "VALUE = 1\n")
     output = project.must("us3l", "why", EVALUATION)
-    made = read_record(project.folder / EVALUATION)["params"]["code"][f"networks.{module}"]
-    assert f"-params.code.networks.{module}: {made}\n+params.code.networks.{module}: " in output
+    made = read_record(project.folder / EVALUATION)["code"][f"networks.{module}"]
+    assert f"-code.networks.{module}: {made}\n+code.networks.{module}: " in output
     assert "would run again: pretrain tiny us3l 0, calibrate tiny us3l 0, linear tiny us3l 0, table" in output
     code, said = project.run("us3l", "calibrate", "tiny", "us3l", "0")
     assert code == 2 and f"made with code.networks.{module} = {made}, but the module is " in said
+
+
+def test_an_edit_of_the_source_that_changes_no_number_is_requalified(project: Project) -> None:
+    source = project.folder / "networks" / "mine.py"
+    source.write_text(source.read_text().replace("first", "inner"))
+    output = project.must("us3l", "requalify")
+    assert output.splitlines() == [f"us3l {stage} tiny us3l 0: equal, bitwise" for stage in STAGES]
+    assert project.must("us3l", "calibrate", "tiny", "us3l", "0").endswith("up to date; --force makes it again\n")
+    assert "made with" not in project.must("us3l", "calibrate", "tiny", "us3l", "0", "--force")
 
 
 def test_an_edit_that_is_not_committed_is_recorded_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +162,7 @@ def test_an_edit_that_is_not_committed_is_recorded_as_such(tmp_path: Path, monke
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
     for command in ("init -q", "add networks params.yaml", "commit -qm one"):
         subprocess.run([*git, *command.split()], check=True)
-    identity = {"params": {"code": code_of_network("networks.mine:tiny")}}
+    identity = {"code": code_of_network("networks.mine:tiny")}
     assert not record(identity, None, 0.0)["git"]["dirty"]
     write(made, parts=PARTS + "VALUE = 1\n")
     assert record(identity, None, 0.0)["git"]["dirty"]
@@ -191,7 +200,7 @@ def test_snakemake_writes_the_plan_again_after_an_edit(project: Project) -> None
     project.must(*plan)
     after = (project.folder / "results/plan.json").read_text()
     changed = [(a, b) for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
-    assert len(changed) == len(STAGES) and all("networks.parts" in a for a, _ in changed)
+    assert len(changed) == len(STAGES) and all('"code"' in a for a, _ in changed)
 
 
 def test_a_network_file_whose_source_is_absent_is_refused(

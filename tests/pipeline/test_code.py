@@ -1,17 +1,13 @@
 """What an edit makes stale: a stage computes with its own module and what that imports outside the pipeline."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
-from project import ROOT, params
+from project import ROOT, Project, params
 
 from us3l.pipeline.code import STAGES, code
 from us3l.utils import source
@@ -124,27 +120,15 @@ def test_an_edit_makes_those_stages_stale_that_compute_with_the_module(
 # --- both tools, in a small project with a package of its own -------------------------------------------------------
 
 
-class Workshop:
+class Workshop(Project):
     """A built project and a copy of the package, under Snakemake and DVC."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = os.environ | {"PYTHONPATH": str(folder), "PATH": path, "OMP_NUM_THREADS": "1"}
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
 
     def stale(self) -> tuple[set[str], set[str]]:
         """The stages that Snakemake would run, and those that DVC would once the plan is written."""
-        pending = self.run("snakemake", "--cores", "1", "--dry-run", "--quiet", "rules")
+        pending = self.must("snakemake", "--cores", "1", "--dry-run", "--quiet", "rules")
         rules = {rule.partition("_")[0] for rule in re.findall(r"^([\w-]+) +\d+$", pending, re.MULTILINE)}
-        self.run("us3l", "plan", "--write")
-        changed = re.findall(r"^(?:\w+-)?([\w-]+)@[\w-]+:$", self.run("dvc", "status"), re.MULTILINE)
+        self.must("us3l", "plan", "--write")
+        changed = re.findall(r"^(?:\w+-)?([\w-]+)@[\w-]+:$", self.must("dvc", "status"), re.MULTILINE)
         return rules - {"plan", "all", "total"}, {name.replace("_", "-") for name in changed}
 
 
@@ -155,14 +139,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     study = content["studies"]["tiny"]
     study["runs"]["near"] = {"kind": "reuse", "weights_from": "us3l", "dataset": "digits", "protocol": "near"}
     folder = tmp_path_factory.mktemp("workshop")
-    for name in ("Snakefile", "workflow", "profiles", "us3l", ".dvcignore"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
-    made = Workshop(folder)
-    made.run("dvc", "init", "--no-scm", "--quiet")
-    made.run("us3l", "dvc")
-    made.run("snakemake", "--cores", "2", "--quiet", "host")
+    made = Workshop(folder, content)
+    made.with_workflow("us3l", ".dvcignore")
+    made.environment = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}  # edits follow within a second
+    made.must("dvc", "init", "--no-scm", "--quiet")
+    made.must("us3l", "dvc")
+    made.must("snakemake", "--cores", "2", "--quiet", "host")
     assert made.stale() == (set(), set())
     return made
 

@@ -17,6 +17,7 @@ from us3l.pipeline.code import EVALUATIONS
 from us3l.pipeline.plan.dataset import DatasetPlan, PrepareJob
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunPlan, RunStage
+from us3l.pipeline.probes import evaluation, training
 from us3l.pipeline.stages import pretrain
 from us3l.pipeline.stages.calibrate import calibrate
 from us3l.pipeline.stages.evaluate import evaluate
@@ -50,10 +51,18 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunPla
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(pretrain, "Trainer", LastEpoch)
+        shorten_probes(patch)
         thin_resnets(patch)
         draw_images()
         yield {name: tiny(run) for name, run in RUNS.items()}
     shutil.rmtree(folder)
+
+
+def shorten_probes(patch: pytest.MonkeyPatch) -> None:
+    """Probe one step of a training, and one epoch of an evaluation."""
+    patch.setattr(training, "points", lambda run: [0])
+    patch.setattr(training, "STEPS", 1)
+    patch.setattr(evaluation, "EPOCHS", 1)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from project import ROOT, Project, params
 
 from us3l.params.runs import PretrainRun
-from us3l.pipeline.probes.comparison import ROUNDING, differences
+from us3l.pipeline.probes.comparison import ROUNDING, beyond_rounding, differences
 from us3l.pipeline.probes.training import cut_batch, points
 from us3l.pipeline.stages import calibrate, evaluate, pretrain
 from us3l.utils.records import read_record, write_record
@@ -23,6 +23,7 @@ RECORDS = {
     "linear": Path("results/tiny/linear/us3l/seed0-w025.json"),
 }
 SAME = ("losses/embeddings.py", "positives", "partners")
+SAME_IMAGES = ("data/sources/digits.py", "everything", "numbers")
 OTHER = ("training/teacher.py", "step = 1 - momentum", "step = 1.001 - momentum")
 
 
@@ -79,10 +80,33 @@ def test_an_edit_that_changes_results_is_told_by_its_first_number(project: Proje
     code, output = project.run("us3l", "requalify", "tiny/us3l")
     assert code == 1
     assert re.fullmatch(
-        r"us3l pretrain tiny us3l 0: differs, stays out of date: epoch_\S+ was \S+ and is \S+\n", output
+        r"us3l pretrain tiny us3l 0: differs, stays out of date: float64.epoch_\S+ was \S+ and is \S+\n", output
     )
     assert to_do(project) == pending
     assert not (project.folder / "results/tiny/requalified").exists()
+
+
+def test_a_data_set_is_probed_by_a_sample_of_its_images(project: Project) -> None:
+    edit(project, *SAME_IMAGES)
+    assert project.must("us3l", "requalify") == "us3l prepare digits: equal, bitwise\n"
+    assert to_do(project) == 0
+    assert read_record(project.folder / "results/requalified/prepare/digits.json")["promise"] == "bitwise"
+    assert "prepare digits: code changed since, requalified by probe" in project.must("us3l", "verify")
+    edit(project, "data/sources/digits.py", "255 / 16", "255 / 17")
+    code, output = project.run("us3l", "requalify", "tiny/us3l")
+    assert code == 1
+    assert re.fullmatch(r"us3l prepare digits: differs, stays out of date: train.image_0 was \w+ and is \w+\n", output)
+
+
+def test_snakemake_has_nothing_to_do_after_a_requalification(project: Project) -> None:
+    project.with_workflow()
+    project.must("us3l", "plan", "--write")
+    edit(project, *SAME)
+    edit(project, *SAME_IMAGES)
+    look = ("snakemake", "--dry-run")
+    assert "Pretraining tiny us3l" in project.must(*look)
+    project.must("us3l", "requalify")
+    assert "Nothing to be done" in project.must(*look)
 
 
 def test_another_order_of_the_same_operations_is_equal_within_rounding(project: Project) -> None:
@@ -231,6 +255,38 @@ def test_outcomes_are_compared_bit_by_bit_and_by_relative_difference(
     assert json.loads(json.dumps(NUMBERS)) == NUMBERS
 
 
+def training(losses: list[float], in_float64: list[float]) -> dict[str, Any]:
+    """The outcome of a training's probe, with a loss for each step."""
+
+    def steps(losses: list[float]) -> dict[str, Any]:
+        return {"epoch_0": {f"step_{number}": {"loss": loss} for number, loss in enumerate(losses)}}
+
+    return {**steps(losses), "float64": steps(in_float64)}
+
+
+@pytest.mark.parametrize(
+    ("losses", "in_float64", "beyond"),
+    [
+        ([1.0, 2.0, 3.0], [1.00001, 2.0, 3.0], []),
+        ([1.0, 2.5, 5.0], [1.00001 + 1e-10, 2.000001, 3.01], []),
+        ([1.0, 2.0, 3.0], [1.0000101, 2.0, 3.0], ["float64.epoch_0.step_0.loss"]),
+        ([1.0, 2.0, 3.0], [1.00001, 2.0001, 3.0], ["float64.epoch_0.step_1.loss"]),
+        ([1.0, 2.0, 3.0], [1.00001, 2.0, 4.0], ["float64.epoch_0.step_2.loss"]),
+        ([1.01, 2.0, 3.0], [1.00001, 2.0, 3.0], ["error against float64"]),
+    ],
+)
+def test_a_training_is_compared_in_float64_and_by_the_error_of_float32(
+    losses: list[float], in_float64: list[float], beyond: list[str]
+) -> None:
+    recorded = training([1.0, 2.0, 3.0], [1.00001, 2.0, 3.0])
+    assert [each.key for each in beyond_rounding(recorded, training(losses, in_float64))] == beyond
+
+
+def test_less_precision_is_not_exchanged_for_more() -> None:
+    exact, single = [1.0], [1.01]
+    assert beyond_rounding(training(single, exact), training(exact, exact))
+
+
 def test_nothing_differs_where_both_are_not_a_number() -> None:
     assert differences({"loss": float("nan")}, {"loss": float("nan")}) == []
     assert 0 < ROUNDING < 1e-3
@@ -262,7 +318,7 @@ def test_the_schedule_is_probed_at_its_ends_at_each_quarter_and_where_it_turns(
     [
         ({"size": 512, "shards": 4}, 400, 50_000, 1, (512, 4)),
         ({"size": 512, "shards": 4}, 400, 50_000, 10**9, (8, 2)),
-        ({"size": 256, "shards": 1}, 12, 10_000, 1, (64, 1)),
+        ({"size": 256, "shards": 1}, 12, 10_000, 1, (16, 1)),
         ({"size": 6, "shards": 3}, 1, 6, 10**9, (6, 3)),
         ({"size": 12, "shards": 1}, 1, 12, 10**9, (6, 1)),
     ],

@@ -1,6 +1,6 @@
 """Ask the fork server for a process; as a script, the programs that forked processes find first on their PATH.
 
-SOCKET PROGRAM ARGUMENT...: run as `us3l`, `snakemake`, `dvc` or `python` would. It imports little, for it starts often.
+SERVER PROGRAM ARGUMENT...: run as `us3l`, `snakemake`, `dvc` or `python` would. It imports little, for it starts often.
 """
 
 import json
@@ -10,20 +10,24 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
+ROOT = str(Path(__file__).parent.parent.parent)
 PROGRAMS = ("us3l", "snakemake", "dvc")
 FORKED_RANKS = "US3L_TEST_FORKED_RANKS"  # set for ranks that no test signals or tells apart
 
 
 def request(
-    path: str, command: Sequence[str], folder: str, environment: Mapping[str, str], files: Sequence[int]
+    server: str, command: Sequence[str], folder: str, environment: Mapping[str, str], files: Sequence[int]
 ) -> tuple[socket.socket, int]:
     """Have a command forked, a program of PROGRAMS or `-m` and a module; the connection to it, and its process id.
 
-    The connection yields its exit code at its end; to close it is to kill it. `files` are its three standard files.
+    The connection yields its exit code at its end; to close it is to kill it. `files` are its three standard files. A
+    command that runs the package under test, and no other us3l, is forked from a process that has imported it.
     """
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(path)
+    is_under_test = environment.get("PYTHONPATH") == ROOT
+    connection.connect(os.path.join(server, "tested" if is_under_test else "other"))
     socket.send_fds(connection, [b"\n"], files)
     connection.sendall(json.dumps([list(command), folder, dict(environment)]).encode() + b"\n")
     return connection, read_number(connection)
@@ -42,7 +46,7 @@ def _pass_on(pid: int, number: int) -> None:
 
 def main() -> None:
     """Fork what the server can fork, and execute everything else."""
-    _, path, program, *arguments = sys.argv
+    _, server, program, *arguments = sys.argv
     if program == "python":
         command = arguments[1:] if arguments[:1] == ["-u"] else arguments
     else:
@@ -51,7 +55,7 @@ def main() -> None:
     # Ranks of torch.distributed are told apart by their command lines, which forked processes have not.
     if module not in PROGRAMS or ("RANK" in os.environ and FORKED_RANKS not in os.environ):
         os.execv(sys.executable, [sys.executable, *arguments])
-    connection, pid = request(path, command, os.getcwd(), os.environ, (0, 1, 2))
+    connection, pid = request(server, command, os.getcwd(), os.environ, (0, 1, 2))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: _pass_on(pid, received))
     code = read_number(connection)

@@ -1,4 +1,7 @@
-"""A process that has imported what starts slowly, and never us3l: others are forked from it. FOLDER is its argument."""
+"""Two processes that have imported what starts slowly, one of them us3l, too: others are forked from them.
+
+FOLDER, their argument, gets the sockets at which they are asked: `tested` for the package under test, and `other`.
+"""
 
 import atexit
 import gc
@@ -6,6 +9,7 @@ import importlib
 import inspect
 import json
 import os
+import pkgutil
 import runpy
 import selectors
 import shutil
@@ -27,22 +31,37 @@ PRELOADED = (
     *("snakemake.api", "snakemake.benchmark", "snakemake.cli", "snakemake.profiles", "snakemake.report.html_reporter"),
     *("requests", "smart_open", "snakemake.storage", "torch", "torchvision", "typer", "yaml"),
 )
+ROOT = str(Path(__file__).parent.parent.parent)
+SLOW = ("us3l.models.ghost_batch_norm_triton",)
 READ = selectors.EVENT_READ
 
 
-def serve(folder: Path) -> list[str]:
-    """Fork until standard input ends, and exit; return in each forked process, with its command."""
+def listen(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(folder / "socket"))
+    listening.bind(str(path))
     listening.listen(100)
+    return listening
+
+
+def import_package() -> None:
+    """Import every module of the package under test."""
+    sys.path.insert(1, ROOT)
+    package = importlib.import_module("us3l")
+    for module in pkgutil.walk_packages(package.__path__, "us3l."):
+        if not module.name.endswith("__main__") and module.name not in SLOW:
+            importlib.import_module(module.name)
+    sys.path.remove(ROOT)
+
+
+def serve(folder: Path, listening: socket.socket) -> list[str]:
+    """Fork until standard input ends, and exit; return in each forked process, with its command."""
     selector = selectors.DefaultSelector()
     selector.register(0, READ)
     selector.register(listening, READ)
-    print("ready", flush=True)
     while True:
         for key, _ in selector.select():
             if key.fileobj == 0:
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # by both
                 os._exit(0)
             if key.fileobj is not listening:
                 attend(selector, key)
@@ -112,6 +131,7 @@ def become(folder: Path, command: list[str], cwd: str, environment: dict[str, st
         sys.executable = str(programs / "python")
     first = cwd if command[0] == "-m" else str(programs)
     sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
     importlib.invalidate_caches()
 
 
@@ -139,11 +159,20 @@ def leave(code: object) -> NoReturn:
 if __name__ == "__main__":
     for name in PRELOADED:
         importlib.import_module(name)
+    folder = Path(sys.argv[1])
+    sockets = {name: listen(folder / name) for name in ("tested", "other")}
+    print("ready", flush=True)
+    mine = "other" if os.fork() else "tested"
+    if mine == "tested":
+        import_package()
     inspect.getmodule(inspect.currentframe())  # fills its cache of the files of modules, for which pydantic asks it
     assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1
     gc.collect()
     gc.freeze()
-    command = serve(Path(sys.argv[1]))
+    listening = sockets.pop(mine)
+    for others in sockets.values():
+        others.close()
+    command = serve(folder, listening)
     try:
         run(command)
     except SystemExit as end:

@@ -71,11 +71,10 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="us3l-", dir=TEMPORARY))
-        self._socket = str(self._folder / "socket")
         self.programs = self._folder / "bin"
         self.programs.mkdir()
         for name in (*PROGRAMS, "python"):
-            command = [sys.executable, "-IS", str(SUPPORT / "fork_program.py"), self._socket, name]
+            command = [sys.executable, "-IS", str(SUPPORT / "fork_program.py"), str(self._folder), name]
             (self.programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
             (self.programs / name).chmod(0o755)
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -95,7 +94,7 @@ class ForkServer:
         read, write = os.pipe()
         with open(os.devnull) as nothing:
             files = (nothing.fileno(), write, write)
-            connection, pid = request(self._socket, command, str(folder), environment, files)
+            connection, pid = request(str(self._folder), command, str(folder), environment, files)
         os.close(write)
         return Process(connection, pid, open(read))
 

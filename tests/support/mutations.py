@@ -279,6 +279,7 @@ class Judgement:
     output: str
 
 
+Judged = tuple[Edit, Judgement]
 EQUIVALENT = "not a change: "
 
 # What a line of `us3l requalify` says, the worst first.
@@ -293,8 +294,10 @@ INTRODUCTION = """# What probes see
 A probe is a small, deterministic piece of a result's own computation: a few training steps in epochs that cover the
 schedule, or the calibration or evaluation of a few images. Its numbers are kept with the result; after an edit of the
 code, `us3l requalify` runs it again, and equal numbers keep the result. It is no proof: it sees nothing that the piece
-does not run, such as other hardware or several processes, and a training magnifies rounding, so that another order of
-the same operations mostly counts as a change.
+does not run, such as other hardware or several processes.
+
+A training magnifies rounding: in float32, another order of the same operations may change the third step by half. Its
+steps are therefore taken in float64, too, and there the numbers must agree; float32 must be as far from them as before.
 
 `python tests/support/mutations.py` makes this list: each edit in a copy of the package, judged by the probes of a small
 run that uses the code. {changes} of the {mutations} mutations change results, and {caught} were caught.
@@ -682,6 +685,41 @@ REFACTORINGS = [
     ),
 ]
 
+REORDERINGS = [
+    Edit(
+        "losses/embeddings.py",
+        "logits = embeddings @ embeddings.mT / temperature",
+        "logits = embeddings / temperature @ embeddings.mT",
+        "simclr",
+    ),
+    Edit(
+        "losses/embeddings.py",
+        "F.cosine_similarity(one, other, dim=-1).mean() for one, other in",
+        "(F.normalize(one, dim=-1) * F.normalize(other, dim=-1)).sum(-1).mean() for one, other in",
+        "byol",
+    ),
+    Edit(
+        "losses/embeddings.py",
+        "F.normalize(student, dim=1) @ F.normalize(keys.detach(), dim=1).T / temperature",
+        "F.normalize(student, dim=1) @ (F.normalize(keys.detach(), dim=1) / temperature).T",
+        "moco-v3",
+    ),
+    Edit(
+        "models/backbones/resnet.py",
+        "x = self.bn1(self.conv1(x))\n        return self.bn2(self.conv2(x), shortcut)",
+        "weight, stride = self.conv1.weight.flip(1), self.conv1.stride\n"
+        "        x = self.bn1(nn.functional.conv2d(x.flip(1), weight, None, stride, padding=1))\n"
+        "        return self.bn2(self.conv2(x), shortcut)",
+        "simclr",
+    ),
+    Edit(
+        "losses/embeddings.py",
+        "-(targets.detach() * logits.log_softmax(-1)).sum(-1).mean()",
+        "-(targets.detach() * logits.log_softmax(-1)).mean() * logits.shape[-1]",
+        "relations",
+    ),
+]
+
 
 class Bench:
     """The results of variants by the package as it is, made once; each edit is judged in copies of both."""
@@ -744,7 +782,7 @@ def in_parallel(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
         yield from pool.map(function, items)
 
 
-def report(judged: Sequence[tuple[Edit, Judgement]], refactored: Sequence[tuple[Edit, Judgement]]) -> str:
+def report(judged: Sequence[Judged], refactored: Sequence[Judged], reordered: Sequence[Judged]) -> str:
     """Return docs/probes.md."""
     caught = sum(judgement.verdict == DIFFERS for _, judgement in judged)
     changes = sum(not edit.note.startswith(EQUIVALENT) for edit, _ in judged)
@@ -759,6 +797,12 @@ def report(judged: Sequence[tuple[Edit, Judgement]], refactored: Sequence[tuple[
         "| module | was | is | run | verdict |",
         "|---|---|---|---|---|",
         *(_row(edit, judgement.verdict) for edit, judgement in refactored),
+        "",
+        "## Other orders of the same operations",
+        "",
+        "| module | was | is | run | verdict |",
+        "|---|---|---|---|---|",
+        *(_row(edit, f"{judgement.verdict}: {judgement.by}") for edit, judgement in reordered),
     ]
     return "\n".join(lines) + "\n"
 
@@ -779,7 +823,9 @@ def _code(text: str) -> str:
 
 def main() -> None:
     """Judge the edits whose module or run has a name with one of the arguments in it; all, and write the report."""
-    wanted = [edit for edit in MUTATIONS + REFACTORINGS if not sys.argv[1:] or _is_named(edit, sys.argv[1:])]
+    wanted = [
+        edit for edit in MUTATIONS + REFACTORINGS + REORDERINGS if not sys.argv[1:] or _is_named(edit, sys.argv[1:])
+    ]
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), [edit.run for edit in wanted])
         judged = []
@@ -787,7 +833,8 @@ def main() -> None:
             print(f"{judgement.verdict}: {edit.module}: {_code(edit.old)} {edit.run}: {judgement.by}", flush=True)
             judged.append((edit, judgement))
     if not sys.argv[1:]:
-        (ROOT / "docs" / "probes.md").write_text(report(judged[: len(MUTATIONS)], judged[len(MUTATIONS) :]))
+        first, second = len(MUTATIONS), len(MUTATIONS + REFACTORINGS)
+        (ROOT / "docs" / "probes.md").write_text(report(judged[:first], judged[first:second], judged[second:]))
 
 
 def _is_named(edit: Edit, names: Sequence[str]) -> bool:

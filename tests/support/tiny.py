@@ -164,7 +164,7 @@ def draw_images() -> None:
 
 def write_digits(data: DatasetPlan) -> None:
     """A store of noise instead of the digits, which are many."""
-    splits = [SplitSource(np.arange(count) % CLASSES, [_noise(count, 8, 1)]) for count in (TRAIN, TEST)]
+    splits = [SplitSource(np.arange(count) % CLASSES, _noise(count, 8, 1)) for count in (TRAIN, TEST)]
     write_store(data.folder, DatasetSource(tuple("abcdef"), (8, 8, 1), *splits))
 
 

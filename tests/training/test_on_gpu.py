@@ -9,11 +9,11 @@ import torch
 from gpu import on_gpu
 from image_files import write
 from project import RUN, Project, params
+from sources import files
 from torch import Tensor
 
 from us3l.data.augment.views import augment
 from us3l.data.decoded import Decoded
-from us3l.data.sources.folder import files
 from us3l.data.stream import Shard
 from us3l.models.backbones.backbone import Backbone
 from us3l.params.dataset import Affine, Augmentation, Blur, ColorJitter, Normalize, ResizedCrop, Solarize

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from us3l.data.files import Files, table_dtype
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
+BLOCK = 256  # images read at a time
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "meta.json")
 
 
@@ -41,12 +42,27 @@ class Store:
         return 3 if isinstance(self.train.images, Files) else self.train.images.shape[-1]
 
 
+class SourceImages(Protocol):
+    """Images that are read when they are asked for, since all of them may exceed the memory; an array is one, too.
+
+    A slice is [n, H, W, C] uint8, or of a table of image files. Raises UserError where one is unreadable.
+    """
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class SplitSource:
-    """A split to write, which may exceed the memory: labels [N]; images in blocks [n, H, W, C] uint8, or files."""
+    """A split to write: labels [N] and images; `folder` is where they stay if the images are a table of files."""
 
     labels: np.ndarray
-    images: Iterable[np.ndarray] | Files
+    images: SourceImages
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class DatasetSource:
 def write_store(folder: Path, contents: DatasetSource) -> str:
     """Write the five files of a store and return its SHA-256; they appear once all are complete, meta.json last.
 
-    Raises UserError where they cannot be written, and whatever the blocks raise; nothing new then stays in `folder`.
+    Raises UserError where they cannot be written, and whatever the images raise; nothing new then stays in `folder`.
     """
     splits = {"train": contents.train, "test": contents.test}
     meta: dict[str, Any] = {
@@ -76,7 +92,9 @@ def write_store(folder: Path, contents: DatasetSource) -> str:
         temporary = {name: stack.enter_context(atomic_write(folder / name)) for name in reversed(FILES)}
         for name, split in splits.items():
             with temporary[f"{name}_images.npy"].open("wb") as file:
-                _write_images(file, split, contents.shape, digest)
+                dtype = np.dtype("u1") if contents.shape else split.images.dtype
+                shape = (len(split.labels), *(contents.shape or ()))
+                _write_array(file, _blocks(split.images), dtype, shape, digest)
             with temporary[f"{name}_labels.npy"].open("wb") as file:
                 _write_array(file, [split.labels.astype("<i8")], np.dtype("<i8"), split.labels.shape, digest)
         about = {**meta, "sha256": digest.hexdigest(), **_image_folders(splits, folder)}
@@ -88,7 +106,7 @@ def write_store(folder: Path, contents: DatasetSource) -> str:
 
 def _image_folders(splits: dict[str, SplitSource], store: Path) -> dict[str, dict[str, str]]:
     """Return the entry of meta.json that names the folders of image files, which the SHA-256 leaves out."""
-    folders = {name: split.images.folder for name, split in splits.items() if isinstance(split.images, Files)}
+    folders = {name: split.folder for name, split in splits.items() if split.folder}
     return {"folders": {name: _path_from(store, folder) for name, folder in folders.items()}} if folders else {}
 
 
@@ -97,15 +115,8 @@ def _path_from(store: Path, folder: Path) -> str:
     return os.path.relpath(folder, store.resolve()) if folder.is_relative_to(Path.cwd()) else str(folder)
 
 
-def _write_images(
-    file: BinaryIO, split: SplitSource, shape: tuple[int, int, int] | None, digest: "hashlib._Hash"
-) -> None:
-    if isinstance(split.images, Files):
-        table = split.images.table
-        _write_array(file, [table], table.dtype, table.shape, digest)
-    else:
-        assert shape is not None  # only images in files go without
-        _write_array(file, split.images, np.dtype("u1"), (len(split.labels), *shape), digest)
+def _blocks(images: SourceImages) -> Iterator[np.ndarray]:
+    return (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
 
 
 def _write_array(

@@ -15,14 +15,12 @@ from typing import Any, NoReturn
 
 import yaml
 
-from us3l.pipeline.code import code
 from us3l.pipeline.dvc_file import DVC_FILE, PLAN_FILE, dvc_stages, missing_stages
 from us3l.pipeline.identity import fingerprint
 from us3l.pipeline.integrity import damaged_files, edited_texts
 from us3l.pipeline.lineage import jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan
-from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.requalification import qualified_code
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
@@ -30,10 +28,18 @@ from us3l.utils.errors import UserError
 
 def write_plan(plan: Plan) -> None:
     """Write params, seeds and code hash of each stage of dvc.yaml; leave a file of the same content untouched."""
-    text = json.dumps(_entries(dvc_stages(plan)), indent=2) + "\n"
-    if not PLAN_FILE.is_file() or PLAN_FILE.read_text() != text:
+    if not is_plan_written(plan):
         with atomic_write(PLAN_FILE) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(_text(plan))
+
+
+def is_plan_written(plan: Plan) -> bool:
+    """Tell whether results/plan.json has the present content."""
+    return PLAN_FILE.is_file() and PLAN_FILE.read_text() == _text(plan)
+
+
+def _text(plan: Plan) -> str:
+    return json.dumps(_entries(dvc_stages(plan)), indent=2) + "\n"
 
 
 def _entries(stages: dict[str, list[Job]]) -> dict[str, Any]:
@@ -49,7 +55,7 @@ def _entries(stages: dict[str, list[Job]]) -> dict[str, Any]:
 
 def _code_entry(stage_jobs: list[Job]) -> str:
     """Hash the code that the results of a stage stand for; requalified ones keep the code that made them."""
-    qualified = [qualified_code(job) if isinstance(job, RunStage) else code(job.stage) for job in stage_jobs]
+    qualified = [qualified_code(job) for job in stage_jobs]
     distinct = [each for index, each in enumerate(qualified) if each not in qualified[:index]]
     return fingerprint(distinct[0] if len(distinct) == 1 else distinct)
 

@@ -7,7 +7,6 @@ from typing import Any
 from us3l.pipeline.identity import differences
 from us3l.pipeline.integrity import checked_weights, damaged_since
 from us3l.pipeline.plan.job import Job
-from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.requalification import requalification
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
@@ -62,7 +61,7 @@ def changes(job: Job) -> Changes:
     Nothing differs in a result that was requalified for today's code.
     """
     found = _all_changes(job)
-    return {} if isinstance(job, RunStage) and _is_code_alone(found) and requalification(job) else found
+    return {} if _is_code_alone(found) and requalification(job) else found
 
 
 def is_outdated_by_code(job: Job) -> bool:
@@ -81,9 +80,9 @@ def is_code_alone(changed: list[Change]) -> bool:
 
 def _all_changes(job: Job) -> Changes:
     found: Changes = {path: [(str(path), "present", ABSENT)] for path in job.outputs if not path.is_file()}
-    found |= {path: [(str(path), "whole", DAMAGED)] for path in damaged_since(job)}
     if len(found) == len(job.outputs):
         return found
+    found |= {path: [(str(path), "whole", DAMAGED)] for path in damaged_since(job)}
     for path, now in job.identities(CurrentSeals()).items():
         if path not in found and (changed := _changes(path, now)):
             found[path] = changed

@@ -39,7 +39,7 @@ def circumstances(identity: Identity, device: "torch.device | None") -> dict[str
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(device),
         "versions": versions(),
-        "git": _git(identity.get("params", {}).get("code", {})),
+        "git": _git(name for name in identity.get("code", {}) if name.partition(".")[0] != "us3l"),
     }
 
 

@@ -8,12 +8,14 @@ from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
-from us3l.pipeline.code import EVALUATIONS, code
+from us3l.pipeline.code import EVALUATIONS
 from us3l.pipeline.lineage import changes, is_outdated_by_code
-from us3l.pipeline.plan.plan import Plan, jobs
+from us3l.pipeline.plan.dataset import DOWNLOADS, PrepareJob
+from us3l.pipeline.plan.job import Job
+from us3l.pipeline.plan.plan import Plan, jobs, jobs_for
 from us3l.pipeline.plan.run import RunPlan, RunStage
 from us3l.pipeline.plan.table import TableJob
-from us3l.pipeline.probes.comparison import ROUNDING, Difference, Outcome, differences
+from us3l.pipeline.probes.comparison import FLOAT64, Difference, Outcome, beyond_rounding, differences
 from us3l.pipeline.provenance import circumstances
 from us3l.pipeline.requalification import record_seals, requalification_file
 from us3l.pipeline.unfinished import Unfinished, continue_with, unfinished_training
@@ -21,6 +23,7 @@ from us3l.utils.records import read_record, write_record
 
 STAGE_MODULES = "us3l.pipeline.stages"
 
+ProbedJob = PrepareJob | RunStage
 Probed = tuple[Outcome, dict[str, Any]]  # the outcome of a probe, and its circumstances
 
 
@@ -28,34 +31,36 @@ Probed = tuple[Outcome, dict[str, Any]]  # the outcome of a probe, and its circu
 class Subject:
     """A result, or an unfinished training, that only its code makes out of date; made: its record."""
 
-    job: RunStage
+    job: ProbedJob
     made: dict[str, Any]
     unfinished: Unfinished | None = None
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Finding:
     """How the outcome of a probe compares with the recorded one."""
 
     subject: Subject
     differences: list[Difference]
+    beyond_rounding: list[Difference]
 
     @property
     def largest(self) -> Difference | None:
-        return max(self.differences, key=lambda each: each.relative, default=None)
+        """The largest difference, of a training's in float64: in float32 it magnifies rounding."""
+        in_float64 = [each for each in self.differences if each.key.startswith(FLOAT64)]
+        return max(in_float64 or self.differences, key=lambda each: each.relative, default=None)
 
     @property
     def is_equal(self) -> bool:
-        return self.largest is None or self.largest.relative <= ROUNDING
+        return not self.beyond_rounding
 
     def __str__(self) -> str:
         command = f"us3l {self.subject.job.command}{', unfinished' if self.subject.unfinished else ''}"
-        if not self.largest:
-            return f"{command}: equal, bitwise"
-        if self.is_equal:
+        if self.beyond_rounding:
+            return f"{command}: differs, stays out of date: {self.beyond_rounding[0]}"
+        if self.largest:
             return f"{command}: equal within rounding, at most {self.largest.relative:.1e} apart ({self.largest.key})"
-        first = next(each for each in self.differences if each.relative > ROUNDING)
-        return f"{command}: differs, stays out of date: {first}"
+        return f"{command}: equal, bitwise"
 
 
 def requalify(plan: Plan, address: str | None) -> bool:
@@ -73,19 +78,20 @@ def requalify(plan: Plan, address: str | None) -> bool:
             holds = False
     kept: set[RunPlan] = set()
     for subject, probed in zip(subjects, probe_all(subjects), strict=True):
-        verdict = compare(subject, probed)
-        print(verdict, flush=True)
-        holds &= verdict.is_equal
-        if verdict.is_equal:
-            _keep(verdict, probed)
-            kept.add(subject.job.run)
+        finding = compare(subject, probed)
+        print(finding, flush=True)
+        holds &= finding.is_equal
+        if finding.is_equal:
+            _keep(finding, probed)
+            kept |= {subject.job.run} if isinstance(subject.job, RunStage) else set()
     _write_tables(plan, kept)
     return holds
 
 
-def compare(subject: Subject, probed: Probed) -> Verdict:
+def compare(subject: Subject, probed: Probed) -> Finding:
     """Compare the outcome of a probe with the recorded one."""
-    return Verdict(subject, differences(subject.made["probe"], probed[0]))
+    recorded, now = subject.made["probe"], probed[0]
+    return Finding(subject, differences(recorded, now), beyond_rounding(recorded, now))
 
 
 def _write_tables(plan: Plan, runs: set[RunPlan]) -> None:
@@ -99,19 +105,23 @@ def _write_tables(plan: Plan, runs: set[RunPlan]) -> None:
             write_table(job)
 
 
-def _selected(plan: Plan, address: str | None) -> list[RunStage]:
-    """Return the jobs of STUDY, of STUDY/RUN, or of the studies to build. Raises UserError for what is missing."""
+def _selected(plan: Plan, address: str | None) -> list[Job]:
+    """Return the jobs of STUDY, of STUDY/RUN, or of the studies to build, with those whose results they rest on.
+
+    Raises UserError for a study or run that params.yaml does not have.
+    """
     study, _, run = (address or "").partition("/")
     if run:
-        plan.run(study, run)
-    elif study:
+        return jobs_for(plan, [plan.run(study, run)], [])
+    if study:
         plan.require_study(study)
-    found = [job for job in jobs(plan, [study] if study else plan.build) if isinstance(job, RunStage)]
-    return [job for job in found if not run or (job.run.study, job.run.name) == (study, run)]
+    return jobs(plan, [study] if study else plan.build)
 
 
-def _subjects(jobs: Iterable[RunStage]) -> Iterator[Subject]:
+def _subjects(jobs: Iterable[Job]) -> Iterator[Subject]:
     for job in jobs:
+        if not isinstance(job, ProbedJob):
+            continue
         if is_outdated_by_code(job):
             yield Subject(job, read_record(job.record))
         elif unfinished := unfinished_training(job):
@@ -120,7 +130,7 @@ def _subjects(jobs: Iterable[RunStage]) -> Iterator[Subject]:
 
 def probe_all(subjects: list[Subject]) -> Iterator[Probed]:
     """Run the probes of results in parallel, on all cores; yield for each its outcome and circumstances, in order."""
-    threads = max((subject.made["hardware"]["threads"] for subject in subjects), default=1)
+    threads = max((subject.made["hardware"].get("threads", 1) for subject in subjects), default=1)
     workers = max(1, (os.cpu_count() or 1) // threads)
     with ProcessPoolExecutor(workers, get_context("fork")) as pool:
         yield from pool.map(_probe, subjects)
@@ -128,32 +138,40 @@ def probe_all(subjects: list[Subject]) -> Iterator[Probed]:
 
 def _probe(subject: Subject) -> Probed:
     """Run the probe of a job with the present code, on the device and with the threads of its record."""
+    if isinstance(subject.job, PrepareJob):
+        from us3l.pipeline.stages.prepare import probe
+
+        return probe(subject.job, DOWNLOADS), circumstances(subject.made, None)
+    return _probe_run(subject.job, subject.made)
+
+
+def _probe_run(job: RunStage, made: dict[str, Any]) -> Probed:
     from us3l.utils.devices import leased_device
 
-    job, hardware = subject.job, subject.made["hardware"]
+    hardware = made["hardware"]
     with leased_device(hardware["device"], job.run.run.resources.gpus, hardware["threads"]) as device:
         if job.stage in EVALUATIONS:
             stage, arguments = "evaluate", [import_module(EVALUATIONS[job.stage]).predict_logits]
         else:
             stage, arguments = job.stage, []
         outcome: Outcome = import_module(f"{STAGE_MODULES}.{stage}").probe(job, device, *arguments)
-        return outcome, circumstances(subject.made, device)
+        return outcome, circumstances(made, device)
 
 
-def _keep(verdict: Verdict, probed: Probed) -> None:
+def _keep(finding: Finding, probed: Probed) -> None:
     """Write what was found beside the records, or into the folder of an unfinished training."""
-    subject, largest = verdict.subject, verdict.largest
+    subject, largest = finding.subject, finding.largest
     job = subject.job
-    finding = {
+    found = {
         "stage": job.stage,
         "was": subject.made["code"],
-        "now": code(job.stage),
+        "now": job.code,
         "promise": "within rounding" if largest else "bitwise",
         "largest_difference": {"key": largest.key, "relative": largest.relative} if largest else None,
         "probe": probed[0],
         **probed[1],
     }
     if subject.unfinished:
-        continue_with(subject.unfinished, finding)
+        continue_with(subject.unfinished, found)
     else:
-        write_record(requalification_file(job), {**finding, "records": record_seals(job)})
+        write_record(requalification_file(job), {**found, "records": record_seals(job)})

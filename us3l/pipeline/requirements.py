@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from us3l.pipeline.identity import differences
+from us3l.pipeline.plan.run import RunStage
+from us3l.pipeline.requalification import requalification
 from us3l.utils.errors import UserError
+from us3l.utils.records import read_record
 
 
 def require_place(path: Path, recorded: dict[str, Any], rerun_hint: str, **place: Any) -> None:
@@ -21,8 +24,18 @@ def require_place(path: Path, recorded: dict[str, Any], rerun_hint: str, **place
 def require_params(path: Path, recorded: dict[str, Any], stage_params: dict[str, Any], rerun_hint: str) -> None:
     """Raise UserError where a result was made with other params than the current ones; see `require_place`."""
     for key, was, now in differences(recorded.get("params", {}), stage_params):
-        current = "the module is" if key.startswith("code.") else "params.yaml says"
-        raise UserError(f"{path}: made with {key} = {was}, but {current} {now}: {rerun_hint} again, or undo the edit")
+        raise UserError(
+            f"{path}: made with {key} = {was}, but params.yaml says {now}: {rerun_hint} again, or undo the edit"
+        )
+
+
+def require_network(producer: RunStage) -> None:
+    """Raise UserError where a custom network has changed since a result was made, without a requalification."""
+    made = read_record(producer.record)["code"]
+    for module, now in producer.network_code.items():
+        if made.get(module) != now and not requalification(producer):
+            what = f"made with code.{module} = {made.get(module)}, but the module is {now}"
+            raise UserError(f"{producer.record}: {what}: run `us3l {producer.command}` again, or undo the edit")
 
 
 def require_data(path: Path, recorded: dict[str, Any], data: str, rerun_hint: str) -> None:

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from us3l.params.runs import PretrainRun
 from us3l.pipeline.identity import Identity, differences, fingerprint
 from us3l.pipeline.lineage import ABSENT, CurrentSeals, is_code_alone
+from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunStage
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, write_record
@@ -26,9 +27,9 @@ class Unfinished:
     identity: Identity
 
 
-def unfinished_training(job: RunStage) -> Unfinished | None:
+def unfinished_training(job: Job) -> Unfinished | None:
     """Find the training that a job would continue if its code had not been edited; the latest one."""
-    if job.stage != "pretrain" or not isinstance(job.run.run, PretrainRun):
+    if not (isinstance(job, RunStage) and job.stage == "pretrain" and isinstance(job.run.run, PretrainRun)):
         return None
     [identity] = job.identities(CurrentSeals()).values()
     for path in sorted(RUNS.glob(f"*/{PROBE}"), key=lambda path: path.stat().st_mtime, reverse=True):

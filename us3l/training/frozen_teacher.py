@@ -38,6 +38,7 @@ def frozen_teacher(
     weights = {name: each.to(device) for name, each in weights.items()}
 
     def encode(images: Tensor, groups: int) -> Output:
-        return network(weights, width, images, None, groups=groups)
+        of_dtype = {name: each.to(images.dtype) for name, each in weights.items()}  # no copies where it is theirs
+        return network(of_dtype, width, images, None, groups=groups)
 
     return encode if backbone.separates_groups else one_by_one(encode)

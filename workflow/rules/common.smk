@@ -2,14 +2,22 @@
 # its own jobs. A job whose results are out of date has one more input, which is newer than they are.
 import uuid
 
+from snakemake.exceptions import WorkflowError
+
 from us3l.pipeline.lineage import jobs_to_do
 
-REWRITTEN = {path for job in jobs_to_do(jobs(PLAN, PLAN.studies)) for path in job.outputs}
+JOBS = {job.command: job for job in jobs(PLAN, PLAN.studies)}
+TO_DO = jobs_to_do([*JOBS.values()])
+REWRITTEN = {path for job in TO_DO for path in job.outputs}
 OUTDATED = Path(".snakemake", "outdated")
+OUTDATED.parent.mkdir(exist_ok=True)
 OUTDATED.write_text(uuid.uuid4().hex)  # another content each time: Snakemake compares checksums, too
 
 
-def inputs_of(job):
-    is_outdated = any(path in REWRITTEN and path.is_file() for path in job.outputs)
+def inputs_of(command):
+    if command not in JOBS:
+        raise WorkflowError(f"params.yaml has no `us3l {command}`: `us3l plan` lists its runs and seeds")
+    job = JOBS[command]
+    is_outdated = job in TO_DO and any(path.is_file() for path in job.outputs)
     files = [path if path in REWRITTEN else ancient(path) for path in job.inputs]
     return [*files, OUTDATED] if is_outdated else files

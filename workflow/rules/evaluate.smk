@@ -11,7 +11,7 @@ for (stage, group), runs in PLAN.groups().items():
         name:
             f"{stage}_{group}"
         input:
-            lambda w, stage=stage: inputs_of(stage_of(w, stage)),
+            lambda w, stage=stage: inputs_of(f"{stage} {w.study} {w.run} {w.seed}"),
         output:
             RunStage(pattern, stage, "{seed}").outputs,
         log:

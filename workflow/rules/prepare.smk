@@ -3,7 +3,7 @@
 
 rule prepare:
     input:
-        lambda w: inputs_of(PrepareJob(PLAN.dataset(w.dataset))),
+        lambda w: inputs_of(f"prepare {w.dataset}"),
     output:
         [f"data/{{dataset}}/{name}" for name in (*FILES, "prepare.json")],
     log:

@@ -3,7 +3,7 @@
 
 rule pretrain:
     input:
-        lambda w: inputs_of(stage_of(w, "pretrain")),
+        lambda w: inputs_of(f"pretrain {w.study} {w.run} {w.seed}"),
     output:
         checkpoint="results/{study}/checkpoints/{run}/seed{seed}.safetensors",
         record="results/{study}/pretrain/{run}/seed{seed}.json",

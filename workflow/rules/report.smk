@@ -3,7 +3,7 @@
 
 rule table:
     input:
-        lambda w: inputs_of(TableJob(PLAN.table(w.study, w.table))),
+        lambda w: inputs_of(f"table {w.study} {w.table}"),
     output:
         [f"results/{{study}}/tables/{{table}}.{suffix}" for suffix in TABLE_FORMATS],
     log:

@@ -69,13 +69,13 @@ def read_cifar(archive: Path, kind: str, subset: CifarSubset | None) -> DatasetS
 def _read_contents(archive: Path, layout: _Layout) -> DatasetSource:
     members = _read_members(archive, {*layout.train, layout.test, layout.meta})
     classes = _classes(members[layout.meta], layout)
-    train = [_images_and_labels(name, members[name], layout, len(classes)) for name in layout.train]
-    images, labels = _images_and_labels(layout.test, members[layout.test], layout, len(classes))
+    train = [_split(name, members[name], layout, len(classes)) for name in layout.train]
+    labels, images = map(np.concatenate, zip(*train, strict=True))
     return DatasetSource(
         classes=classes,
         shape=(32, 32, 3),
-        train=SplitSource(np.concatenate([labels for _, labels in train]), [images for images, _ in train]),
-        test=SplitSource(labels, [images]),
+        train=SplitSource(labels, images),
+        test=SplitSource(*_split(layout.test, members[layout.test], layout, len(classes))),
     )
 
 
@@ -134,10 +134,8 @@ def _classes(content: dict[str, Any], layout: _Layout) -> tuple[str, ...]:
     return classes
 
 
-def _images_and_labels(
-    name: str, content: dict[str, Any], layout: _Layout, classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return images [N, 32, 32, 3] uint8 and labels [N] int64 of a member. Raises ValueError for any other content."""
+def _split(name: str, content: dict[str, Any], layout: _Layout, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels [N] int64 and images [N, 32, 32, 3] uint8 of a member. Raises ValueError for any other content."""
     data, labels = content.get("data"), content.get(layout.labels)
     pixels = data.to_numpy() if isinstance(data, PlainArray) else np.empty(0)
     if pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32 or not len(pixels):
@@ -146,4 +144,4 @@ def _images_and_labels(
         raise ValueError(f"its {name} has no list of {len(pixels)} numbers in {layout.labels}")
     if not all(type(label) is int and 0 <= label < classes for label in labels):
         raise ValueError(f"its {name} has labels outside 0..{classes - 1} in {layout.labels}")
-    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, np.int64)
+    return np.array(labels, np.int64), pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)

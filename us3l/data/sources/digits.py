@@ -24,6 +24,6 @@ def read_digits(source: Digits) -> DatasetSource:
     return DatasetSource(
         classes=tuple(str(name) for name in digits.target_names),
         shape=(8, 8, 1),
-        train=SplitSource(digits.target[train], [images[train]]),
-        test=SplitSource(digits.target[test], [images[test]]),
+        train=SplitSource(digits.target[train], images[train]),
+        test=SplitSource(digits.target[test], images[test]),
     )

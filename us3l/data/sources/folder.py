@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,11 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from us3l.data.files import Files, table_dtype
+from us3l.data.files import table_dtype
 from us3l.data.sources.subset import read_subset
 from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import Folder
 from us3l.utils.errors import UserError
-
-_BLOCK = 256  # images read at a time
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Listing:
 def read_folder(source: Folder) -> DatasetSource:
     """Read the images of the folders, cut to squares of `source.image_size`, or as files where it is None.
 
-    Raises UserError, also while the blocks are read: only then is an unreadable image found.
+    Raises UserError, also while the images are read: only then is an unreadable one found.
     """
     train = _list_images(Path(source.train).absolute(), source.page)
     if source.test is not None:
@@ -118,20 +115,59 @@ def split_source(listing: Listing, size: int | None) -> SplitSource:
     """Return a split of all images of a listing, class by class."""
     counts = [len(images) for images in listing.classes.values()]
     paths = [path for images in listing.classes.values() for path in images]
-    return SplitSource(np.repeat(np.arange(len(counts)), counts), squares_or_files(listing.folder, paths, size))
+    return source_of(np.repeat(np.arange(len(counts)), counts), listing.folder, paths, size)
 
 
-def squares_or_files(folder: Path, paths: list[Path], size: int | None) -> Iterator[np.ndarray] | Files:
-    """Return the images below a folder, in order: their squares of `size`, or their files where it is None."""
-    return files(folder, paths) if size is None else blocks(paths, size)
+def source_of(labels: np.ndarray, folder: Path, paths: list[Path], size: int | None) -> SplitSource:
+    """Return a split of images below a folder, in order: their squares of `size`, or their files where it is None."""
+    if size is None:
+        return SplitSource(labels, FileTable(folder, paths), folder)
+    return SplitSource(labels, Squares(paths, size))
 
 
-def files(folder: Path, paths: list[Path]) -> Files:
-    """Read the table of image files. Raises UserError at an unreadable image."""
-    names = [os.fsencode(path.relative_to(folder)) for path in paths]
-    rows = zip(names, chain.from_iterable(_map_in_blocks(_facts, paths)), strict=True)
-    dtype = table_dtype(max(map(len, names), default=1))
-    return Files(folder, np.fromiter(((name, *facts) for name, facts in rows), dtype, len(names)))
+@dataclass(frozen=True)
+class Squares:
+    """Images, decoded and cut to squares of `size` pixels when they are read."""
+
+    paths: list[Path]
+    size: int
+    dtype = np.dtype("u1")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return squares [n, size, size, 3] uint8. Raises UserError at an unreadable image."""
+        return np.stack(_in_threads(partial(_read_square, size=self.size), self.paths[rows]))
+
+
+@dataclass(frozen=True)
+class FileTable:
+    """The table of image files below a folder (see `us3l.data.files.Files`), which are looked at when it is read."""
+
+    folder: Path
+    paths: list[Path]
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        return table_dtype(max((len(self._name(path)) for path in self.paths), default=1))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return rows of the table, [n]. Raises UserError at an unreadable image."""
+        paths = self.paths[rows]
+        facts = zip(paths, _in_threads(_facts, paths), strict=True)
+        return np.array([(self._name(path), *of_file) for path, of_file in facts], self.dtype)
+
+    def _name(self, path: Path) -> bytes:
+        return os.fsencode(path.relative_to(self.folder))
+
+
+def _in_threads(read: Callable[[Path], Any], paths: list[Path]) -> list[Any]:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(read, paths))
 
 
 def _facts(path: Path) -> tuple[int, int, int, str]:
@@ -143,18 +179,6 @@ def _facts(path: Path) -> tuple[int, int, int, str]:
             image.draft("RGB", (1, 1))
             image.load()
     return len(content), height, width, hashlib.sha256(content).hexdigest()
-
-
-def blocks(paths: list[Path], size: int) -> Iterator[np.ndarray]:
-    """Yield the images' squares in blocks [n, size, size, 3] uint8. Raises UserError at an unreadable image."""
-    return (np.stack(squares) for squares in _map_in_blocks(partial(_read_square, size=size), paths))
-
-
-def _map_in_blocks(read: Callable[[Path], Any], paths: list[Path]) -> Iterator[list[Any]]:
-    """Yield the results of `read` for one block of files after the other, in order; threads read a block."""
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), _BLOCK):
-            yield list(pool.map(read, paths[start : start + _BLOCK]))
 
 
 def _read_square(path: Path, size: int) -> np.ndarray:

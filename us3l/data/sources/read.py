@@ -1,22 +1,21 @@
-"""Conversion of a data set's source, as params.yaml names it, to a store on disk."""
+"""The contents of a data set's source, as params.yaml names it."""
 
 from pathlib import Path
 
 from us3l.data.sources.cifar import read_cifar
 from us3l.data.sources.digits import read_digits
 from us3l.data.sources.download import fetch
-from us3l.data.store import DatasetSource, write_store
+from us3l.data.store import DatasetSource
 from us3l.params.dataset import Cifar, Digits, Folder, Transfer
 
 Source = Digits | Cifar | Folder | Transfer
 
 
-def convert(source: Source, folder: Path, downloads: Path) -> str:
-    """Write the store of `source` into `folder`, archives into `downloads`; return the SHA-256 of its contents."""
-    return write_store(folder, _read(source, downloads))
+def read_source(source: Source, downloads: Path) -> DatasetSource:
+    """Open a source, after a download into `downloads` where it has an address.
 
-
-def _read(source: Source, downloads: Path) -> DatasetSource:
+    Raises UserError where it is missing or not as expected.
+    """
     match source:
         case Digits():
             return read_digits(source)

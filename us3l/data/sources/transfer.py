@@ -16,9 +16,9 @@ from us3l.data.sources.folder import (
     Listing,
     hold_out,
     image_shape,
+    source_of,
     split_classes,
     split_source,
-    squares_or_files,
 )
 from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import Transfer
@@ -56,7 +56,7 @@ def read_transfer(source: Transfer) -> DatasetSource:
     """Read the images in torchvision's order, cut to squares of `source.image_size`, or as files where it is None.
 
     Raises UserError where files are missing or torchvision cannot read them, and for an unreadable image, also while
-    the blocks are read.
+    the images are read.
     """
     known = _SETS[source.kind]
     if source.kind == "caltech101":
@@ -96,7 +96,7 @@ def _open(source: Transfer, **arguments: str) -> Any:
 def _joined_splits(parts: list[Any], source: Transfer) -> SplitSource:
     paths = [Path(path) for part in parts for path in (part._images if hasattr(part, "_images") else part._image_files)]
     labels = np.array([label for part in parts for label in part._labels], np.int64)
-    return SplitSource(labels, squares_or_files(_folder(source), paths, source.image_size))
+    return source_of(labels, _folder(source), paths, source.image_size)
 
 
 def _read_caltech(source: Transfer, images: datasets.Caltech101) -> DatasetSource:

@@ -6,8 +6,10 @@ from typing import Any
 
 from us3l.data.store import FILES
 from us3l.params.dataset import Dataset
-from us3l.pipeline.identity import Identity, identify
+from us3l.pipeline.identity import Identity
 from us3l.pipeline.plan.job import Job, Seals
+
+DOWNLOADS = Path("data", ".downloads")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,4 +57,4 @@ class PrepareJob(Job):
         return self.data.folder / "prepare.json"
 
     def identities(self, seals: Seals) -> dict[Path, Identity]:
-        return {self.record: identify(self.stage, self.stage_params)}
+        return {self.record: self.identify()}

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Protocol
 
+from us3l.pipeline.code import code
 from us3l.pipeline.identity import Identity
 
 
@@ -40,6 +41,15 @@ class Job(ABC):
         """Params that determine what the stage computes from its inputs, as plain values."""
 
     @property
+    def code(self) -> dict[str, str]:
+        """Hashes of the code that computes it, by the module's name."""
+        return code(self.stage)
+
+    def identify(self, **origin: Any) -> Identity:
+        """Return the identity of a result: stage, params, code, and `origin`, which is seed, width, seals of inputs."""
+        return {"stage": self.stage, "params": self.stage_params, "code": self.code, **origin}
+
+    @property
     @abstractmethod
     def inputs(self) -> list[Path]:
         """Files that it reads."""
@@ -53,6 +63,11 @@ class Job(ABC):
     @abstractmethod
     def record(self) -> Path:
         """File that states what the outputs were made from; the first one if there are several."""
+
+    @property
+    def records(self) -> list[Path]:
+        """Files that state what the outputs were made from."""
+        return [self.record]
 
     @abstractmethod
     def identities(self, seals: Seals) -> dict[Path, Identity]:

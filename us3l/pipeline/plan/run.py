@@ -1,6 +1,7 @@
 """A run of params.yaml: its files, and the jobs of its stages."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from us3l.params.dataset import Augmentation
 from us3l.params.protocols.protocol import Protocol
 from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
 from us3l.params.sampling import AnySampling, width_label
-from us3l.pipeline.identity import Identity, identify
+from us3l.pipeline.identity import Identity
 from us3l.pipeline.plan.dataset import DatasetPlan
 from us3l.pipeline.plan.job import Job, Seals
 from us3l.utils.source import code_of_network, files_of_network
@@ -138,7 +139,7 @@ class RunStage(Job):
     def names(self) -> tuple[str, ...]:
         return self.run.study, self.run.name
 
-    @property
+    @cached_property
     def inputs(self) -> list[Path]:
         run = self.run
         match self.stage:
@@ -150,7 +151,7 @@ class RunStage(Job):
                 read = run.networks(self.seed)
         return [*run.data.files, *read]
 
-    @property
+    @cached_property
     def outputs(self) -> list[Path]:
         run = self.run
         match self.stage:
@@ -169,14 +170,27 @@ class RunStage(Job):
                 return self.run.calibration_record(self.seed)
         return self.run.evaluation_record(self.seed, self.run.widths[0])
 
+    @property
+    def records(self) -> list[Path]:
+        return [self.record] if self.stage in ("pretrain", "calibrate") else self.outputs
+
+    @property
+    def network_code(self) -> dict[str, str]:
+        """Hashes of the modules of a custom network. Raises UserError where its source is missing."""
+        return code_of_network(self.run.backbone)
+
+    @property
+    def code(self) -> dict[str, str]:
+        return super().code | self.network_code
+
     def identities(self, seals: Seals) -> dict[Path, Identity]:
         run, seed = self.run, self.seed
         origin = {"data": seals.data(run.data.folder), "seed": seed}
         if self.stage == "pretrain":
             teacher = {"teacher": seals.weights(run.weights_from.checkpoint(seed))} if run.weights_from else {}
-            return {self.record: identify(self.stage, self.stage_params, **origin, **teacher)}
+            return {self.record: self.identify(**origin, **teacher)}
         origin["checkpoint"] = seals.weights(run.checkpoint(seed))
-        identity = identify(self.stage, self.stage_params, **origin)
+        identity = self.identify(**origin)
         if self.stage == "calibrate":
             return {self.record: identity}
         return {
@@ -202,14 +216,8 @@ class RunStage(Job):
     def stage_params(self) -> dict[str, Any]:
         """Params that determine what the stage computes from its inputs, as plain values.
 
-        They include the source of a custom network, but not the name of another run, whose files are known by their
-        seals among the inputs. Raises UserError where the source is missing.
+        The name of another run is not among them: its files are known by their seals among the inputs.
         """
-        code = code_of_network(self.run.backbone)
-        return self._params | ({"code": code} if code else {})
-
-    @property
-    def _params(self) -> dict[str, Any]:
         run = self.run
         protocol = run.protocol.model_dump(mode="json")
         calibration = protocol.pop("calibration")

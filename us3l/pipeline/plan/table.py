@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from us3l.params.study import Row, Table
-from us3l.pipeline.identity import Identity, identify
+from us3l.pipeline.identity import Identity
 from us3l.pipeline.plan.job import Job, Seals
 from us3l.pipeline.plan.run import RunPlan
 
@@ -88,7 +88,7 @@ class TableJob(Job):
         widths = list(table.widths)
         return {"table": settings, "kind": table.kind, "protocols": table.protocols, "widths": widths}
 
-    @property
+    @cached_property
     def inputs(self) -> list[Path]:
         """Records of the evaluations in its cells, and of the stages before them."""
         return sorted({path for files in self._lineages() for path in files})
@@ -115,4 +115,4 @@ class TableJob(Job):
 
     def identities(self, seals: Seals) -> dict[Path, Identity]:
         inputs = {str(path): seals.record(path) for path in self.present_inputs}
-        return {self.record: identify(self.stage, self.stage_params, inputs=inputs)}
+        return {self.record: self.identify(inputs=inputs)}

@@ -5,9 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# The relative difference of numbers up to which another order of the same operations explains it: ten times the largest
-# seen in evaluations and calibrations. The steps of a training magnify rounding, soon beyond it.
+# The relative differences that another order of the same operations explains: ten times the largest seen, or more.
+# In evaluations and calibrations, in float32; in float64 for each of the three steps of a training, which magnify it.
 ROUNDING = 1e-5
+STEPS = {"step_0": 1e-8, "step_1": 1e-5, "step_2": 0.1}
+# How much more or less a training may differ from that in float64 than it did: rounding changes by chance, another
+# precision by more.
+ERROR_RATIO, SMALLEST_ERROR = 30.0, 1e-4
+FLOAT64 = "float64"
 CHECKSUM = "sha256"
 
 Outcome = Mapping[str, Any]
@@ -29,6 +34,35 @@ class Difference:
 def differences(recorded: Any, now: Any) -> list[Difference]:
     """List what differs, in the order of the probe."""
     return list(_differences(recorded, now, "", 1.0))
+
+
+def beyond_rounding(recorded: Outcome, now: Outcome) -> list[Difference]:
+    """List the differences that another order of the same operations does not explain.
+
+    A training's are those in float64, and the error of float32 if it is another one.
+    """
+    found = differences(recorded, now)
+    if FLOAT64 not in recorded or FLOAT64 not in now:
+        return [each for each in found if each.relative > ROUNDING]
+    exact = [each for each in found if each.key.startswith(FLOAT64) and each.relative > _limit(each)]
+    return [*exact, *_other_precision(_error(recorded), _error(now))]
+
+
+def _limit(difference: Difference) -> float:
+    return next((STEPS[part] for part in difference.key.split(".") if part in STEPS), ROUNDING)
+
+
+def _other_precision(was: float, now: float) -> list[Difference]:
+    ratio = max(now, SMALLEST_ERROR) / max(was, SMALLEST_ERROR)
+    is_same = 1 / ERROR_RATIO < ratio < ERROR_RATIO
+    return [] if is_same else [Difference(f"error against {FLOAT64}", was, now, math.inf)]
+
+
+def _error(outcome: Outcome) -> float:
+    """Return the largest relative difference of a training's first step from that in float64, at the best epoch."""
+    exact = outcome[FLOAT64]
+    pairs = [(outcome[epoch]["step_0"], exact[epoch]["step_0"]) for epoch in exact if epoch.startswith("epoch_")]
+    return min(max((each.relative for each in differences(*pair)), default=0.0) for pair in pairs)
 
 
 def _differences(recorded: Any, now: Any, key: str, scale: float) -> Iterator[Difference]:

@@ -1,4 +1,4 @@
-"""The sample of a data set that the probes of calibration and evaluation see."""
+"""The sample of a data set that probes see."""
 
 from collections.abc import Sequence
 
@@ -21,9 +21,13 @@ def sample_widths(widths: Sequence[float]) -> list[float]:
     return sorted({rising[0], rising[len(rising) // 2], rising[-1]})
 
 
+def sample_rows(count: int) -> np.ndarray:
+    """Return the numbers of a few of `count` images, from the first to the last, at equal distances."""
+    return np.unique(np.linspace(0, count - 1, min(IMAGES, count)).astype(int))
+
+
 def _sample(split: Split) -> Split:
-    count = len(split.labels)
-    rows = np.unique(np.linspace(0, count - 1, min(IMAGES, count)).astype(int))
+    rows = sample_rows(len(split.labels))
     images = split.images
     chosen = Files(images.folder, images.table[rows]) if isinstance(images, Files) else np.asarray(images[rows])
     return Split(chosen, split.labels[rows])

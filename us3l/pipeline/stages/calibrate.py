@@ -27,7 +27,7 @@ from us3l.pipeline.probes.evaluation import short_calibration
 from us3l.pipeline.probes.outcome import describe, flattened
 from us3l.pipeline.probes.sample import sample, sample_widths
 from us3l.pipeline.provenance import record
-from us3l.pipeline.requirements import require_data, require_params, require_place
+from us3l.pipeline.requirements import require_data, require_network, require_params, require_place
 from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.utils import checkpoint
 from us3l.utils.records import write_record
@@ -51,6 +51,7 @@ def calibrate(job: RunStage, device: torch.device) -> None:
     Raises UserError where the checkpoint is not this run's.
     """
     run, seed = job.run, job.seed
+    require_network(RunStage(run.producer("pretrain"), "pretrain", seed))
     inputs = open_inputs(job)
     [identity] = job.identities(OpenedSeals(inputs.store.sha256, {run.checkpoint(seed): inputs.seal})).values()
     probed = _probe(inputs, device)

@@ -25,7 +25,7 @@ from us3l.pipeline.probes.evaluation import short_protocol
 from us3l.pipeline.probes.outcome import describe
 from us3l.pipeline.probes.sample import sample, sample_widths
 from us3l.pipeline.provenance import record
-from us3l.pipeline.requirements import require_data, require_params, require_place
+from us3l.pipeline.requirements import require_data, require_network, require_params, require_place
 from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.utils.errors import UserError
 from us3l.utils.records import write_record
@@ -73,6 +73,7 @@ def evaluate(job: RunStage, device: torch.device, predict_logits: PredictLogits)
     Raises UserError where a network or the data set is not as expected.
     """
     run, store = job.run, open_store(job.run.data.folder)
+    require_network(RunStage(run.producer("calibrate"), "calibrate", job.seed))
     networks, seals = networks_to_evaluate(job, store)
     probed = _probe(job, store, networks, device, predict_logits)
     start = time.monotonic()
@@ -114,14 +115,13 @@ def networks_to_evaluate(job: RunStage, store: Store) -> tuple[dict[float, nn.Mo
     current ones, or takes images with another number of channels.
     """
     run, producer = job.run, RunStage(job.run.producer("calibrate"), "calibrate", job.seed)
-    params = producer.stage_params
     networks: dict[float, nn.Module] = {}
     seals: dict[Path, str] = {}
     for width in run.widths:
         path = run.network(job.seed, width)
         network, about = open_network(path)
         require_place(path, about, "calibrate", seed=job.seed, width=width)
-        require_params(path, about, params, "calibrate")
+        require_params(path, about, producer.stage_params, "calibrate")
         if producer.run.data is run.data:
             require_data(path, about, store.sha256, "calibrate")
         sees, given = about["architecture"]["in_channels"], store.channels

@@ -3,10 +3,16 @@
 import hashlib
 import time
 from pathlib import Path
+from typing import Any
 
-from us3l.data.sources.read import Source, convert
+import numpy as np
+
+from us3l.data.sources.read import Source, read_source
+from us3l.data.store import DatasetSource, SplitSource, write_store
 from us3l.params.dataset import Folder
 from us3l.pipeline.plan.dataset import PrepareJob
+from us3l.pipeline.probes.comparison import Outcome
+from us3l.pipeline.probes.sample import sample_rows
 from us3l.pipeline.provenance import record
 from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.utils.records import write_record
@@ -15,9 +21,34 @@ from us3l.utils.records import write_record
 def prepare(job: PrepareJob, downloads: Path) -> None:
     """Write a data set's arrays and its record. Raises UserError where the source is missing or not as expected."""
     start, source = time.monotonic(), job.data.dataset.source
-    data = convert(source, job.data.folder, downloads)
+    contents = read_source(source, downloads)
+    probed = _probe(contents)
+    data = write_store(job.data.folder, contents)
     [identity] = job.identities(OpenedSeals(data)).values()
-    write_record(job.record, {**record(identity, None, time.monotonic() - start), "data": data, **_subset_hash(source)})
+    facts = {**record(identity, None, time.monotonic() - start), "data": data, **_subset_hash(source)}
+    write_record(job.record, {**facts, "probe": probed})
+
+
+def probe(job: PrepareJob, downloads: Path) -> Outcome:
+    """Return the outcome of the preparation's probe, with the present code."""
+    return _probe(read_source(job.data.dataset.source, downloads))
+
+
+def _probe(contents: DatasetSource) -> Outcome:
+    """Describe classes, labels and a few images of each split."""
+    splits = {"train": contents.train, "test": contents.test}
+    about = {"classes": [*contents.classes], "shape": [*(contents.shape or ())]}
+    return {**about, **{name: _sample(split) for name, split in splits.items()}}
+
+
+def _sample(split: SplitSource) -> dict[str, Any]:
+    rows = sample_rows(len(split.labels)).tolist()
+    images = {f"image_{row}": _checksum(split.images[row : row + 1]) for row in rows}
+    return {"size": len(split.labels), "labels": _checksum(split.labels), **images}
+
+
+def _checksum(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def _subset_hash(source: Source) -> dict[str, str]:

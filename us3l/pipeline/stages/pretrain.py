@@ -23,7 +23,7 @@ from us3l.pipeline.probes.comparison import Outcome
 from us3l.pipeline.probes.outcome import describe, flattened
 from us3l.pipeline.probes.training import probe_training
 from us3l.pipeline.provenance import circumstances, record
-from us3l.pipeline.requirements import require_params, require_place
+from us3l.pipeline.requirements import require_network, require_params, require_place
 from us3l.pipeline.run_directory import run_directory
 from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.pipeline.unfinished import PROBE
@@ -78,6 +78,8 @@ def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None
     Raises UserError for what the user can mend, Interrupted after SIGTERM or SIGINT.
     """
     run, settings = job.run, job.run.run
+    if run.weights_from:
+        require_network(RunStage(run.weights_from, "pretrain", job.seed))
     inputs = open_inputs(job, world.device)
     [identity] = job.identities(OpenedSeals(inputs.store.sha256, inputs.seals)).values()
 

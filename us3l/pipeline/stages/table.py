@@ -1,7 +1,7 @@
 """The stage table: from evaluations to Markdown, CSV, LaTeX and JSON; without PyTorch."""
 
 from us3l.pipeline.plan.table import TableJob
-from us3l.pipeline.requirements import require_params
+from us3l.pipeline.requirements import require_network, require_params
 from us3l.pipeline.tables.cells import Cell, read_cells
 from us3l.pipeline.tables.formats import texts
 from us3l.pipeline.tables.record import table_record
@@ -31,3 +31,4 @@ def _require_current_params(cell: Cell) -> None:
         for path, record in evaluation.records.items():
             producer = producers[path]
             require_params(path, record, producer.stage_params, f"run `us3l {producer.command}`")
+            require_network(producer)

@@ -20,11 +20,10 @@ from us3l.pipeline.identity import differences
 from us3l.pipeline.integrity import damaged_files, wrong_texts
 from us3l.pipeline.lineage import Change, changes
 from us3l.pipeline.plan.job import Job
-from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TableJob, TablePlan
 from us3l.pipeline.provenance import CIRCUMSTANCES
 from us3l.pipeline.requalification import requalification
-from us3l.pipeline.requalify import Subject, compare, probe_all
+from us3l.pipeline.requalify import ProbedJob, Subject, compare, probe_all
 from us3l.pipeline.tables.cells import read_cells
 from us3l.pipeline.verify.rederive import Rederived, rederive
 from us3l.pipeline.verify.selection import Selection
@@ -127,12 +126,12 @@ def files_as_recorded(selection: Selection) -> Iterator[Verdict]:
         print(f"level 1  not checked: {lacks}")
 
 
-def _requalified(selection: Selection) -> dict[RunStage, dict[str, Any]]:
-    jobs = [job for job in selection.jobs if isinstance(job, RunStage)]
+def _requalified(selection: Selection) -> dict[ProbedJob, dict[str, Any]]:
+    jobs = [job for job in selection.jobs if isinstance(job, ProbedJob)]
     return {job: found for job in jobs if (found := requalification(job))}
 
 
-def _about_requalification(job: RunStage, found: dict[str, Any]) -> str:
+def _about_requalification(job: ProbedJob, found: dict[str, Any]) -> str:
     commit = f" at {found['git']['commit'][:10]}" if found["git"] else ""
     return f"us3l {job.command}: code changed since, requalified by probe ({found['promise']}){commit}"
 

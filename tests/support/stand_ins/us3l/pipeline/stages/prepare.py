@@ -13,7 +13,7 @@ def prepare(job, downloads):
     log("prepare", job.data.name)
     pixels = json.dumps(job.stage_params).encode()
     images = np.frombuffer(pixels[:16], np.uint8).reshape(1, 4, 4, 1)
-    split = SplitSource(np.zeros(1, np.int64), [images])
+    split = SplitSource(np.zeros(1, np.int64), images)
     data = write_store(job.data.folder, DatasetSource(("one",), (4, 4, 1), split, split))
     [identity] = job.identities(OpenedSeals(data)).values()
     write_record(job.record, {**record(identity, None, 0.0), "data": data})
