@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import EPOCHS, TEST, draw_images, thin_resnets, tiny, write_digits
+from tiny import EPOCHS, TEST, draw_images, thin_networks, tiny, write_digits
 
 from us3l.params.reading import load
 from us3l.params.runs import PretrainRun
@@ -52,7 +52,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunPla
         patch.chdir(folder)
         patch.setattr(pretrain, "Trainer", LastEpoch)
         shorten_probes(patch)
-        thin_resnets(patch)
+        thin_networks(patch)
         draw_images()
         yield {name: tiny(run) for name, run in RUNS.items()}
     shutil.rmtree(folder)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from us3l.data.store import DatasetSource, SplitSource, write_store
+from us3l.models.backbones import mobilenet, vit
 from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.backbones.resnet import ResNet
 from us3l.params.params import Params
@@ -104,8 +105,10 @@ def _small_protocol(run: RunPlan) -> Content:
 # --- networks -------------------------------------------------------------------------------------------------------
 
 
-def thin_resnets(patch: pytest.MonkeyPatch) -> None:
-    """Let the ResNets of 64 channels and more have a quarter of them, in which the narrowest width still has fewer."""
+def thin_networks(patch: pytest.MonkeyPatch) -> None:
+    """Give networks fewer blocks, and fewer channels, of which the narrowest width still has fewer."""
+    patch.setattr(mobilenet, "_STAGES", tuple((e, planes, min(n, 2)) for e, planes, n in mobilenet._STAGES))
+    patch.setattr(vit, "DEPTH", 3)
     for name, build in list(BUILT_IN.items()):
         if isinstance(build, partial) and build.func is ResNet:
             block, blocks, planes, stem = build.args
