@@ -268,7 +268,7 @@ def training(losses: list[float], in_float64: list[float]) -> dict[str, Any]:
     ("losses", "in_float64", "beyond"),
     [
         ([1.0, 2.0, 3.0], [1.00001, 2.0, 3.0], []),
-        ([1.0, 2.5, 5.0], [1.00001 + 1e-10, 2.000001, 3.01], []),
+        ([1.0, 2.5, 5.0], [1.00001 + 1e-10, 2.000001, 3.001], []),
         ([1.0, 2.0, 3.0], [1.0000101, 2.0, 3.0], ["float64.epoch_0.step_0.loss"]),
         ([1.0, 2.0, 3.0], [1.00001, 2.0001, 3.0], ["float64.epoch_0.step_1.loss"]),
         ([1.0, 2.0, 3.0], [1.00001, 2.0, 4.0], ["float64.epoch_0.step_2.loss"]),
@@ -318,7 +318,7 @@ def test_the_schedule_is_probed_at_its_ends_at_each_quarter_and_where_it_turns(
     [
         ({"size": 512, "shards": 4}, 400, 50_000, 1, (512, 4)),
         ({"size": 512, "shards": 4}, 400, 50_000, 10**9, (8, 2)),
-        ({"size": 256, "shards": 1}, 12, 10_000, 1, (16, 1)),
+        ({"size": 256, "shards": 1}, 12, 10_000, 1, (32, 1)),
         ({"size": 6, "shards": 3}, 1, 6, 10**9, (6, 3)),
         ({"size": 12, "shards": 1}, 1, 12, 10**9, (6, 1)),
     ],

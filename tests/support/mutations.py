@@ -292,9 +292,9 @@ PATTERNS = {
 INTRODUCTION = """# What probes see
 
 A probe is a small, deterministic piece of a result's own computation: a few training steps in epochs that cover the
-schedule, or the calibration or evaluation of a few images. Its numbers are kept with the result; after an edit of the
-code, `us3l requalify` runs it again, and equal numbers keep the result. It is no proof: it sees nothing that the piece
-does not run, such as other hardware or several processes.
+schedule, the calibration or evaluation of a few images, or a few images of a data set. Its numbers are kept with the
+result; after an edit of the code, `us3l requalify` runs it again, and equal numbers keep the result. It is no proof: it
+sees nothing that the piece does not run, such as other hardware or several processes.
 
 A training magnifies rounding: in float32, another order of the same operations may change the third step by half. Its
 steps are therefore taken in float64, too, and there the numbers must agree; float32 must be as far from them as before.
@@ -705,12 +705,10 @@ REORDERINGS = [
         "moco-v3",
     ),
     Edit(
-        "models/backbones/resnet.py",
-        "x = self.bn1(self.conv1(x))\n        return self.bn2(self.conv2(x), shortcut)",
-        "weight, stride = self.conv1.weight.flip(1), self.conv1.stride\n"
-        "        x = self.bn1(nn.functional.conv2d(x.flip(1), weight, None, stride, padding=1))\n"
-        "        return self.bn2(self.conv2(x), shortcut)",
-        "simclr",
+        "models/ghost_batch_norm.py",
+        "F.batch_norm(part, None, None, weight, bias, training=True, momentum=0.0, eps=eps) for part",
+        "F.batch_norm(part.flip(0), None, None, weight, bias, training=True, eps=eps).flip(0) for part",
+        "simsiam",
     ),
     Edit(
         "losses/embeddings.py",

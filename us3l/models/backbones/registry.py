@@ -37,3 +37,9 @@ BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": partial(MobileNetV2, "imagenet"),
     **{f"vit-{name}": partial(VisionTransformer, *kind) for name, kind in _TRANSFORMERS.items()},
 }
+# Height and width that leave a pixel to the last layer, for networks that take images of any size.
+SMALLEST_IMAGES = {
+    name: 8 if name.startswith(("small", "cifar")) else 32
+    for name in BUILT_IN
+    if name != "pixels" and not name.startswith("vit")
+}

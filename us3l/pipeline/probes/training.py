@@ -1,9 +1,9 @@
-"""The probe of a training: three consecutive steps in epochs that cover its schedule, each from the initial weights.
+"""The probe of a training: its first three steps, and one in epochs that cover its schedule, from the initial weights.
 
-They are the first ones of the training and the last ones of the other epochs. The first step shows losses, gradients
-and the optimizer; the second momentum, the momentum encoder and queues. In the first epoch the state is saved and
-loaded between the first two steps. Weights are compared by how far they have moved, since a wrong step is small beside
-the weights themselves.
+The first step shows losses, gradients and the optimizer; the second momentum, the momentum encoder and queues, after
+the state has been saved and loaded. The steps of other epochs show what the schedule makes of the same weights; they
+are the last ones of their epoch. Weights are compared by how far they have moved, since a wrong step is small beside
+the weights themselves. Batches are cut, and pixels are left out, so that a probe takes little time.
 
 A training magnifies rounding. So the same steps are taken in float64, too, where another order of the same operations
 hardly shows.
@@ -24,57 +24,94 @@ from torch import Tensor
 from us3l.data.stream import Shard, Stream
 from us3l.params.runs import Batch, PretrainRun
 from us3l.pipeline.probes.comparison import FLOAT64
-from us3l.pipeline.probes.outcome import describe, describe_change
+from us3l.pipeline.probes.outcome import describe, describe_change, flattened
 from us3l.training.step import TrainStep
 from us3l.training.trainer import Trainer
 
-STEPS = 3
+Batches = dict[int, list[list[Shard]]]  # by epoch: the shards of each step
+
+STEPS = 3  # in the first epoch, and one in each other
 IMAGES = 4  # of a shard at least: of two, a BatchNorm makes 1 and -1, whatever they are
 NO_STATE = Path(os.devnull, "state")
 SHARE = 0.004  # of the images of the training that pass through the probe
-OPERATIONS = 1.5e11  # floating-point operations of the probe: some 15 seconds on one core of a CPU
+OPERATIONS = 5e10  # floating-point operations of the probe in float32: some 2 seconds on one core of a CPU
 PER_IMAGE = 26  # operations for each multiply-accumulate of the network: two views, forward and backward, all widths
 
 
 def probe_training(
     run: PretrainRun,
     images: int,
+    side: int | None,
     macs: int,
     build: Callable[[PretrainRun], TrainStep],
     open_stream: Callable[[PretrainRun], Stream],
 ) -> dict[str, Any]:
     """Return losses, feature_std, gradient norms and the state after each step, by the epoch.
 
-    With them are the initial state, and the decay of each weight in each of the epochs.
+    With them are the views, the initial state, and the decay of each weight in each of the epochs.
 
-    images: number of training images; macs: multiply-accumulates of the widest network on one of them, by which the
-    batch is cut. Results do not depend on the number of processes, so that one computes them.
+    images: number of training images; side: see `thin_out`; macs: multiply-accumulates of the widest network on a view
+    after that, by which the batch is cut. Results do not depend on the number of processes, so that one computes them.
     """
     run = run.model_copy(update={"batch": cut_batch(run, images, macs)})
-    stream = open_stream(run)
-    batches = {epoch: list(islice(stream.shards(epoch, _first(stream, epoch)), STEPS)) for epoch in points(run)}
-    outcome = _outcome(run, build, stream, batches)
-    initial = build(run).state()
-
-    def build_exact(run: PretrainRun) -> TrainStep:
+    stream, train_step = open_stream(run), build(run)
+    initial = _copy(train_step.state())
+    full = {epoch: list(islice(stream.shards(epoch, _first(stream, epoch)), STEPS)) for epoch in points(run)}
+    batches = _mapped(full, lambda view: thin_out(view, side))
+    outcome = _outcome(run, train_step, stream, batches, lambda trainer: _resumed(trainer, build(run)))
+    with _float64():
         train_step = build(run)
         train_step.load_state(initial)
-        return train_step
+        in_float64 = _outcome(run, train_step, stream, _mapped(batches, Tensor.double), lambda trainer: trainer)
+    views = {f"epoch_{epoch}": describe({"views": flattened(_views(steps))}) for epoch, steps in full.items()}
+    return {"batch": run.batch.model_dump(), "views": views, **outcome, FLOAT64: in_float64}
 
-    with _float64():
-        exact = {epoch: [[_double(shard) for shard in shards] for shards in steps] for epoch, steps in batches.items()}
-        return {"batch": run.batch.model_dump(), **outcome, FLOAT64: _outcome(run, build_exact, stream, exact)}
+
+def thin_out(views: Tensor, side: int | None) -> Tensor:
+    """Leave out rows and columns of views [B, C, H, W] so that not many more than `side` remain; None: all of them."""
+    step = max(1, min(views.shape[-2:]) // side) if side else 1
+    return views[..., ::step, ::step].contiguous(memory_format=torch.channels_last)
+
+
+def _mapped(batches: Batches, function: Callable[[Tensor], Tensor]) -> Batches:
+    """Apply a function to the views in batches."""
+
+    def of_shard(shard: Shard) -> Shard:
+        views, shuffled = shard.views, shard.shuffled
+        return shard._replace(
+            views=tuple(map(function, views)), shuffled=tuple(map(function, shuffled)) if shuffled else None
+        )
+
+    return {epoch: [[of_shard(shard) for shard in shards] for shards in steps] for epoch, steps in batches.items()}
+
+
+def _views(steps: list[list[Shard]]) -> list[Tensor]:
+    return [view for shards in steps for shard in shards for view in (*shard.views, *(shard.shuffled or ()))]
 
 
 def _outcome(
-    run: PretrainRun, build: Callable[[PretrainRun], TrainStep], stream: Stream, batches: dict[int, list[list[Shard]]]
+    run: PretrainRun,
+    train_step: TrainStep,
+    stream: Stream,
+    batches: Batches,
+    resume: Callable[[Trainer], Trainer],
 ) -> dict[str, Any]:
-    of_epochs = {f"epoch_{epoch}": _steps(run, build, stream, epoch, steps) for epoch, steps in batches.items()}
-    return {"initial": describe(build(run).state()), **of_epochs}
+    initial = _copy(train_step.state())
+    outcome = {"initial": describe(initial)}
+    for epoch, steps in batches.items():
+        train_step.load_state(initial)
+        trainer = Trainer(run, train_step, stream, NO_STATE, math.inf, "probe")
+        trainer.epoch, trainer.step = epoch, _first(stream, epoch)
+        outcome[f"epoch_{epoch}"] = _steps(trainer, steps, initial, resume)
+    return outcome
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items()}
 
 
 def _first(stream: Stream, epoch: int) -> int:
-    return max(0, stream.steps - STEPS) if epoch else 0
+    return stream.steps - 1 if epoch else 0
 
 
 @contextmanager
@@ -86,13 +123,6 @@ def _float64() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _double(shard: Shard) -> Shard:
-    views, shuffled = shard.views, shard.shuffled
-    return shard._replace(
-        views=tuple(map(Tensor.double, views)), shuffled=shuffled and tuple(map(Tensor.double, shuffled))
-    )
 
 
 def points(run: PretrainRun) -> list[int]:
@@ -108,7 +138,7 @@ def points(run: PretrainRun) -> list[int]:
 def cut_batch(run: PretrainRun, images: int, macs: int) -> Batch:
     """Halve the batch, and its shards down to two, until the probe takes little of the training and of time."""
     size, shards = run.batch.size, run.batch.shards
-    steps = STEPS * len(points(run))
+    steps = STEPS + len(points(run)) - 1
     largest = min(SHARE * run.epochs * images, OPERATIONS / (PER_IMAGE * macs)) / steps
     while size > largest and size % 2 == 0:
         if size // 2 % shards or size // 2 < IMAGES * shards:
@@ -120,20 +150,13 @@ def cut_batch(run: PretrainRun, images: int, macs: int) -> Batch:
 
 
 def _steps(
-    run: PretrainRun,
-    build: Callable[[PretrainRun], TrainStep],
-    stream: Stream,
-    epoch: int,
-    batches: list[list[Shard]],
+    trainer: Trainer, batches: list[list[Shard]], initial: dict[str, Tensor], resume: Callable[[Trainer], Trainer]
 ) -> dict[str, Any]:
-    """Train in an epoch; in the first one the second step resumes from a saved state."""
-    trainer = Trainer(run, build(run), stream, NO_STATE, math.inf, "probe")
-    trainer.epoch, trainer.step = epoch, _first(stream, epoch)
-    initial = {name: tensor.clone() for name, tensor in trainer.train_step.state().items()}
+    """Train on from the initial state; before the second step, resume."""
     outcomes: dict[str, Any] = {}
     for step, shards in enumerate(batches):
-        if epoch == 0 and step == 1:
-            trainer = _resumed(trainer, build(run))
+        if step == 1:
+            trainer = resume(trainer)
         norms: list[float] = []
         trainer.train_step.all_reduce_ = _norms_into(norms)
         trainer.advance(shards)
@@ -142,7 +165,7 @@ def _steps(
             "gradient_norm": norms,
             "state": describe_change(initial, trainer.train_step.state()),
         }
-    return outcomes | {"decay": _decay(trainer.train_step, epoch)}
+    return outcomes | {"decay": _decay(trainer.train_step, trainer.epoch)}
 
 
 def _decay(train_step: TrainStep, epoch: int) -> dict[str, Any]:

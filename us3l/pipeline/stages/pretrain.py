@@ -21,7 +21,7 @@ from us3l.pipeline.identity import Identity, fingerprint
 from us3l.pipeline.plan.run import RunPlan, RunStage
 from us3l.pipeline.probes.comparison import Outcome
 from us3l.pipeline.probes.outcome import describe, flattened
-from us3l.pipeline.probes.training import probe_training
+from us3l.pipeline.probes.training import probe_training, thin_out
 from us3l.pipeline.provenance import circumstances, record
 from us3l.pipeline.requirements import require_network, require_params, require_place
 from us3l.pipeline.run_directory import run_directory
@@ -124,15 +124,25 @@ def _kept_probe(
 
 def _probe(inputs: Inputs, settings: PretrainRun, device: torch.device) -> Outcome:
     store, run, world = inputs.store, inputs.job.run, World(0, 1, device)
+    side = _smallest_image(run)
     view = first_view(open_images(store.train, device), run.trained_views[0], run.data.dataset.views.normalize)
+    view = thin_out(view, side)
     network = inputs.backbone.build(settings.sampling.widest).to(device).eval()
     return probe_training(
         settings,
         len(store.train.labels),
+        side,
         cost(network, view, len(store.classes))["macs"],
         lambda cut: inputs.train_step(cut, world),
         lambda cut: inputs.stream(cut, world),
     )
+
+
+def _smallest_image(run: RunPlan) -> int | None:
+    """Return the smallest side of images that student and frozen teacher take; None if one takes a single size."""
+    names = [run.backbone, *([run.weights_from.backbone] if run.weights_from else [])]
+    sides = [Backbone(name, 1).smallest_image for name in names]
+    return max((side for side in sides if side), default=None) if all(sides) else None
 
 
 def _weights_probe(weights: dict[str, Tensor]) -> Outcome:
