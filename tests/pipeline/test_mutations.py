@@ -50,7 +50,7 @@ def test_a_refactoring_is_equal_bitwise(bench: Bench, old: str) -> None:
     assert judged.verdict == BITWISE, judged.output
 
 
-@pytest.mark.parametrize("old", [REORDERINGS[0].old, REORDERINGS[-1].old])
+@pytest.mark.parametrize("old", [REORDERINGS[0].old, REORDERINGS[3].old])
 def test_another_order_of_the_same_operations_is_equal_within_rounding(bench: Bench, old: str) -> None:
     judged = bench.judge(edit(REORDERINGS, old))
     assert judged.verdict == ROUNDING, judged.output

@@ -98,6 +98,19 @@ def test_a_data_set_is_probed_by_a_sample_of_its_images(project: Project) -> Non
     assert re.fullmatch(r"us3l prepare digits: differs, stays out of date: train.image_0 was \w+ and is \w+\n", output)
 
 
+def test_a_data_set_whose_source_is_gone_does_not_keep_others_from_being_probed(project: Project) -> None:
+    edit(project, *SAME)
+    reader = project.folder / "code" / "us3l" / "data" / "sources" / "digits.py"
+    gone = '    raise UserError("digits: gone")\n    digits = load_digits()'
+    reader.write_text(reader.read_text().replace("    digits = load_digits()", gone))
+    code, output = project.run("us3l", "requalify")
+    assert code == 1
+    assert output.splitlines() == [
+        "us3l prepare digits: cannot be probed, stays out of date: digits: gone",
+        "us3l pretrain tiny us3l 0: equal, bitwise",
+    ]
+
+
 def test_snakemake_has_nothing_to_do_after_a_requalification(project: Project) -> None:
     project.with_workflow()
     project.must("us3l", "plan", "--write")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -307,10 +308,16 @@ def test_a_broken_off_level_3_goes_on_where_it_was(project: Project) -> None:
     assert "level 3  holds" in watched.communicate()[0]
 
 
-def test_level_0_takes_less_than_two_seconds_and_no_torch(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = time.monotonic()
-    project.in_new_interpreter("us3l", "verify", "--level", "0")
-    assert time.monotonic() - start < 2
+def processor_seconds(project: Project, *command: str) -> float:
+    """Processor time of a command: on a busy machine, less than the time that passes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    project.in_new_interpreter("us3l", *command)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+
+
+def test_level_0_takes_little_more_than_a_plan_and_no_torch(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, level_0 = (processor_seconds(project, *command) for command in (("plan",), ("verify", "--level", "0")))
+    assert level_0 < 4 * plan
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     assert " torch\n" not in project.in_new_interpreter("us3l", "verify", "--level", "1")
 

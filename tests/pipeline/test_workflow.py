@@ -61,6 +61,12 @@ def test_a_build_makes_the_table_and_leaves_nothing_to_do(built: Project) -> Non
     assert time.monotonic() - start < 5
 
 
+def test_a_file_that_the_plan_does_not_have_is_refused_with_its_command(built: Project) -> None:
+    code, output = built.run("snakemake", "--dry-run", "results/tiny/checkpoints/us3l/seed7.safetensors")
+    assert code == 1
+    assert "params.yaml has no `us3l pretrain tiny us3l 7`: `us3l plan` lists its runs and seeds" in output
+
+
 def test_one_evaluation_a_width_with_what_it_came_from(built: Project) -> None:
     evaluation = json.loads((built.folder / "results/tiny/linear/us3l/seed0-w025.json").read_text())
     assert evaluation["width"] == 0.25 and evaluation["n"] == 450

@@ -17,7 +17,7 @@ import yaml
 
 from us3l.pipeline.dvc_file import DVC_FILE, PLAN_FILE, dvc_stages, missing_stages
 from us3l.pipeline.identity import fingerprint
-from us3l.pipeline.integrity import damaged_files, edited_texts
+from us3l.pipeline.integrity import edited_texts
 from us3l.pipeline.lineage import jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan
@@ -63,7 +63,7 @@ def _code_entry(stage_jobs: list[Job]) -> str:
 def make(plan: Plan, dvc_stage: str) -> NoReturn:
     """Replace this process by Snakemake, which makes what is missing or out of date in one stage of dvc.yaml.
 
-    Damaged files are deleted first, because Snakemake would take them as up to date.
+    Edited texts of tables are deleted first, because their records do not tell of them.
     Raises UserError for an unknown stage.
     """
     if dvc_stage == "plan":
@@ -74,9 +74,10 @@ def make(plan: Plan, dvc_stage: str) -> NoReturn:
         names = ", ".join(["plan", *members])
         raise UserError(f"the studies that params.yaml builds have no stage {dvc_stage!r}; they have: {names}")
     stage_jobs = members[dvc_stage]
-    for path, problem in (each for job in stage_jobs for each in (damaged_files(job) | edited_texts(job)).items()):
-        print(f"us3l: {problem}: made again", file=sys.stderr)
-        path.unlink()
+    for job in stage_jobs:
+        for path, problem in edited_texts(job).items():
+            print(f"us3l: {problem}: made again", file=sys.stderr)
+            path.unlink()
     _snakemake(sorted({job.rule for job in stage_jobs}), [path for job in stage_jobs for path in job.outputs])
 
 

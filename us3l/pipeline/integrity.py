@@ -1,5 +1,6 @@
 """Damaged files: those that have changed since their job wrote them."""
 
+from collections.abc import Callable
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -14,32 +15,41 @@ from us3l.utils.records import read_record, read_weights
 
 
 def damaged_files(job: Job) -> dict[Path, str]:
-    """Return the job's damaged files, each with a sentence that describes the damage; missing files are left out."""
-    return {path: problem for path in job.outputs if path.is_file() and (problem := _damage(path))}
+    """Return the job's damaged files, each with a sentence that describes the damage; missing files are left out.
+
+    The seal of a data set's arrays is in its meta.json; the texts of a table have none.
+    """
+    sealed = [path for path in job.outputs if path.is_file() and path.suffix in (".safetensors", ".json")]
+    return _damaged(sealed, _seal)
 
 
 def damaged_since(job: Job) -> dict[Path, str]:
-    """Return the same without reading a large file again that has not changed since it was last checked."""
+    """Return the damaged weights and arrays, without reading again what has not changed since it was last checked."""
+    large = [path for path in job.outputs if path.suffix == ".safetensors" or (path.name == "meta.json" and job.done)]
+    return _damaged([path for path in large if path.is_file()], checked_seal)
+
+
+def _damaged(files: list[Path], read_seal: Callable[[Path], str]) -> dict[Path, str]:
     found = {}
-    for path in job.outputs:
+    for path in files:
         try:
-            if path.suffix == ".safetensors" and path.is_file():
-                checked_weights(path)
-            elif path.name == "meta.json" and job.done:
-                files = [path, *(each for each in job.outputs if each.suffix == ".npy")]
-                checked(files, partial(_store_seal, path.parent))
+            read_seal(path)
         except UserError as error:
             found[path] = str(error)
     return found
 
 
-def _store_seal(folder: Path) -> str:
-    return open_store(folder).sha256
+def checked_seal(path: Path) -> str:
+    """Return the seal of weights or arrays, read again only after a change. Raises UserError where they are damaged."""
+    files = [path, *sorted(path.parent.glob("*.npy"))] if path.name == "meta.json" else [path]
+    return checked(files, partial(_seal, path))
 
 
-def checked_weights(path: Path) -> str:
-    """Return the seal of weights, read again only after a change. Raises UserError where they are damaged."""
-    return checked([path], lambda: str(read_weights(path)[1]["seal"]))
+def _seal(path: Path) -> str:
+    """Read a file to its end, and return its seal. Raises UserError where it is damaged."""
+    if path.suffix == ".safetensors":
+        return str(read_weights(path)[1]["seal"])
+    return open_store(path.parent).sha256 if path.name == "meta.json" else str(read_record(path)["seal"])
 
 
 def edited_texts(job: Job) -> dict[Path, str]:
@@ -48,20 +58,6 @@ def edited_texts(job: Job) -> dict[Path, str]:
     Raises UserError for a damaged evaluation.
     """
     return wrong_texts(job.table, read_cells(job.table)) if isinstance(job, TableJob) else {}
-
-
-def _damage(path: Path) -> str | None:
-    """Check a file's seal. The seal of a data set's arrays is in its meta.json; the texts of a table have none."""
-    try:
-        if path.suffix == ".safetensors":
-            read_weights(path)
-        elif path.name == "meta.json":
-            open_store(path.parent)
-        elif path.suffix == ".json":
-            read_record(path)
-    except UserError as error:
-        return str(error)
-    return None
 
 
 def wrong_texts(table: TablePlan, cells: list[Cell]) -> dict[Path, str]:

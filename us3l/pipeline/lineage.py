@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from us3l.pipeline.identity import differences
-from us3l.pipeline.integrity import checked_weights, damaged_since
+from us3l.pipeline.integrity import checked_seal, damaged_since
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.requalification import requalification
 from us3l.utils.errors import UserError
@@ -42,7 +42,7 @@ class CurrentSeals:
 def _seal(path: Path) -> str:
     """Return the seal of weights, DAMAGED if they are."""
     try:
-        return checked_weights(path)
+        return checked_seal(path)
     except UserError:
         return DAMAGED
 

@@ -19,6 +19,7 @@ from us3l.pipeline.probes.comparison import FLOAT64, Difference, Outcome, beyond
 from us3l.pipeline.provenance import circumstances
 from us3l.pipeline.requalification import record_seals, requalification_file
 from us3l.pipeline.unfinished import Unfinished, continue_with, unfinished_training
+from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, write_record
 
 STAGE_MODULES = "us3l.pipeline.stages"
@@ -78,6 +79,10 @@ def requalify(plan: Plan, address: str | None) -> bool:
             holds = False
     kept: set[RunPlan] = set()
     for subject, probed in zip(subjects, probe_all(subjects), strict=True):
+        if isinstance(probed, UserError):
+            print(f"us3l {subject.job.command}: cannot be probed, stays out of date: {probed}", flush=True)
+            holds = False
+            continue
         finding = compare(subject, probed)
         print(finding, flush=True)
         holds &= finding.is_equal
@@ -128,12 +133,22 @@ def _subjects(jobs: Iterable[Job]) -> Iterator[Subject]:
             yield Subject(job, unfinished.made, unfinished)
 
 
-def probe_all(subjects: list[Subject]) -> Iterator[Probed]:
-    """Run the probes of results in parallel, on all cores; yield for each its outcome and circumstances, in order."""
+def probe_all(subjects: list[Subject]) -> Iterator[Probed | UserError]:
+    """Run the probes of results in parallel, on all cores; yield for each its outcome and circumstances, in order.
+
+    Yield the UserError of what cannot be probed, such as a data set whose source is no longer there.
+    """
     threads = max((subject.made["hardware"].get("threads", 1) for subject in subjects), default=1)
     workers = max(1, (os.cpu_count() or 1) // threads)
     with ProcessPoolExecutor(workers, get_context("fork")) as pool:
-        yield from pool.map(_probe, subjects)
+        yield from pool.map(_try_to_probe, subjects)
+
+
+def _try_to_probe(subject: Subject) -> Probed | UserError:
+    try:
+        return _probe(subject)
+    except UserError as error:
+        return error
 
 
 def _probe(subject: Subject) -> Probed:

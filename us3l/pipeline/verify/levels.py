@@ -172,8 +172,9 @@ def evaluations_from_checkpoints(selection: Selection) -> list[Verdict]:
 def _probed_again(selection: Selection) -> list[Verdict]:
     """Hold the probes of requalified results against those that their records have, whatever the requalification."""
     subjects = [Subject(job, read_record(job.record)) for job in _requalified(selection)]
-    verdicts = map(compare, subjects, probe_all(subjects))
-    wrong = [str(verdict) for verdict in verdicts if not verdict.is_equal]
+    outcomes = zip(subjects, probe_all(subjects), strict=True)
+    findings = [each if isinstance(each, UserError) else compare(subject, each) for subject, each in outcomes]
+    wrong = [str(each) for each in findings if isinstance(each, UserError) or not each.is_equal]
     return [Verdict(f"probes of requalified results ({len(subjects)})", "within rounding", wrong)] if subjects else []
 
 
