@@ -35,15 +35,17 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.env
 run_of = lambda wildcards: PLAN.run(wildcards.study, wildcards.run)
 
 
+include: "workflow/rules/common.smk"
+
+
 rule all:
     input:
         PLAN_FILE,
-        [path for job in jobs(PLAN, PLAN.build) for path in job.outputs],
+        [path for job in jobs(PLAN, PLAN.build) for path in JOBS[job.command].outputs],
     message:
         "All files are up to date"
 
 
-include: "workflow/rules/common.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/pretrain.smk"

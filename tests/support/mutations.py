@@ -298,6 +298,7 @@ sees nothing that the piece does not run, such as other hardware or several proc
 
 A training magnifies rounding: in float32, another order of the same operations may change the third step by half. Its
 steps are therefore taken in float64, too, and there the numbers must agree; float32 must be as far from them as before.
+AdamW divides gradients by their size, also those that are nothing but rounding: there, another order is a change.
 
 `python tests/support/mutations.py` makes this list: each edit in a copy of the package, judged by the probes of a small
 run that uses the code. {changes} of the {mutations} mutations change results, and {caught} were caught.

@@ -114,9 +114,13 @@ class RunPlan:
 
     def lineage(self, seed: int, width: float) -> dict[Path, "RunStage"]:
         """Return the records of an evaluation and of the stages before it, each with the job that wrote it."""
-        upstream = [RunStage(run, stage, seed) for run, stage in self.ancestors]
-        evaluation = RunStage(self, self.protocol.kind, seed)
-        return {self.evaluation_record(seed, width): evaluation} | {job.record: job for job in upstream}
+        return {self.evaluation_record(seed, width): RunStage(self, self.protocol.kind, seed)} | self._upstream[seed]
+
+    @cached_property
+    def _upstream(self) -> dict[int, dict[Path, "RunStage"]]:
+        """The records of the stages before the evaluation of each seed, each with its job."""
+        jobs = {seed: [RunStage(run, stage, seed) for run, stage in self.ancestors] for seed in self.seeds}
+        return {seed: {job.record: job for job in of_seed} for seed, of_seed in jobs.items()}
 
     @property
     def group(self) -> str:

@@ -1,9 +1,9 @@
-"""The probe of a training: its first three steps, and one in epochs that cover its schedule, from the initial weights.
+"""The probe of a training: its first three steps, and a second step in epochs that cover its schedule.
 
-The first step shows losses, gradients and the optimizer; the second momentum, the momentum encoder and queues, after
-the state has been saved and loaded. The steps of other epochs show what the schedule makes of the same weights; they
-are the last ones of their epoch. Weights are compared by how far they have moved, since a wrong step is small beside
-the weights themselves. Batches are cut, and pixels are left out, so that a probe takes little time.
+The first step shows losses, gradients and the optimizer; the second, after the state has been saved and loaded,
+momentum, the momentum encoder and queues. In other epochs the last step is taken from the state after the first: it
+shows all that, and what the schedule makes of it. Weights are compared by how far they have moved, since a wrong step
+is small beside the weights themselves. Batches are cut, and pixels are left out, so that a probe takes little time.
 
 A training magnifies rounding. So the same steps are taken in float64, too, where another order of the same operations
 hardly shows.
@@ -30,7 +30,7 @@ from us3l.training.trainer import Trainer
 
 Batches = dict[int, list[list[Shard]]]  # by epoch: the shards of each step
 
-STEPS = 3  # in the first epoch, and one in each other
+STEPS = 3  # in the first epoch
 IMAGES = 4  # of a shard at least: of two, a BatchNorm makes 1 and -1, whatever they are
 NO_STATE = Path(os.devnull, "state")
 SHARE = 0.004  # of the images of the training that pass through the probe
@@ -58,11 +58,11 @@ def probe_training(
     initial = _copy(train_step.state())
     full = {epoch: list(islice(stream.shards(epoch, _first(stream, epoch)), STEPS)) for epoch in points(run)}
     batches = _mapped(full, lambda view: thin_out(view, side))
-    outcome = _outcome(run, train_step, stream, batches, lambda trainer: _resumed(trainer, build(run)))
+    outcome = _outcome(run, train_step, build, stream, batches)
     with _float64():
         train_step = build(run)
         train_step.load_state(initial)
-        in_float64 = _outcome(run, train_step, stream, _mapped(batches, Tensor.double), lambda trainer: trainer)
+        in_float64 = _outcome(run, train_step, build, stream, _mapped(batches, Tensor.double))
     views = {f"epoch_{epoch}": describe({"views": flattened(_views(steps))}) for epoch, steps in full.items()}
     return {"batch": run.batch.model_dump(), "views": views, **outcome, FLOAT64: in_float64}
 
@@ -92,18 +92,41 @@ def _views(steps: list[list[Shard]]) -> list[Tensor]:
 def _outcome(
     run: PretrainRun,
     train_step: TrainStep,
+    build: Callable[[PretrainRun], TrainStep],
     stream: Stream,
     batches: Batches,
-    resume: Callable[[Trainer], Trainer],
 ) -> dict[str, Any]:
     initial = _copy(train_step.state())
-    outcome = {"initial": describe(initial)}
-    for epoch, steps in batches.items():
-        train_step.load_state(initial)
-        trainer = Trainer(run, train_step, stream, NO_STATE, math.inf, "probe")
-        trainer.epoch, trainer.step = epoch, _first(stream, epoch)
-        outcome[f"epoch_{epoch}"] = _steps(trainer, steps, initial, resume)
+    trainer = _trainer(run, train_step, stream, 0)
+    first = {"step_0": _advance(trainer, batches[0][0], initial)}
+    second = _copy(train_step.state())
+    trainer = _resumed(trainer, build(run))
+    first |= {f"step_{step}": _advance(trainer, shards, initial) for step, shards in enumerate(batches[0][1:], 1)}
+    outcome = {"initial": describe(initial), "epoch_0": first | _decay(train_step, 0)}
+    for epoch in [*batches][1:]:
+        train_step.load_state(second)
+        trainer = _trainer(run, train_step, stream, epoch)
+        step = _advance(trainer, batches[epoch][0], second)
+        outcome[f"epoch_{epoch}"] = {"step_1": step} | _decay(train_step, epoch)
     return outcome
+
+
+def _trainer(run: PretrainRun, train_step: TrainStep, stream: Stream, epoch: int) -> Trainer:
+    trainer = Trainer(run, train_step, stream, NO_STATE, math.inf, "probe")
+    trainer.epoch, trainer.step = epoch, _first(stream, epoch)
+    return trainer
+
+
+def _advance(trainer: Trainer, shards: list[Shard], before: dict[str, Tensor]) -> dict[str, Any]:
+    """Take a step; describe it, and how far the state is then from `before`."""
+    norms: list[float] = []
+    trainer.train_step.all_reduce_ = _norms_into(norms)
+    trainer.advance(shards)
+    return {
+        "loss_and_feature_std": trainer.totals.tolist(),
+        "gradient_norm": norms,
+        "state": describe_change(before, trainer.train_step.state()),
+    }
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -149,30 +172,11 @@ def cut_batch(run: PretrainRun, images: int, macs: int) -> Batch:
     return Batch(size=size, shards=shards)
 
 
-def _steps(
-    trainer: Trainer, batches: list[list[Shard]], initial: dict[str, Tensor], resume: Callable[[Trainer], Trainer]
-) -> dict[str, Any]:
-    """Train on from the initial state; before the second step, resume."""
-    outcomes: dict[str, Any] = {}
-    for step, shards in enumerate(batches):
-        if step == 1:
-            trainer = resume(trainer)
-        norms: list[float] = []
-        trainer.train_step.all_reduce_ = _norms_into(norms)
-        trainer.advance(shards)
-        outcomes[f"step_{step}"] = {
-            "loss_and_feature_std": trainer.totals.tolist(),
-            "gradient_norm": norms,
-            "state": describe_change(initial, trainer.train_step.state()),
-        }
-    return outcomes | {"decay": _decay(trainer.train_step, trainer.epoch)}
-
-
 def _decay(train_step: TrainStep, epoch: int) -> dict[str, Any]:
     """Describe the decay of each weight at full width and below."""
     widths = {"widest": True, "narrower": False}
     of_width = {name: train_step.decay.at(epoch, widest, train_step.with_grad)[0] for name, widest in widths.items()}
-    return describe(of_width)
+    return {"decay": describe(of_width)}
 
 
 def _resumed(trainer: Trainer, train_step: TrainStep) -> Trainer:
