@@ -223,10 +223,12 @@ def requalify(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Keep results that only an edit of code makes out of date, if their probe, run again, gives the same numbers."""
-    from us3l.pipeline.dvc import commit_to_dvc
+    from us3l.pipeline.dvc import commit_to_dvc, write_plan
     from us3l.pipeline.requalify import requalify
 
-    holds = requalify(_plan(params), address)
+    plan = _plan(params)
+    holds = requalify(plan, address)
+    write_plan(plan)
     commit_to_dvc([])
     if not holds:
         raise typer.Exit(1)

@@ -27,8 +27,10 @@ from us3l.utils.errors import UserError
 
 
 def write_plan(plan: Plan) -> None:
-    """Write params, seeds and code hash of each stage of dvc.yaml; leave a file of the same content untouched."""
-    if not is_plan_written(plan):
+    """Write params, seeds and code hash of each stage of dvc.yaml; give a file of the same content a new date."""
+    if is_plan_written(plan):
+        PLAN_FILE.touch()
+    else:
         with atomic_write(PLAN_FILE) as temporary:
             temporary.write_text(_text(plan))
 

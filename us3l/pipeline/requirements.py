@@ -31,8 +31,9 @@ def require_params(path: Path, recorded: dict[str, Any], stage_params: dict[str,
 
 def require_network(producer: RunStage) -> None:
     """Raise UserError where a custom network has changed since a result was made, without a requalification."""
-    made = read_record(producer.record)["code"]
-    for module, now in producer.network_code.items():
+    modules = producer.network_code
+    made = read_record(producer.record)["code"] if modules else {}
+    for module, now in modules.items():
         if made.get(module) != now and not requalification(producer):
             what = f"made with code.{module} = {made.get(module)}, but the module is {now}"
             raise UserError(f"{producer.record}: {what}: run `us3l {producer.command}` again, or undo the edit")

@@ -1,8 +1,12 @@
-# The plan: what each stage of dvc.yaml depends on besides its input files. It is written again when its content changes.
+# The plan: what each stage of dvc.yaml depends on besides its input files. After an edit of comments, it alone is made
+# again.
 
 
 rule plan:
     input:
+        [str(path) for path in PLAN.files],
+        sorted(str(path) for path in Path("us3l").rglob("*.py")),
+        sorted({str(path) for run in PLAN.runs.values() for path in run.network_files}),
         OUTDATED if PLAN_FILE.is_file() and not is_plan_written(PLAN) else [],
     output:
         str(PLAN_FILE),
