@@ -28,16 +28,21 @@ from us3l.utils.errors import UserError
 
 def write_plan(plan: Plan) -> None:
     """Write params, seeds and code hash of each stage of dvc.yaml; give a file of the same content a new date."""
-    if is_plan_written(plan):
+    text = _text(plan)
+    if _is_written(text):
         PLAN_FILE.touch()
     else:
         with atomic_write(PLAN_FILE) as temporary:
-            temporary.write_text(_text(plan))
+            temporary.write_text(text)
 
 
 def is_plan_written(plan: Plan) -> bool:
     """Tell whether results/plan.json has the present content."""
-    return PLAN_FILE.is_file() and PLAN_FILE.read_text() == _text(plan)
+    return _is_written(_text(plan))
+
+
+def _is_written(text: str) -> bool:
+    return PLAN_FILE.is_file() and PLAN_FILE.read_text() == text
 
 
 def _text(plan: Plan) -> str:

@@ -150,19 +150,19 @@ class FileTable:
 
     @cached_property
     def dtype(self) -> np.dtype:
-        return table_dtype(max((len(self._name(path)) for path in self.paths), default=1))
+        return table_dtype(max(map(len, self._names), default=1))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Return rows of the table, [n]. Raises UserError at an unreadable image."""
-        paths = self.paths[rows]
-        facts = zip(paths, _in_threads(_facts, paths), strict=True)
-        return np.array([(self._name(path), *of_file) for path, of_file in facts], self.dtype)
+        facts = zip(self._names[rows], _in_threads(_facts, self.paths[rows]), strict=True)
+        return np.array([(name, *of_file) for name, of_file in facts], self.dtype)
 
-    def _name(self, path: Path) -> bytes:
-        return os.fsencode(path.relative_to(self.folder))
+    @cached_property
+    def _names(self) -> list[bytes]:
+        return [os.fsencode(path.relative_to(self.folder)) for path in self.paths]
 
 
 def _in_threads(read: Callable[[Path], Any], paths: list[Path]) -> list[Any]:

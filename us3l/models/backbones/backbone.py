@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from us3l.models.backbones.custom import custom_network, require_features
-from us3l.models.backbones.registry import BUILT_IN, SMALLEST_IMAGES
+from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.meta import on_meta_device
 from us3l.utils.errors import UserError
 from us3l.utils.source import is_custom
@@ -28,11 +28,6 @@ class Backbone:
     def separates_groups(self) -> bool:
         """True if one pass may hold several groups of images: a custom network may mix them."""
         return not is_custom(self.name)
-
-    @property
-    def smallest_image(self) -> int | None:
-        """Height and width below which images are too small; None where the network takes one size alone."""
-        return SMALLEST_IMAGES.get(self.name)
 
     def build(self, width: float) -> nn.Module:
         """Build the network of a width, from images to features [B, num_features].

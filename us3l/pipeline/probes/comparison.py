@@ -8,7 +8,7 @@ from typing import Any
 # The relative differences that another order of the same operations explains: ten times the largest seen, or more.
 # In evaluations and calibrations, in float32; in float64 for each of the three steps of a training, which magnify it.
 ROUNDING = 1e-5
-STEPS = {"step_0": 1e-8, "step_1": 1e-6, "step_2": 1e-4}
+STEP_LIMITS = {"step_0": 1e-8, "step_1": 1e-6, "step_2": 1e-4}
 # How much more or less a training may differ from that in float64 than it did: rounding changes by chance, another
 # precision by more.
 ERROR_RATIO, SMALLEST_ERROR = 30.0, 1e-4
@@ -49,7 +49,7 @@ def beyond_rounding(recorded: Outcome, now: Outcome) -> list[Difference]:
 
 
 def _limit(difference: Difference) -> float:
-    return next((STEPS[part] for part in difference.key.split(".") if part in STEPS), ROUNDING)
+    return next((STEP_LIMITS[part] for part in difference.key.split(".") if part in STEP_LIMITS), ROUNDING)
 
 
 def _other_precision(was: float, now: float) -> list[Difference]:

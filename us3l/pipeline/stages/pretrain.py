@@ -13,6 +13,7 @@ from us3l.data.images import first_view, open_images
 from us3l.data.store import Store, open_store
 from us3l.data.stream import Stream
 from us3l.models.backbones.backbone import Backbone
+from us3l.models.backbones.registry import SMALLEST_IMAGES
 from us3l.models.complexity import cost
 from us3l.models.official_checkpoint import import_backbone
 from us3l.models.saved_network import add_backbone_prefix
@@ -141,8 +142,8 @@ def _probe(inputs: Inputs, settings: PretrainRun, device: torch.device) -> Outco
 def _smallest_image(run: RunPlan) -> int | None:
     """Return the smallest side of images that student and frozen teacher take; None if one takes a single size."""
     names = [run.backbone, *([run.weights_from.backbone] if run.weights_from else [])]
-    sides = [Backbone(name, 1).smallest_image for name in names]
-    return max((side for side in sides if side), default=None) if all(sides) else None
+    sides = [SMALLEST_IMAGES[name] for name in names if name in SMALLEST_IMAGES]
+    return max(sides) if len(sides) == len(names) else None
 
 
 def _weights_probe(weights: dict[str, Tensor]) -> Outcome:
