@@ -272,7 +272,9 @@ def training(losses: list[float], in_float64: list[float]) -> dict[str, Any]:
     """The outcome of a training's probe, with a loss for each step."""
 
     def steps(losses: list[float]) -> dict[str, Any]:
-        return {"epoch_0": {f"step_{number}": {"loss": loss} for number, loss in enumerate(losses)}}
+        return {
+            "epoch_0": {f"step_{number}": {"loss_and_feature_std": [[loss, 0.5]]} for number, loss in enumerate(losses)}
+        }
 
     return {**steps(losses), "float64": steps(in_float64)}
 
@@ -282,10 +284,11 @@ def training(losses: list[float], in_float64: list[float]) -> dict[str, Any]:
     [
         ([1.0, 2.0, 3.0], [1.00001, 2.0, 3.0], []),
         ([1.0, 2.5, 5.0], [1.00001 + 1e-10, 2.0000001, 3.00001], []),
-        ([1.0, 2.0, 3.0], [1.0000101, 2.0, 3.0], ["float64.epoch_0.step_0.loss"]),
-        ([1.0, 2.0, 3.0], [1.00001, 2.0001, 3.0], ["float64.epoch_0.step_1.loss"]),
-        ([1.0, 2.0, 3.0], [1.00001, 2.0, 4.0], ["float64.epoch_0.step_2.loss"]),
-        ([1.01, 2.0, 3.0], [1.00001, 2.0, 3.0], ["error against float64"]),
+        ([1.0, 2.0, 3.0], [1.0000101, 2.0, 3.0], ["float64.epoch_0.step_0.loss_and_feature_std.0.0"]),
+        ([1.0, 2.0, 3.0], [1.00001, 2.0001, 3.0], ["float64.epoch_0.step_1.loss_and_feature_std.0.0"]),
+        ([1.0, 2.0, 3.0], [1.00001, 2.0, 4.0], ["float64.epoch_0.step_2.loss_and_feature_std.0.0"]),
+        ([1.001, 2.0, 3.0], [1.00001, 2.0, 3.0], ["error against float64"]),
+        ([1.00003, 2.0, 3.0], [1.00001, 2.0, 3.0], []),
     ],
 )
 def test_a_training_is_compared_in_float64_and_by_the_error_of_float32(
@@ -295,9 +298,13 @@ def test_a_training_is_compared_in_float64_and_by_the_error_of_float32(
     assert [each.key for each in beyond_rounding(recorded, training(losses, in_float64))] == beyond
 
 
+def test_a_first_loss_of_zero_is_compared() -> None:
+    assert beyond_rounding(training([0.0], [0.0]), training([1e-8], [0.0])) == []
+
+
 def test_less_precision_is_not_exchanged_for_more() -> None:
-    exact, single = [1.0], [1.01]
-    assert beyond_rounding(training(single, exact), training(exact, exact))
+    exact, less = [1.0], [1.001]
+    assert beyond_rounding(training(less, exact), training(exact, exact))
 
 
 def test_nothing_differs_where_both_are_not_a_number() -> None:
