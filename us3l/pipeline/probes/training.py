@@ -6,7 +6,7 @@ shows all that, and what the schedule makes of it. Weights are compared by how f
 is small beside the weights themselves. Batches are cut, and pixels are left out, so that a probe takes little time.
 
 A training magnifies rounding. So the same steps are taken in float64, too, where another order of the same operations
-hardly shows.
+hardly shows; that is where the state is saved and loaded.
 """
 
 import math
@@ -58,11 +58,12 @@ def probe_training(
     initial = _copy(train_step.state())
     full = {epoch: list(islice(stream.shards(epoch, _first(stream, epoch)), STEPS)) for epoch in points(run)}
     batches = _mapped(full, lambda view: thin_out(view, side))
-    outcome = _outcome(run, train_step, build, stream, batches)
+    outcome = _outcome(run, train_step, stream, batches, lambda trainer: trainer)
     with _float64():
         train_step = build(run)
         train_step.load_state(initial)
-        in_float64 = _outcome(run, train_step, build, stream, _mapped(batches, Tensor.double))
+        exact = _mapped(batches, Tensor.double)
+        in_float64 = _outcome(run, train_step, stream, exact, lambda trainer: _resumed(trainer, build(run)))
     views = {f"epoch_{epoch}": describe({"views": flattened(_views(steps))}) for epoch, steps in full.items()}
     return {"batch": run.batch.model_dump(), "views": views, **outcome, FLOAT64: in_float64}
 
@@ -92,15 +93,15 @@ def _views(steps: list[list[Shard]]) -> list[Tensor]:
 def _outcome(
     run: PretrainRun,
     train_step: TrainStep,
-    build: Callable[[PretrainRun], TrainStep],
     stream: Stream,
     batches: Batches,
+    interrupt: Callable[[Trainer], Trainer],
 ) -> dict[str, Any]:
     initial = _copy(train_step.state())
     trainer = _trainer(run, train_step, stream, 0)
     first = {"step_0": _advance(trainer, batches[0][0], initial)}
     second = _copy(train_step.state())
-    trainer = _resumed(trainer, build(run))
+    trainer = interrupt(trainer)
     first |= {f"step_{step}": _advance(trainer, shards, initial) for step, shards in enumerate(batches[0][1:], 1)}
     outcome = {"initial": describe(initial), "epoch_0": first | _decay(train_step, 0)}
     for epoch in [*batches][1:]:
