@@ -460,6 +460,30 @@ def test_the_written_plan_has_an_entry_for_each_stage_of_dvc_yaml_and_a_new_date
     assert {name for name in changed if changed[name] != written[name]} == {"tiny-pretrain@us3l"}
 
 
+@pytest.mark.parametrize(
+    ("precision", "capabilities", "warns"),
+    [
+        ("bfloat16", {"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, True),
+        ("bfloat16", {"avx512_bf16": True, "amx_bf16": False}, False),
+        ("bfloat16", {"neon": True, "bf16": True}, False),
+        ("float32", {}, False),
+    ],
+)
+def test_a_cpu_that_emulates_bfloat16_says_so_and_what_else_to_choose(
+    project: Project,
+    us3l: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    capabilities: dict[str, bool],
+    warns: bool,
+) -> None:
+    project.write(params(precision=precision, epochs=1))
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    code, _, errors = us3l("pretrain", "tiny", "us3l", "0", "--force")
+    assert code == 0
+    assert ("studies.tiny.runs.us3l.precision: float32" in errors) == warns
+
+
 def test_a_verification_that_fails_exits_with_1(project: Project, us3l: Command) -> None:
     assert us3l("verify", "--level", "1")[0] == 0
     flip_a_bit(NETWORK, NETWORK.stat().st_size - 1)

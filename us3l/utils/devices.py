@@ -9,6 +9,9 @@ from us3l.utils.distributed import choose_device
 from us3l.utils.errors import UserError
 from us3l.utils.gpus import lease, lock_folder, visible_gpus
 
+# What `torch.cpu.get_capabilities` calls instructions for products of bfloat16, on x86 and on ARM.
+CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+
 
 @contextmanager
 def leased_device(name: str, gpus: int, threads: int) -> Iterator["torch.device"]:
@@ -24,3 +27,11 @@ def leased_device(name: str, gpus: int, threads: int) -> Iterator["torch.device"
         except torch.cuda.OutOfMemoryError as error:
             what = "out of GPU memory: take fewer shards_at_once, a smaller batch.size, more gpus or precision bfloat16"
             raise UserError(what) from error
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device multiplies in bfloat16 itself; a CPU without instructions for it emulates it, slowly."""
+    if device.type != "cpu":
+        return True
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in CPU_BFLOAT16)

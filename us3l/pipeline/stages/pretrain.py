@@ -1,5 +1,6 @@
 """The stage pretrain: from a prepared data set to the weights of the widest network, through any interruption."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from us3l.training.step import TrainStep
 from us3l.training.trainer import Trainer
 from us3l.training.width_sampling import probe_widths
 from us3l.utils import checkpoint
+from us3l.utils.devices import has_bfloat16
 from us3l.utils.distributed import World
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, write_record
@@ -94,6 +96,7 @@ def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None
         write(weights, 0.0, epochs=[], **facts, probe=_weights_probe(weights))
         return
     _require_a_batch(job, settings, inputs.store)
+    _warn_of_slow_bfloat16(job, settings, world)
     with _held_folder(job, runs / fingerprint(identity), world) as folder:
         if folder:
             probed = _kept_probe(inputs, settings, identity, world.device, folder / PROBE) if world.is_main else {}
@@ -188,6 +191,16 @@ def _require_a_batch(job: RunStage, settings: PretrainRun, store: Store) -> None
     if size > images:
         key, data = f"studies.{job.run.study}.runs.{job.run.name}.batch.size", job.run.data.name
         raise UserError(f"{key} is {size}, but {data} has only {images} training images: take a smaller one")
+
+
+def _warn_of_slow_bfloat16(job: RunStage, settings: PretrainRun, world: World) -> None:
+    """Say that the CPU only emulates the precision of the run: the arithmetic is the same, and slow."""
+    if world.is_main and settings.precision == "bfloat16" and not has_bfloat16(world.device):
+        print(
+            "us3l: this CPU computes in bfloat16 slowly, having neither avx512_bf16 nor AMX; faster here, as another "
+            f"training, is studies.{job.run.study}.runs.{job.run.name}.precision: float32",
+            file=sys.stderr,
+        )
 
 
 def _fitted_backbone(run: RunPlan, store: Store) -> Backbone:
