@@ -64,6 +64,7 @@ def test_killed_ten_times_it_ends_bitwise_where_the_uninterrupted_training_ends(
     made.must(*PRETRAIN)
     assert weights(made) == weights(uninterrupted)
     assert [e["loss"] for e in history(made)["epochs"]] == [e["loss"] for e in history(uninterrupted)["epochs"]]
+    assert history(made)["core_seconds"] > 0.5 * history(uninterrupted)["core_seconds"] > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -26,7 +26,7 @@ class Trainer:
     """Trains a run to its end; `epoch`, `step` and the state of the training step are its progress.
 
     state: file to resume from if it exists, and to save to every `save_every` seconds; label: name of the training in
-    messages.
+    messages. `seconds` and `core_seconds` are the wall-clock time, and the time of this process's threads, spent so far.
     """
 
     def __init__(
@@ -37,7 +37,8 @@ class Trainer:
         self.epoch = self.step = 0
         self.totals: Tensor = torch.zeros(())
         self.history: list[dict[str, Any]] = []
-        self.seconds, self.clock = 0.0, time.monotonic()
+        self.seconds = self.core_seconds = 0.0
+        self._start_clocks()
         if state.is_file():
             self._resume()
 
@@ -51,7 +52,8 @@ class Trainer:
             _signals() as caught,
         ):
             progress.advance(self.epoch * self.stream.steps + self.step)
-            saved = self.clock = time.monotonic()
+            self._start_clocks()
+            saved = time.monotonic()
             while self.epoch < self.run.epochs:
                 for shards in self.stream.shards(self.epoch, self.step):
                     self.advance(shards)
@@ -104,7 +106,8 @@ class Trainer:
         if self.world.is_main:
             self._require_finite()
             self._count_seconds()
-            about = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history}
+            about = {"epoch": self.epoch, "step": self.step, "history": self.history}
+            about |= {"seconds": self.seconds, "core_seconds": self.core_seconds}
             checkpoint.save(self.state, {**self.train_step.state(), "totals": self.totals}, about)
 
     def _resume(self) -> None:
@@ -112,12 +115,16 @@ class Trainer:
         self.totals = tensors["totals"].to(self.world.device)
         self.train_step.load_state(tensors)
         self.epoch, self.step = about["epoch"], about["step"]
-        self.seconds, self.history = about["seconds"], about["history"]
+        self.history = about["history"]
+        self.seconds, self.core_seconds = about["seconds"], about["core_seconds"]
+
+    def _start_clocks(self) -> None:
+        self._clock, self._core_clock = time.monotonic(), time.process_time()
 
     def _count_seconds(self) -> None:
-        now = time.monotonic()
-        self.seconds += now - self.clock
-        self.clock = now
+        self.seconds += time.monotonic() - self._clock
+        self.core_seconds += time.process_time() - self._core_clock
+        self._start_clocks()
 
     def _require_finite(self) -> None:
         if not (self.totals.isfinite().all() and self.train_step.student.weights.values.isfinite().all()):

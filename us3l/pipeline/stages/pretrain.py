@@ -93,7 +93,7 @@ def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None
 
     if not isinstance(settings, PretrainRun):
         weights, facts = _given_weights(inputs, settings)
-        write(weights, 0.0, epochs=[], **facts, probe=_weights_probe(weights))
+        write(weights, 0.0, core_seconds=0.0, epochs=[], **facts, probe=_weights_probe(weights))
         return
     _require_a_batch(job, settings, inputs.store)
     _warn_of_slow_bfloat16(job, settings, world)
@@ -105,7 +105,9 @@ def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None
             trainer = Trainer(settings, train_step, stream, folder / STATE, save_every, label)
             trainer.run_to_the_end()
             if world.is_main:
-                write(train_step.student.weights.parameters, trainer.seconds, epochs=trainer.history, **probed)
+                core_seconds = round(world.size * trainer.core_seconds, 3)
+                weights = train_step.student.weights.parameters
+                write(weights, trainer.seconds, core_seconds=core_seconds, epochs=trainer.history, **probed)
 
 
 def probe(job: RunStage, device: torch.device) -> Outcome:
