@@ -115,7 +115,7 @@ def test_the_content_that_these_tests_spoil_is_right() -> None:
         (f"{RUNS}.sampling", {"widths_per_stepp": 3}, "unknown key; did you mean 'widths_per_step'?"),
         (f"{RUNS}.resources", {"gpu": 1}, "unknown key; did you mean 'gpus'?"),
         (f"{STUDY}.runs.pixels.epochs", 3, "unknown key; there is kind, dataset, backbone, resources"),
-        (f"{STUDY}.tables.main.caption", "x", "unknown key; there is title, rows, published"),
+        (f"{STUDY}.tables.main.caption", "x", "unknown key; there is title, rows, published, training_cost"),
         (f"{ROWS}.0.run", "us3l", "unknown key; did you mean 'runs'?"),
     ],
 )

@@ -61,7 +61,7 @@ def stage_params(of: RunPlan, stage: str) -> dict[str, Any]:
 def describe(kind: str, **facts: Any) -> dict[str, Any]:
     """A record of what a stage took, so far as tables read it."""
     stage = {"evaluation": "linear", "training": "pretrain", "calibration": "calibrate"}[kind]
-    hours = {"seconds": 3600 * HOUR[kind], "gpu_hours": 2 * HOUR[kind]}
+    hours = {"seconds": 3600 * HOUR[kind], "core_seconds": 3 * 3600 * HOUR[kind], "gpu_hours": 2 * HOUR[kind]}
     return {
         "stage": stage,
         "params": stage_params(run(), stage),
@@ -333,6 +333,40 @@ def test_a_table_without_published_figures_has_no_columns_for_them() -> None:
     texts = written(plan(US3L))
     assert "ublished" not in "".join(texts[suffix] for suffix in ("md", "csv", "tex"))
     assert all("published" not in cell for cell in cells(plan(US3L)))
+
+
+@pytest.mark.parametrize(("gpu_hours", "unit", "cost"), [(4.0, "GPU-hours", "4.00"), (0.0, "core-hours", "6.00")])
+def test_the_cost_of_a_rows_trainings_stands_beside_their_accuracy(gpu_hours: float, unit: str, cost: str) -> None:
+    rows = [*US3L, {"label": "Each", "runs": {"1.0": "us3l", "0.25": "narrow"}}, {"label": "None", "runs": "narrow"}]
+    table = plan(rows, seeds=(0, 1), training_cost=True)
+    evaluate("us3l", 1.0, [91.0, 92.0])
+    for seed, hours in enumerate((1.0, 3.0)):
+        facts = describe("training", seed=seed, checkpoint="a", epochs=[]) | {"gpu_hours": gpu_hours}
+        write_record(run().training_record(seed), facts | {"seconds": 3600 * hours})
+    texts = written(table)
+    assert markdown_rows(table) == [
+        ["", "1x", "0.25x", "hours, training", f"{unit}, training"],
+        ["US3L", "91.5 ± 6.4", MISSING, "2.00", cost],
+        ["Each", "91.5 ± 6.4", MISSING, "2.00", cost],
+        ["None", MISSING, MISSING, MISSING, MISSING],
+    ]
+    assert texts["csv"].splitlines()[0].endswith(",training_hours,training_core_hours,training_gpu_hours")
+    assert texts["csv"].splitlines()[1].endswith(f",2,2,2.0,6.0,{gpu_hours}")
+    assert texts["csv"].splitlines()[5].endswith(",,,")
+    assert r"\multicolumn{2}{c}{Here} & \multicolumn{2}{c}{Training}" in texts["tex"]
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in texts["tex"]
+    assert texts["md"].endswith(" Training: all of a row's trainings, mean over seeds.\n")
+    assert "raining" not in written(plan(rows))["md"]
+
+
+def test_a_row_of_several_trainings_costs_their_sum() -> None:
+    table = plan([{"label": "Each", "runs": {"1.0": "us3l", "0.25": "narrow"}}], seeds=(0,), training_cost=True)
+    for name, width, hours in (("us3l", 1.0, 1.0), ("narrow", 0.25, 0.5)):
+        evaluate(name, width, [90.0])
+        of = table.runs[name]
+        facts = describe("training", seed=0, checkpoint="a", epochs=[], params=stage_params(of, "pretrain"))
+        write_record(of.training_record(0), facts | {"seconds": 3600 * hours, "gpu_hours": 0.0})
+    assert markdown_rows(table)[1][-2:] == ["1.50", "12.00"]
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

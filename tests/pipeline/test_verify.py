@@ -158,6 +158,21 @@ def test_a_forged_checkpoint_with_honest_evaluations_is_caught_at_level_3(projec
     assert verdicts(project, 3) == {0: True, 1: True, 2: True, 3: False}
 
 
+def test_a_table_that_shows_the_cost_of_trainings_may_rest_on_one_made_again(project: Project) -> None:
+    content = params(epochs=1)
+    content["studies"]["tiny"]["tables"]["main"]["training_cost"] = True
+    project.write(content)
+    project.must("us3l", "table", "tiny", "main")
+    reseal(TRAINING, seconds=7200.0, core_seconds=36000.0)
+    code, output = project.run("us3l", "verify", "--level", "0")
+    assert code == 0 and "made again since; the numbers are the same" in output
+    project.must("us3l", "table", "tiny", "main")
+    assert "10.00 |" in TABLE.read_text()
+    TABLE.write_text(TABLE.read_text().replace("10.00 |", "11.00 |"))
+    code, output = project.run("us3l", "verify", "--level", "0")
+    assert code == 1 and "11.00 |" in output
+
+
 def test_what_other_hardware_made_is_held_against_rounding_and_interval(project: Project) -> None:
     """The same results under another CPU's name; then an accuracy that no rounding explains."""
     for path in (*EVALUATION.parent.glob("*"), TRAINING, RESULTS / "calibrate/us3l/seed0.json"):

@@ -72,6 +72,8 @@ class Table(StrictModel):
     """Rows, from top to bottom."""
     published: Annotated[bool, Strict()] = False
     """Show the columns of published results even where the table has none."""
+    training_cost: Annotated[bool, Strict()] = False
+    """Show what the trainings of a row cost, for one seed: hours, and hours of processor cores or of GPUs."""
 
     @property
     def shows_published(self) -> bool:

@@ -26,7 +26,7 @@ class Trainer:
     """Trains a run to its end; `epoch`, `step` and the state of the training step are its progress.
 
     state: file to resume from if it exists, and to save to every `save_every` seconds; label: name of the training in
-    messages. `seconds` and `core_seconds` are the wall-clock time, and the time of this process's threads, spent so far.
+    messages. `seconds` and `core_seconds` are the wall-clock time spent so far, and that of this process's threads.
     """
 
     def __init__(

@@ -1,15 +1,20 @@
-"""The text of a table in Markdown, CSV and LaTeX: rows are runs, columns are widths, then published figures."""
+"""The text of a table in Markdown, CSV and LaTeX.
+
+Rows are runs; columns are widths, then published figures, then the cost of training.
+"""
 
 from collections.abc import Iterable
+from itertools import accumulate, groupby, pairwise
 
 import pandas as pd
 
 from us3l.params.study import Published
 from us3l.pipeline.plan.table import TablePlan
 from us3l.pipeline.tables.cells import Cell
+from us3l.pipeline.tables.training_cost import TrainingCost, training_cost
 
 MISSING = "—"
-OURS, PUBLISHED = "Here", "Published"
+OURS, PUBLISHED, TRAINING = "Here", "Published", "Training"
 _NAMES = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "|": "bar", "<": "less", ">": "greater"}
 LATEX = str.maketrans(
     {
@@ -37,9 +42,10 @@ def caption(table: TablePlan, cells: list[Cell]) -> str:
     n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
     missing = f"; {MISSING}: no result" if any(not cell.values for cell in cells) else ""
     published = "; ".join(f"[{number}] {source}" for number, source in enumerate(_sources(cells), 1))
+    cost = " Training: all of a row's trainings, mean over seeds." if table.table.training_cost else ""
     return (
         f"{table.measure} ({protocols}): mean ± half of the 95% interval (Student's t) over seeds, n = {n}"
-        f"{missing}.{f' Published: {published}.' if published else ''}"
+        f"{missing}.{f' Published: {published}.' if published else ''}{cost}"
     )
 
 
@@ -59,28 +65,35 @@ def _figures(table: TablePlan, cells: list[Cell]) -> pd.DataFrame:
         known = [_published(cell) for cell in cells]
         frame["published"] = pd.Series([figure.top1 if figure else None for figure in known], dtype=float)
         frame["published_source"] = [figure.source if figure else None for figure in known]
+    if table.table.training_cost:
+        costs = [cost for row, cost in zip(_rows(table, cells), _costs(table, cells), strict=True) for _ in row]
+        for name in ("hours", "core_hours", "gpu_hours"):
+            frame[f"training_{name}"] = pd.Series([cost and getattr(cost, name) for cost in costs], dtype=float)
     return frame
 
 
 def _shown(table: TablePlan, cells: list[Cell]) -> pd.DataFrame:
     """Build the table as a reader sees it: a row for each label, text in the cells, columns in groups."""
-    sources, widths = _sources(cells), _width_titles(table)
-    columns = [(OURS, width) for width in widths]
-    lines = [[_text(cell) for cell in row] for row in _rows(table, cells)]
+    sources, rows = _sources(cells), _rows(table, cells)
+    columns = [(OURS, width) for width in _width_titles(table)]
+    lines = [[_text(cell) for cell in row] for row in rows]
     if table.table.shows_published:
-        columns += [(PUBLISHED, width) for width in widths]
-        lines = [
-            line + [_published_text(_published(cell), sources) for cell in row]
-            for line, row in zip(lines, _rows(table, cells), strict=True)
-        ]
+        columns += [(PUBLISHED, width) for width in _width_titles(table)]
+        for line, row in zip(lines, rows, strict=True):
+            line += [_published_text(_published(cell), sources) for cell in row]
+    if table.table.training_cost:
+        costs = _costs(table, cells)
+        on_gpus = any(cost.gpu_hours for cost in costs if cost)
+        columns += [(TRAINING, "hours"), (TRAINING, "GPU-hours" if on_gpus else "core-hours")]
+        for line, cost in zip(lines, costs, strict=True):
+            line += _cost_texts(cost, on_gpus)
     labels = [row.label for row in table.table.rows]
     return pd.DataFrame(lines, index=labels, columns=pd.MultiIndex.from_tuples(columns))
 
 
 def _markdown(table: TablePlan, shown: pd.DataFrame, about: str) -> str:
-    titles = _width_titles(table)
-    if table.table.shows_published:
-        titles += [f"{width}, published" for width in titles]
+    levels = (shown.columns.get_level_values(level) for level in (0, 1))
+    titles = [title if group == OURS else f"{title}, {group.lower()}" for group, title in zip(*levels, strict=True)]
     plain = shown.set_axis(titles, axis=1).rename(index=lambda label: label.replace("|", r"\|"))
     alignment = ("left", *["right"] * len(titles))
     return f"{table.table.title}\n\n{plain.to_markdown(disable_numparse=True, colalign=alignment)}\n\n{about}\n"
@@ -88,7 +101,8 @@ def _markdown(table: TablePlan, shown: pd.DataFrame, about: str) -> str:
 
 def _latex(table: TablePlan, shown: pd.DataFrame, about: str) -> str:
     """Format a booktabs table."""
-    if not table.table.shows_published:
+    groups = [len([*columns]) for _, columns in groupby(shown.columns, key=lambda column: column[0])]
+    if len(groups) == 1:
         shown = shown.droplevel(0, axis=1)
     styled = shown.style.format(_escaped).format_index(_escaped, axis=0).format_index(_escaped, axis=1)
     text = styled.to_latex(
@@ -97,16 +111,17 @@ def _latex(table: TablePlan, shown: pd.DataFrame, about: str) -> str:
         multicol_align="c",
         caption=f"{_escaped(table.table.title)}. {_escaped(about)}",
     )
-    if not table.table.shows_published:
+    if len(groups) == 1:
         return text
     header, line, rest = text.partition(r"\multicolumn")
     titles, _, rest = rest.partition("\n")
-    return "".join([header, line, titles, "\n", _rules(len(table.widths)), "\n", rest])
+    return "".join([header, line, titles, "\n", _rules(groups), "\n", rest])
 
 
-def _rules(widths: int) -> str:
-    """Draw the rules under the titles of both groups of columns, which pandas leaves out."""
-    return " ".join(rf"\cmidrule(lr){{{first}-{first + widths - 1}}}" for first in (2, 2 + widths))
+def _rules(groups: list[int]) -> str:
+    """Draw the rules under the titles of groups of so many columns, which pandas leaves out."""
+    ends = [*accumulate(groups, initial=1)]
+    return " ".join(rf"\cmidrule(lr){{{before + 1}-{end}}}" for before, end in pairwise(ends))
 
 
 def _escaped(text: object) -> str:
@@ -121,6 +136,10 @@ def _width_titles(table: TablePlan) -> list[str]:
 def _rows(table: TablePlan, cells: list[Cell]) -> list[list[Cell]]:
     columns = len(table.widths)
     return [cells[first : first + columns] for first in range(0, len(cells), columns)]
+
+
+def _costs(table: TablePlan, cells: list[Cell]) -> list[TrainingCost | None]:
+    return [training_cost(row) for row in _rows(table, cells)]
 
 
 def _published(cell: Cell) -> Published | None:
@@ -145,3 +164,9 @@ def _published_text(published: Published | None, sources: list[str]) -> str:
     if published is None:
         return ""
     return f"{max(f'{published.top1:.1f}', f'{published.top1:g}', key=len)} [{1 + sources.index(published.source)}]"
+
+
+def _cost_texts(cost: TrainingCost | None, on_gpus: bool) -> list[str]:
+    if cost is None:
+        return [MISSING, MISSING]
+    return [f"{hours:.2f}" for hours in (cost.hours, cost.gpu_hours if on_gpus else cost.core_hours)]

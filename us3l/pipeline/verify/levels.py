@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from us3l.pipeline.plan.table import TableJob, TablePlan
 from us3l.pipeline.provenance import CIRCUMSTANCES
 from us3l.pipeline.requalification import requalification
 from us3l.pipeline.requalify import ProbedJob, Subject, compare, probe_all
-from us3l.pipeline.tables.cells import read_cells
+from us3l.pipeline.tables.cells import Cell, Evaluation, read_cells
 from us3l.pipeline.verify.rederive import Rederived, rederive
 from us3l.pipeline.verify.selection import Selection
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
 
 SHOWN = 20  # differences of one verdict to print
+TIMES = ("seconds", "core_seconds", "gpu_hours")
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,25 @@ def _compare_table(table: TablePlan) -> tuple[list[str], list[str]]:
     except UserError as error:
         return [str(error)], []
     made, now = _by_cell(recorded), _by_cell(table_record(job, cells))
-    wrong = list(wrong_texts(table, cells).values())
+    wrong = list(wrong_texts(table, _as_timed(cells, recorded["records"])).values())
     for key, value, expected in differences(_without_circumstances(made), _without_circumstances(now)):
         wrong.append(f"{job.record}: {key} is {value}, and the evaluations give {expected}")
     if made == now or wrong:
         return wrong, []
     return [], [f"{job.record}: the evaluations were made again since; the numbers are the same"]
+
+
+def _as_timed(cells: list[Cell], recorded: dict[str, Any]) -> list[Cell]:
+    """Give the records behind cells the times that the table's record has of them: its texts may show their cost."""
+
+    def timed(evaluation: Evaluation) -> Evaluation:
+        records = {}
+        for path, record in evaluation.records.items():
+            of_table = recorded.get(str(path), {})
+            records[path] = record | {key: of_table[key] for key in TIMES if key in of_table}
+        return replace(evaluation, records=records)
+
+    return [replace(cell, evaluations=[timed(each) for each in cell.evaluations]) for cell in cells]
 
 
 def _by_cell(record: dict[str, Any]) -> dict[str, Any]:
