@@ -7,6 +7,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from us3l.data.store import FILES
+from us3l.utils import fork_server
 from us3l.utils.errors import UserError
 from us3l.utils.gpus import visible_gpus
 from us3l.pipeline.dvc import commit_to_dvc, is_plan_written
@@ -51,6 +52,10 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+
+
+onstart:
+    fork_server.start()
 
 
 onsuccess:

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from us3l.cli import main
+from us3l.utils.fork_server import ADDRESS
 
+os.environ[ADDRESS] = ""  # tests fork from a server of their own
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # each worker has a core
 

@@ -290,7 +290,7 @@ def main() -> None:
     gc.set_threshold(100_000)  # importing PyTorch creates half a million objects, and no garbage
     atexit.register(gc.freeze)  # so that the end of the process does not collect garbage, either
     try:
-        app()
+        app(prog_name="us3l")
     except UserError as error:
         print(f"us3l: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -16,8 +16,6 @@ for (stage, group), runs in PLAN.groups().items():
             RunStage(pattern, stage, "{seed}").outputs,
         log:
             f"logs/{stage}/{{study}}/{{run}}/seed{{seed}}.log",
-        benchmark:
-            f"logs/{stage}/{{study}}/{{run}}/seed{{seed}}.jsonl"
         wildcard_constraints:
             study=runs[0].study,
             run="|".join(run.name for run in runs),

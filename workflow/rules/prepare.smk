@@ -8,8 +8,6 @@ rule prepare:
         [f"data/{{dataset}}/{name}" for name in (*FILES, "prepare.json")],
     log:
         "logs/prepare/{dataset}.log",
-    benchmark:
-        "logs/prepare/{dataset}.jsonl"
     wildcard_constraints:
         dataset="|".join(PLAN.datasets),
     conda:

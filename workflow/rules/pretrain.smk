@@ -9,8 +9,6 @@ rule pretrain:
         record="results/{study}/pretrain/{run}/seed{seed}.json",
     log:
         "logs/pretrain/{study}/{run}/seed{seed}.log",
-    benchmark:
-        "logs/pretrain/{study}/{run}/seed{seed}.jsonl"
     wildcard_constraints:
         study="|".join({study for study, _ in PLAN.runs}),
         run="|".join({run.name for run in PLAN.runs.values() if "pretrain" in run.stages}),

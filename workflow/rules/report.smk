@@ -8,8 +8,6 @@ rule table:
         [f"results/{{study}}/tables/{{table}}.{suffix}" for suffix in TABLE_FORMATS],
     log:
         "logs/table/{study}/{table}.log",
-    benchmark:
-        "logs/table/{study}/{table}.jsonl"
     wildcard_constraints:
         study="|".join({study for study, _ in PLAN.tables}),
         table="|".join({table for _, table in PLAN.tables}),
