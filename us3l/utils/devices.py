@@ -8,6 +8,7 @@ import torch
 from us3l.utils.distributed import choose_device
 from us3l.utils.errors import UserError
 from us3l.utils.gpus import lease, lock_folder, visible_gpus
+from us3l.utils.memory import keep_freed_memory
 
 # What `torch.cpu.get_capabilities` calls instructions for products of bfloat16, on x86 and on ARM.
 CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
@@ -22,6 +23,7 @@ def leased_device(name: str, gpus: int, threads: int) -> Iterator["torch.device"
     visible = visible_gpus()
     with lease(0 if name == "cpu" else min(gpus, len(visible)), visible, lock_folder()):
         torch.set_num_threads(threads)
+        keep_freed_memory()
         try:
             yield choose_device(name, gpus)
         except torch.cuda.OutOfMemoryError as error:
