@@ -69,8 +69,9 @@ def write(project: Project, **modules: str) -> Project:
 
 
 def with_tiny(folder: Path, **run: Any) -> Project:
-    run = {"backbone": "networks.mine:tiny", "epochs": 1} | run
-    return write(Project(folder, params(**run)), mine=TINY, parts=PARTS)
+    content = params(**{"backbone": "networks.mine:tiny", "epochs": 1} | run)
+    content["datasets"]["digits"]["source"]["test_fraction"] = 0.25  # enough images to learn from
+    return write(Project(folder, content), mine=TINY, parts=PARTS)
 
 
 @pytest.fixture(scope="module")

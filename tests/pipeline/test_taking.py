@@ -36,6 +36,7 @@ STAGES = (
 def content(**teacher: Any) -> dict[str, Any]:
     """The study `tiny`, and `later`, all of whose runs take weights of its one run."""
     made = params(epochs=1) | {"build": ["later"]}
+    made["datasets"]["digits"]["source"]["test_fraction"] = 0.25  # enough images to learn from
     made["protocols"] |= {"near": {"kind": "knn", "neighbours": 5}}
     made["datasets"]["more"] = {
         "source": {"kind": "digits", "test_fraction": 0.5},

@@ -37,7 +37,7 @@ def params(**run: Any) -> dict[str, Any]:
     }
     return {
         "build": ["tiny"],
-        "datasets": {"digits": {"source": {"kind": "digits", "test_fraction": 0.25}, "views": views}},
+        "datasets": {"digits": {"source": {"kind": "digits", "test_fraction": 0.7}, "views": views}},
         "protocols": {"quick": {"epochs": 2, "batch_size": 256, "optimizer": {"lr": 1.0}}},
         "studies": {"tiny": study},
     }
