@@ -50,7 +50,7 @@ def open_images(split: Split, device: torch.device) -> Images:
 
 def first_view(images: Images, view: Augmentation | TestView, normalize: Normalize) -> Tensor:
     """Return one image as a network sees it, [1, C, H, W]; its shape is that of all images in this view."""
-    batches = [torch.arange(1)]
+    batches = [torch.arange(1, device=images.device)]
     if isinstance(view, TestView):
         return next(images.plain(batches, view, normalize))
     [[x]] = images.augmented(batches, [view], normalize, RandomKey(0, Purpose.AUGMENT, 0))
