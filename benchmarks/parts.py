@@ -27,6 +27,8 @@ PARTS = {
     "evaluate": "benchmarks.evaluate",
     "prepare": "benchmarks.prepare",
     "end-to-end": "benchmarks.end_to_end",
+    "fast-paths": "benchmarks.fast_paths",
+    "cuda-graph": "benchmarks.cuda_graph",
 }
 
 

@@ -19,8 +19,9 @@ INTRODUCTION = """\
 
 `python -m benchmarks` measures us3l ("ours") against the straightforward way (`benchmarks/straightforward`:
 torchvision's transforms on single images, weights sliced within each layer, one tensor after the other), and against
-other packages where they are installed (`pip install us3l[bench]`). `python -m benchmarks --report` writes this page
-from the records in `{folder}`, which hold every turn.
+other packages where they are installed (`pip install us3l[bench]`). The last two parts measure a step against itself,
+without one of its fast paths and recorded as a CUDA graph. `python -m benchmarks --report` writes this page from the
+records in `{folder}`, which hold every turn.
 
 * A figure is the median of n turns, with the smallest and the largest in brackets. The sides take turns in one process,
   after a turn of each that is not timed. *Times as fast* is the median of the ratios of paired turns: above 1, ours is

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 import yaml
 from forks import fork_server
 from project import ROOT, RUN, Project, params
+from tiny import draw_images
 from torch import Tensor
 
-from benchmarks import arithmetic, builders, prepare
+from benchmarks import arithmetic, builders, cuda_graph, fast_paths, prepare
 from benchmarks.compare import spread
 from benchmarks.parts import PARTS, record_path
 from benchmarks.report import report
@@ -26,6 +28,7 @@ from benchmarks.straightforward.training import Trainer
 from us3l.data.sources.cifar import read_cifar
 from us3l.data.sources.folder import read_folder
 from us3l.data.store import open_store, write_store
+from us3l.models.ghost_batch_norm import ghost_batch_norm_eager
 from us3l.params.dataset import Folder
 from us3l.params.params import Params
 from us3l.pipeline.code import STAGES, code
@@ -191,6 +194,35 @@ def test_a_device_has_columns_where_it_has_records(results: Path, tmp_path: Path
     assert absent[3:] == ["", cells[4], " |"]
 
 
+def test_a_step_without_a_fast_path_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: set[str] = set()
+
+    def eager(*arguments: Any) -> Tensor:
+        used.add("PyTorch's BatchNorm")
+        return ghost_batch_norm_eager(*arguments)
+
+    def convolution(x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
+        used.update([] if x.is_contiguous() and weight.is_contiguous() else ["channels last"])
+        return torch.conv2d(x, weight, *arguments)
+
+    def taken(turn: Callable[[], Tensor]) -> tuple[Tensor, set[str]]:
+        used.clear()
+        return turn(), set(used)
+
+    monkeypatch.setattr(fast_paths, "ghost_batch_norm_eager", eager)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", convolution)
+    norms, layout = ([taken(side.turn) for side in case.sides.values()] for case in fast_paths.cases(tiny()))
+    assert [uses for _, uses in norms] == [{"channels last"}, {"channels last", "PyTorch's BatchNorm"}]
+    assert [uses for _, uses in layout] == [{"channels last"}, set()]
+    for losses, _ in (*norms, *layout):
+        torch.testing.assert_close(losses, norms[0][0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_cuda_graph_is_absent_without_a_gpu() -> None:
+    [case] = cuda_graph.cases(tiny())
+    assert case.sides["CUDA graph"] is None
+
+
 def test_no_stage_depends_on_the_benchmark() -> None:
     modules = set().union(*(code(stage) for stage in STAGES))
     assert "us3l.training.step" in modules and not any(module.startswith("benchmarks") for module in modules)
@@ -231,20 +263,46 @@ def test_the_row_is_trained_in_pieces_that_go_on_from_each_other(tmp_path: Path)
     few_images = params(epochs=epochs)
     few_images["datasets"]["digits"]["source"]["test_fraction"] = 0.75
     Project(tmp_path, few_images)
-    names = {"DATASET": "digits", "STUDY": "tiny", "RUNS": "us3l", "DEVICE": "cpu", "THREADS": "1"}
+    output = in_pieces("cifar100_row.sh", tmp_path)
+    assert "stopped by SIGTERM; the same command continues from here" in output
+    assert re.findall(rf"epoch (\d+)/{epochs} ", output) == [str(number + 1) for number in range(epochs)], output
+    assert output.endswith((tmp_path / "results/tiny/tables/main.md").read_text())
+
+
+def test_the_first_hour_on_a_gpu_is_spent_in_pieces_that_go_on_from_each_other(tmp_path: Path) -> None:
+    few_images = content(batch={"size": FEW, "shards": 2}, epochs=1)
+    few_images["datasets"]["digits"]["source"] = {"kind": "folder", "train": "train", "test": "test", "image_size": 32}
+    Project(tmp_path, few_images)
+    with chdir(tmp_path):
+        draw_images()
+    options = f"--run tiny/us3l --threads 1 --repeats 1 --batch {FEW} --images {BATCH}"
+    names = {"PARTS": "fast-paths cuda-graph", "OPTIONS": options, "TESTS": str(ROOT / "tests/training/test_on_gpu.py")}
+    output = in_pieces("first_gpu_hour.sh", tmp_path, **names)
+    for part in names["PARTS"].split():
+        assert output.count(f"benchmarks/results/{part}-cpu.json: ") == 1
+        assert read_record(record_path(tmp_path / "benchmarks/results", part, "cpu"))["repeats"] == 1
+    assert (tmp_path / "benchmarks/results/tests-cpu.txt").read_text() in output
+    assert output.endswith((tmp_path / "results/tiny/tables/main.md").read_text())
+
+
+def in_pieces(script: str, folder: Path, **more: str) -> str:
+    """Call a script of benchmarks until all is done, on the CPU in a project's folder; all that it printed."""
+    names = {"DATASET": "digits", "STUDY": "tiny", "RUNS": "us3l", "DEVICE": "cpu", "THREADS": "1"} | more
     path = f"{fork_server().programs}:{os.environ['PATH']}"
     environment = os.environ | names | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path}
     codes, output = [], ""
     for piece in (1, 2, 4, 8, 16, 32, 64):  # seconds: longer ones for a machine that needs them to start at all
-        command = [ROOT / "benchmarks" / "cifar100_row.sh"]
         made = subprocess.run(
-            command, cwd=tmp_path, env=environment | {"PIECE": str(piece)}, capture_output=True, text=True
+            [ROOT / "benchmarks" / script],
+            cwd=folder,
+            env=environment | {"PIECE": str(piece)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         codes.append(made.returncode)
-        output += made.stdout + made.stderr
+        output += made.stdout
         if made.returncode != 75:
             break
     assert codes == [75] * (len(codes) - 1) + [0] and len(codes) > 1, output
-    assert "stopped by SIGTERM; the same command continues from here" in output
-    assert re.findall(rf"epoch (\d+)/{epochs} ", output) == [str(number + 1) for number in range(epochs)], output
-    assert made.stdout.endswith((tmp_path / "results/tiny/tables/main.md").read_text())
+    return output

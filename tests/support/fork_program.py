@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = str(Path(__file__).parent.parent.parent)
 PROGRAMS = ("us3l", "snakemake", "dvc")
+MODULES = (*PROGRAMS, "benchmarks", "pytest")  # that `python -m` forks, too
 FORKED_RANKS = "US3L_TEST_FORKED_RANKS"  # set for ranks that no test signals or tells apart
 
 
@@ -53,7 +54,7 @@ def main() -> None:
         command = [program, *arguments]
     module = command[1] if command[:1] == ["-m"] else program
     # Ranks of torch.distributed are told apart by their command lines, which forked processes have not.
-    if module not in PROGRAMS or ("RANK" in os.environ and FORKED_RANKS not in os.environ):
+    if module not in MODULES or ("RANK" in os.environ and FORKED_RANKS not in os.environ):
         os.execv(sys.executable, [sys.executable, *arguments])
     connection, pid = request(server, command, os.getcwd(), os.environ, (0, 1, 2))
     for number in (signal.SIGTERM, signal.SIGINT):
