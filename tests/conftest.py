@@ -8,10 +8,11 @@ import torch
 
 from us3l.cli import main
 from us3l.utils.fork_server import ADDRESS
+from us3l.utils.memory import keep_freed_memory
 
 os.environ[ADDRESS] = ""  # tests fork from a server of their own
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # each worker has a core
+keep_freed_memory()
+torch.set_num_threads(1)  # each worker has a core, and threads that wait for each other take longer than one alone
 
 
 @pytest.fixture
