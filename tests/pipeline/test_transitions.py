@@ -112,7 +112,7 @@ def lay_out(folder: Path) -> Checkout:
         shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder / name)
     shutil.copytree(Path(__file__).parent.parent / "support" / "stand_ins", folder, dirs_exist_ok=True)
     content = read(ROOT / "params.yaml")
-    keep_studies(content, "digits", "cifar100-guidelines")
+    keep_studies(content, "digits", "digits-precision")
     digits = content["studies"]["digits"]
     digits["runs"] = {name: digits["runs"][name] for name in ("us3l", "us-simsiam")}
     digits["tables"]["main"]["rows"] = [{"label": name, "runs": name} for name in digits["runs"]]
@@ -286,7 +286,7 @@ def test_an_edit_of_code_runs_the_stages_that_import_it_and_a_comment_none(built
 
 def test_resources_and_a_study_that_is_not_built_change_nothing(built: Checkout) -> None:
     built.edit(lambda params: params["studies"]["digits"]["runs"]["us3l"]["resources"].update(threads=2))
-    built.edit(lambda params: params["studies"]["cifar100-guidelines"].update(seeds=[7]))
+    built.edit(lambda params: params["studies"]["digits-precision"].update(seeds=[7]))
     assert built.ran(*REPRO) == []
     assert built.clean()
 
