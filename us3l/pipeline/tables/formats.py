@@ -169,9 +169,4 @@ def _published_text(published: Published | None, sources: list[str]) -> str:
 def _cost_texts(cost: TrainingCost | None, on_gpus: bool) -> list[str]:
     if cost is None:
         return [MISSING, MISSING]
-    return [_hours_text(cost.hours), _hours_text(cost.gpu_hours if on_gpus else cost.core_hours)]
-
-
-def _hours_text(hours: float) -> str:
-    """Format hours with two digits after the point, or two that count."""
-    return f"{hours:.2f}" if hours == 0 or hours >= 0.1 else f"{hours:.2g}"
+    return [f"{hours:.3g}" for hours in (cost.hours, cost.gpu_hours if on_gpus else cost.core_hours)]
