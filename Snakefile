@@ -55,7 +55,8 @@ include: "workflow/rules/report.smk"
 
 
 onstart:
-    fork_server.start()
+    if workflow.local_exec:
+        fork_server.start()
 
 
 onsuccess:
