@@ -96,11 +96,12 @@ def test_sigterm_to_the_launcher_saves_on_all_ranks(tmp_path: Path) -> None:
     made.must(*PRETRAIN)
 
 
-def test_one_two_and_four_processes_give_the_same_bits(tmp_path: Path) -> None:
-    """4 epochs of 5 steps: first the widest network alone, then three widths."""
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_one_two_and_four_processes_give_the_same_bits(tmp_path: Path, precision: str) -> None:
+    """4 epochs of 2 steps: first the widest network alone, then three widths."""
     losses, bits = {}, {}
     for processes in (1, 2, 4):
-        made = project(tmp_path / str(processes), batch={"size": 256, "shards": 4})
+        made = project(tmp_path / str(processes), batch={"size": 256, "shards": 4}, precision=precision)
         made.environment[FORKED_RANKS] = "1"
         made.must("torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", *PRETRAIN)
         assert history(made)["processes"] == processes

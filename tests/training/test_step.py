@@ -268,7 +268,10 @@ def test_a_head_stands_still_until_its_first_gradient_and_then_moves_in_every_st
     assert moves("distillation_predictor", [1.0])
 
 
-@pytest.mark.parametrize("of", [CASES["us3l"], CASES["byol-own-head"], CASES["simsiam"]])
+IN_BFLOAT16 = CASES["us3l"].model_copy(update={"precision": "bfloat16"})
+
+
+@pytest.mark.parametrize("of", [CASES["us3l"], CASES["byol-own-head"], CASES["simsiam"], IN_BFLOAT16])
 def test_a_step_that_loads_anothers_state_continues_bitwise_like_it(of: PretrainRun) -> None:
     first, second = train_step(of, seed=0), train_step(of, seed=1)
     for number, widths in enumerate([[1.0], [1.0, 0.5, 0.25]]):
