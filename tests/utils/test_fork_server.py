@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -135,6 +136,16 @@ def is_training(process: Path, project: Project) -> bool:
         return is_there and b"us3l.utils.fork_server" in (process / "cmdline").read_bytes()
     except OSError:
         return False
+
+
+def test_a_request_that_breaks_off_leaves_the_server_as_it_is(project: Project, server: str) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(server)
+        socket.send_fds(connection, [b"\n"], [0, 1, 2])
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
+    assert Path(server).is_socket()
+    assert run(project, server, "prepare", "digits")[0] == 0
 
 
 @pytest.mark.parametrize("address", ["/nowhere/socket", ""])

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -90,7 +89,10 @@ def _serve() -> None:
                     if os.fork() == 0:
                         listening.close()
                         selector.close()
-                        _become_the_job(connection, files)
+                        try:
+                            _become_the_job(connection, files)
+                        finally:
+                            os._exit(1)  # the folder that this block removes at its end is the server's
                 for file in files:
                     os.close(file)
 
@@ -109,7 +111,7 @@ def _become_the_job(connection: socket.socket, files: list[int]) -> NoReturn:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update({name: value for name, value in environment.items() if name != ADDRESS})
-    code = _exit_code(import_module("us3l.cli").main)  # a program that this starts, and no part of it
+    code = _run_command_line()
     sys.stdout.flush()
     sys.stderr.flush()
     connection.sendall(f"{code}\n".encode())
@@ -122,10 +124,10 @@ def _end_with(connection: socket.socket) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _exit_code(main: Callable[[], None]) -> int:
-    """Call `main`, and return the exit code that Python would exit with."""
+def _run_command_line() -> int:
+    """Run the command line of `sys.argv`, and return the exit code that Python would exit with."""
     try:
-        main()
+        import_module("us3l.cli").main()  # a program that this starts, and no part of it
     except SystemExit as end:
         if isinstance(end.code, int | None):
             return (end.code or 0) & 255

@@ -31,7 +31,6 @@ from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
 
 SHOWN = 20  # differences of one verdict to print
-TIMES = ("seconds", "core_seconds", "gpu_hours")
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,13 @@ def _compare_table(table: TablePlan) -> tuple[list[str], list[str]]:
 
 
 def _as_timed(cells: list[Cell], recorded: dict[str, Any]) -> list[Cell]:
-    """Give the records behind cells the times that the table's record has of them: its texts may show their cost."""
+    """Give the records behind cells the circumstances that the table's record has: its texts may show their cost."""
 
     def timed(evaluation: Evaluation) -> Evaluation:
         records = {}
         for path, record in evaluation.records.items():
             of_table = recorded.get(str(path), {})
-            records[path] = record | {key: of_table[key] for key in TIMES if key in of_table}
+            records[path] = record | {key: of_table[key] for key in CIRCUMSTANCES if key in of_table}
         return replace(evaluation, records=records)
 
     return [replace(cell, evaluations=[timed(each) for each in cell.evaluations]) for cell in cells]
