@@ -144,8 +144,8 @@ def test_a_request_that_breaks_off_leaves_the_server_as_it_is(project: Project, 
         socket.send_fds(connection, [b"\n"], [0, 1, 2])
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""
-    assert Path(server).is_socket()
     assert run(project, server, "prepare", "digits")[0] == 0
+    assert Path(server).is_socket()
 
 
 @pytest.mark.parametrize("address", ["/nowhere/socket", ""])
