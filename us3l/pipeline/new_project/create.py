@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import chdir
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,10 +36,9 @@ def create(folder: Path, images: Path | None) -> None:
             plan = Plan(load(Path("params.yaml")))
             write_dvc_file(plan)
         _copy_files(Path(draft), folder)
-    started = _start_git_and_dvc(folder)
     print(f"{folder}: a project of {len(jobs(plan, plan.build))} jobs, which README.md explains")
-    if started:
-        print(f"{folder}: ran {' and '.join(started)}")
+    for sentence in _start_git_and_dvc(folder):
+        print(f"{folder}: {sentence}")
 
 
 def _require_empty(folder: Path, images: Path | None) -> None:
@@ -47,7 +47,8 @@ def _require_empty(folder: Path, images: Path | None) -> None:
         raise UserError(f"{folder}: is a file; name a new or an empty folder")
     if images is not None and folder.resolve().is_relative_to(images.resolve()):
         raise UserError(f"{folder}: lies in the folder of the images, {images}; name one outside")
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+    present = folder.iterdir() if folder.is_dir() else ()
+    for path in sorted(present, key=lambda path: (path.name.startswith("."), path.name)):
         has_images = images is not None and images.resolve().is_relative_to(path.resolve())
         is_of_tools = path.name.startswith(".") and path.name not in SHIPPED
         if not (has_images or is_of_tools or _is_of_dvc(path)):
@@ -96,25 +97,21 @@ def _copy_files(draft: Path, folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written: {error.strerror}; name another folder") from None
 
 
-def _start_git_and_dvc(folder: Path) -> list[str]:
-    """Run `git init` and `dvc init` where they have not been run, and return which.
-
-    Raises UserError where git or DVC is missing or fails.
-    """
+def _start_git_and_dvc(folder: Path) -> Iterator[str]:
+    """Run `git init` and `dvc init` where they have not been run; yield what was done, or is left to do."""
     if shutil.which("git") is None:
-        raise _later(folder, "git is not installed", "`git init` and `dvc init`")
-    commands = []
-    if not _top_of_git(folder):
-        _run(["git", "init", "--quiet"], folder, "git init")
-        commands.append("git init")
-    if not (folder / ".dvc").is_dir():
-        if find_spec("dvc") is None:
-            raise _later(folder, "DVC is not installed", "pip install 'us3l[workflow]' and `dvc init`")
-        below = [] if _top_of_git(folder) == folder.resolve() else ["--subdir"]
-        command = " ".join(["dvc init", *below])
-        _run([sys.executable, "-m", "dvc", "init", "--quiet", *below], folder, command)
-        commands.append(command)
-    return commands
+        yield "git is not installed; once it is, run `git init` and `dvc init` here"
+        return
+    if _top_of_git(folder) is None:
+        yield _run("git init", ["git", "init", "--quiet"], folder)
+    if (folder / ".dvc").is_dir():
+        return
+    below = [] if _top_of_git(folder) == folder.resolve() else ["--subdir"]
+    name = " ".join(["dvc init", *below])
+    if find_spec("dvc") is None:
+        yield f"DVC is not installed; pip install 'us3l[workflow]', then run `{name}` here"
+    else:
+        yield _run(name, [sys.executable, "-m", "dvc", "init", "--quiet", *below], folder)
 
 
 def _top_of_git(folder: Path) -> Path | None:
@@ -123,11 +120,7 @@ def _top_of_git(folder: Path) -> Path | None:
     return None if done.returncode else Path(done.stdout.strip())
 
 
-def _run(command: list[str], folder: Path, name: str) -> None:
+def _run(name: str, command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise _later(folder, f"{name} failed: {' '.join(done.stdout.split())}", f"`{name}`")
-
-
-def _later(folder: Path, problem: str, remedy: str) -> UserError:
-    return UserError(f"{folder}: the project is written, but {problem}; then run {remedy} there")
+    output = " ".join(done.stdout.split())
+    return f"`{name}` failed, so mend this and run it again here: {output}" if done.returncode else f"ran `{name}`"
