@@ -71,7 +71,9 @@ def _params(images: Path | None, folder: Path) -> str:
 
 def _write_files(folder: Path, params: str) -> None:
     (folder / "params.yaml").write_text(params, encoding="utf-8")
-    (folder / "params.schema.json").write_text(json.dumps(params_schema(), indent=2, ensure_ascii=False) + "\n")
+    (folder / "params.schema.json").write_text(
+        json.dumps(params_schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     for name in ("README.md", "Snakefile"):
         shutil.copyfile(TEMPLATES / name, folder / name)
     for name in SHIPPED:
