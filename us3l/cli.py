@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from us3l.utils.errors import UserError
+from us3l.utils.extras import needs
 
 if TYPE_CHECKING:
     from us3l.pipeline.plan.job import Job
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from us3l.pipeline.plan.run import RunStage
 
 app = typer.Typer(
-    help="Universally slimmable self-supervised networks: one training without labels, every width.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,7 +36,38 @@ Force = Annotated[bool, typer.Option("--force", help="Make it again, even where 
 PARAMS = Path("params.yaml")
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"us3l {version('us3l')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Universally slimmable self-supervised networks: one training without labels, every width."""
+
+
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The project's folder; it may not exist yet.")] = Path(),
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of class folders, or of train and test or val with class folders.")
+    ] = None,
+) -> None:
+    """Make a project, ready for Snakemake and DVC, that trains on a folder of images; without one, on the digits."""
+    from us3l.pipeline.new_project.create import create
+
+    create(folder, images)
+
+
+@app.command()
+@needs("train")
 def prepare(
     dataset: Annotated[str, typer.Argument(help="A data set of the params file.")],
     params: ParamsFile = PARAMS,
@@ -55,6 +86,7 @@ def prepare(
 
 
 @app.command()
+@needs("train")
 def pretrain(
     study: StudyName,
     run: RunName,
@@ -101,6 +133,7 @@ def import_official(
 
 
 @app.command()
+@needs("train")
 def calibrate(
     study: StudyName,
     run: RunName,
@@ -127,6 +160,7 @@ def _add_evaluation(kind: str, help: str) -> None:
     """Add the command of one kind of evaluation, which calls the kind's module in us3l.evaluation."""
 
     @app.command(kind, help=help)
+    @needs("train")
     def evaluate(
         study: StudyName,
         run: RunName,
@@ -156,6 +190,7 @@ _add_evaluation("finetune", "Train each width's network and a classifier on it w
 
 
 @app.command()
+@needs("train")
 def table(
     study: StudyName,
     name: Annotated[str, typer.Argument(help="A table of the study.")],
@@ -198,6 +233,7 @@ def plan(
 
 
 @app.command()
+@needs("train")
 def verify(
     cells: Annotated[
         str | None, typer.Argument(metavar="[STUDY/TABLE[:ROW[:COLUMN]]]", help="All tables by default.")
@@ -216,6 +252,7 @@ def verify(
 
 
 @app.command()
+@needs("train")
 def requalify(
     address: Annotated[
         str | None, typer.Argument(metavar="[STUDY[/RUN]]", help="All studies to build by default.")
@@ -243,6 +280,7 @@ def why(file: Annotated[Path, typer.Argument(help="A file that a stage made.")],
 
 
 @app.command()
+@needs("workflow")
 def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], params: ParamsFile = PARAMS) -> None:
     """Have Snakemake make the files of one stage of dvc.yaml; DVC calls this."""
     from us3l.pipeline.dvc import make
@@ -278,6 +316,7 @@ def dvc(params: ParamsFile = PARAMS) -> None:
 
 
 @app.command()
+@needs("workflow")
 def commit(params: ParamsFile = PARAMS) -> None:
     """Record results in DVC; Snakemake calls this at its end, with the files that it made on standard input."""
     from us3l.pipeline.dvc import commit

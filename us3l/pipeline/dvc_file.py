@@ -91,7 +91,10 @@ def _plan_stage(plan: Plan) -> dict[str, Any]:
     networks = {path.parts[0] for run in plan.runs.values() for path in run.network_files}
     included = {name.rpartition("/")[0] or name for name in plan.included}
     output = {str(PLAN_FILE): {"cache": False, "persist": True}}
-    return {"cmd": f"{COMMAND} plan", "deps": ["params.yaml", "us3l", *sorted(included | networks)], "outs": [output]}
+    code = ["us3l"] if Path("us3l").is_dir() else []
+    dependencies = ["params.yaml", *code, *sorted(included | networks)]
+    stage = {"cmd": f"{COMMAND} plan", "deps": dependencies, "outs": [output]}
+    return stage if code else stage | {"always_changed": True}  # DVC does not see code that is installed elsewhere
 
 
 def _group(name: str, members: dict[str, list[Job]]) -> dict[str, Any]:
