@@ -146,7 +146,7 @@ def _add_evaluation(kind: str, help: str) -> None:
         from us3l.utils.devices import leased_device
 
         with leased_device(device, gpus, threads) as where:
-            evaluate(job, where, import_module(EVALUATIONS[kind]).predict_logits)
+            evaluate(job, where, import_module(EVALUATIONS[kind]).evaluate_networks)
 
 
 _add_evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
