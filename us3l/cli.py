@@ -13,6 +13,9 @@ import typer
 from us3l.utils.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
+    from us3l.pipeline.deploy import DeployedRun
     from us3l.pipeline.plan.job import Job
     from us3l.pipeline.plan.plan import Plan
     from us3l.pipeline.plan.run import RunStage
@@ -175,6 +178,32 @@ def table(
 
 
 @app.command()
+def export(
+    source: Annotated[list[str], typer.Argument(metavar="STUDY RUN SEED | FILE", help="A run, or a network's file.")],
+    width: Annotated[list[float] | None, typer.Option(help="Any trained width; by default those of the study.")] = None,
+    head: Annotated[bool, typer.Option("--head", help="With the classifier that the evaluation trained.")] = False,
+    formats: Annotated[str, typer.Option(help="Besides model.py and safetensors.")] = "onnx,pt2",
+    out: Annotated[Path | None, typer.Option(help="Folder for a folder of each width; by default in exports/.")] = None,
+    params: ParamsFile = PARAMS,
+    device: Device = "auto",
+    gpus: Gpus = 1,
+    threads: Threads = 1,
+) -> None:
+    """Write networks as folders that run without us3l, and compare what they compute; exit code 1 if one differs."""
+    from us3l.pipeline.export import export_file, export_run
+    from us3l.utils.devices import leased_device
+
+    chosen = [name for name in formats.split(",") if name]
+    with leased_device(device, gpus, threads) as where:
+        if len(source) == 1 and not width:
+            holds = export_file(Path(source[0]), chosen, out)
+        else:
+            holds = export_run(_deployed(_plan(params), source, where), width or [], head, chosen, out)
+    if not holds:
+        raise typer.Exit(1)
+
+
+@app.command()
 def plan(
     params: ParamsFile = PARAMS,
     study: Annotated[str | None, typer.Option(help="This study, built or not.")] = None,
@@ -313,6 +342,17 @@ def _job(plan: "Plan", study: str, name: str, seed: int, stage: str) -> "RunStag
     if stage not in run.stages:
         raise UserError(f"{plan.file}: the run {study} {name} has the stages {', '.join(run.stages)}, and no {stage}")
     return RunStage(run, stage, seed)
+
+
+def _deployed(plan: "Plan", source: list[str], device: "torch.device") -> "DeployedRun":
+    """Return the run that STUDY RUN SEED names. Raises UserError where params.yaml has no such run or seed."""
+    from us3l.pipeline.deploy import DeployedRun
+
+    if len(source) != 3 or not source[2].isdecimal():
+        raise UserError(f"{' '.join(source)}: give STUDY RUN SEED, or without --width the file of one network")
+    study, name, seed = source
+    job = _job(plan, study, name, int(seed), plan.run(study, name).stages[-1])
+    return DeployedRun(plan, job.run, job.seed, device)
 
 
 def _is_made(plan: "Plan", job: "Job", force: bool) -> bool:

@@ -86,9 +86,10 @@ def evaluate(job: RunStage, device: torch.device, evaluate_networks: EvaluateNet
     results = Evaluation(job, store, networks, run.protocol, device).results(evaluate_networks)
     seconds = (time.monotonic() - start) / len(networks)
     names = {"study": run.study, "run": run.name, "protocol": job.stage, "dataset": run.data.name}
+    prepared_size = getattr(run.data.dataset.source, "image_size", None)
     identities = job.identities(OpenedSeals(store.sha256, seals))
     for (path, identity), (width, (result, facts)) in zip(identities.items(), results.items(), strict=True):
-        about = {**identity, "image": facts["image"], "classes": [*store.classes]}
+        about = {**identity, "image": facts["image"], "prepared_size": prepared_size, "classes": [*store.classes]}
         kept = _keep_trained(run.classifier(job.seed, width), result, about)
         write_record(path, {**names, **facts, **kept, **record(identity, device, seconds), "probe": probed})
 
