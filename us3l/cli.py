@@ -204,6 +204,46 @@ def export(
 
 
 @app.command()
+def slices(
+    study: StudyName,
+    run: RunName,
+    seed: Annotated[int, typer.Argument(help="One of the study's seeds.")] = 0,
+    widths: Annotated[str | None, typer.Option(help="FIRST:LAST:STEP, or widths with commas.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for slices.json and .csv; by default in exports/.")] = None,
+    params: ParamsFile = PARAMS,
+    threads: Threads = 1,
+) -> None:
+    """Measure the network of each width on this machine: channels, parameters, size, accuracy, milliseconds."""
+    from us3l.pipeline.slices import parse_widths, show_slices
+    from us3l.utils.devices import leased_device
+
+    chosen = parse_widths(widths) if widths else []
+    with leased_device("cpu", 0, threads) as where:
+        show_slices(_deployed(_plan(params), [study, run, str(seed)], where), chosen, out)
+
+
+@app.command()
+def choose(
+    study: StudyName,
+    run: RunName,
+    seed: Annotated[int, typer.Argument(help="One of the study's seeds.")] = 0,
+    latency: Annotated[str | None, typer.Option(help="Most time of an image in PyTorch, such as 5ms.")] = None,
+    macs: Annotated[str | None, typer.Option(help="Most multiply-accumulates of an image, such as 50M.")] = None,
+    params_count: Annotated[str | None, typer.Option("--parameters", help="Most parameters, such as 1M.")] = None,
+    size: Annotated[str | None, typer.Option(help="Largest model.safetensors, such as 4MB.")] = None,
+    params: ParamsFile = PARAMS,
+    threads: Threads = 1,
+) -> None:
+    """Find the widest network that fits a budget, by bisection over the trained range."""
+    from us3l.pipeline.choose import choose, parse_budget
+    from us3l.utils.devices import leased_device
+
+    budget = parse_budget(latency=latency, macs=macs, parameters=params_count, size=size)
+    with leased_device("cpu", 0, threads) as where:
+        choose(_deployed(_plan(params), [study, run, str(seed)], where), budget)
+
+
+@app.command()
 def plan(
     params: ParamsFile = PARAMS,
     study: Annotated[str | None, typer.Option(help="This study, built or not.")] = None,

@@ -18,19 +18,37 @@ IMAGES = "images"  # name of a graph's input
 Write = Callable[[Network, Tensor, Path], None]
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporters' talk about themselves."""
+    with warnings.catch_warnings(action="ignore"):
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
 def write_safetensors(network: Network, example: Tensor, path: Path) -> None:
     """Write the weights by the names that torchvision and timm have for them, the classifier as `fc`."""
+    path.write_bytes(safetensors_of(network))
+
+
+def safetensors_of(network: Network) -> bytes:
+    """Return the content of model.safetensors."""
     tensors = dict(network.backbone.state_dict())
     if network.classifier is not None:
         tensors |= {f"fc.{name}": value for name, value in network.classifier.state_dict().items()}
-    path.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, {"format": "pt"}))
+    return save({name: value.contiguous() for name, value in tensors.items()}, {"format": "pt"})
 
 
+@_quiet()
 def write_pt2(network: Network, example: Tensor, path: Path) -> None:
     """Write the program of `torch.export`, for batches of any size."""
     torch.export.save(_program(network, example), path)
 
 
+@_quiet()
 def write_onnx(network: Network, example: Tensor, path: Path) -> None:
     """Write ONNX, for batches of any size. Raises UserError where onnxscript or onnxruntime is missing."""
     for package in ("onnxscript", "onnxruntime"):
@@ -54,16 +72,4 @@ FORMATS: dict[str, tuple[str, Write]] = {
 def _program(network: Network, example: Tensor) -> torch.export.ExportedProgram:
     """Trace a network; example: [C, H, W]. A batch of one would be taken for a size that never changes."""
     batch = torch.stack([example, example])
-    with _quiet():
-        return torch.export.export(network, (batch,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' talk about themselves."""
-    with warnings.catch_warnings(action="ignore"):
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
+    return torch.export.export(network, (batch,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))

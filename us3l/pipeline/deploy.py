@@ -12,9 +12,11 @@ from us3l.data.store import Store, open_store
 from us3l.deployment.config import Config
 from us3l.deployment.loading import with_classifier
 from us3l.deployment.network import Network
+from us3l.models.backbones.backbone import Backbone
 from us3l.models.saved_network import open_network
 from us3l.params.dataset import Normalize
 from us3l.params.runs import PruneRun
+from us3l.params.sampling import AnySampling
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunPlan, RunStage
 from us3l.pipeline.requirements import require_params
@@ -51,6 +53,28 @@ class DeployedRun:
         network = Network(backbone, self._config(width))
         return self._with_head(network, width, about["seal"]) if with_head else network
 
+    def untrained(self, width: float) -> Network:
+        """Return a network of the architecture at a width, to see what it costs; its weights are random.
+
+        Raises UserError where the run was not trained, or not at this width.
+        """
+        self._require_trained(width)
+        checkpoint = self.run.checkpoint(self.seed)
+        if not checkpoint.is_file():
+            training = RunStage(self.run.producer("pretrain"), "pretrain", self.seed)
+            raise UserError(f"{checkpoint}: not trained yet; `us3l {training.command}` trains it")
+        config = self._config(width)
+        return Network(Backbone(config.architecture, config.in_channels).build(width), config)
+
+    @property
+    def sampling(self) -> AnySampling:
+        """Widths that were trained."""
+        return self.run.producer("pretrain").sampling
+
+    @cached_property
+    def classes(self) -> int:
+        return len(self._store.classes)
+
     @cached_property
     def test_images(self) -> Tensor:
         """At most 256 test images, evenly spaced, as networks take them, [n, C, H, W] in [0, 1]."""
@@ -70,9 +94,8 @@ class DeployedRun:
             raise UserError(
                 f"{name}: a pruned network keeps its shape, with zeros in it: there is nothing smaller to ship"
             )
-        sampling = self.run.producer("pretrain").sampling
-        if not sampling.has(width):
-            raise UserError(f"{name}: trained at the widths {sampling}, not at {width:g}; choose one of these")
+        if not self.sampling.has(width):
+            raise UserError(f"{name}: trained at the widths {self.sampling}, not at {width:g}; choose one of these")
 
     def _with_head(self, network: Network, width: float, seal: str) -> Network:
         path = self.run.classifier(self.seed, width)
