@@ -106,7 +106,8 @@ def _compare(network: Network, folder: Path, images: Tensor) -> list[Compared]:
             if problem:
                 path.unlink()
     if compared[0].problem:
-        raise UserError(f"{folder}: model.py does not build this network: {compared[0].problem}")
+        what = f"model.py does not build this network: {compared[0].problem}"
+        raise UserError(f"{network.config.architecture} at width {network.config.width:g}: {what}")
     return compared
 
 
