@@ -14,6 +14,9 @@ from us3l.utils.errors import UserError
 from us3l.utils.extras import needs
 
 if TYPE_CHECKING:
+    import torch
+
+    from us3l.pipeline.deploy import DeployedRun
     from us3l.pipeline.plan.job import Job
     from us3l.pipeline.plan.plan import Plan
     from us3l.pipeline.plan.run import RunStage
@@ -180,7 +183,7 @@ def _add_evaluation(kind: str, help: str) -> None:
         from us3l.utils.devices import leased_device
 
         with leased_device(device, gpus, threads) as where:
-            evaluate(job, where, import_module(EVALUATIONS[kind]).predict_logits)
+            evaluate(job, where, import_module(EVALUATIONS[kind]).evaluate_networks)
 
 
 _add_evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
@@ -207,6 +210,72 @@ def table(
     from us3l.pipeline.stages.table import write_table
 
     write_table(job)
+
+
+@app.command()
+def export(
+    source: Annotated[list[str], typer.Argument(metavar="STUDY RUN SEED | FILE", help="A run, or a network's file.")],
+    width: Annotated[list[float] | None, typer.Option(help="Any trained width; by default those of the study.")] = None,
+    head: Annotated[bool, typer.Option("--head", help="With the classifier that the evaluation trained.")] = False,
+    formats: Annotated[str, typer.Option(help="Besides model.py and safetensors.")] = "onnx,pt2",
+    out: Annotated[Path | None, typer.Option(help="Folder for a folder of each width; by default in exports/.")] = None,
+    params: ParamsFile = PARAMS,
+    device: Device = "auto",
+    gpus: Gpus = 1,
+    threads: Threads = 1,
+) -> None:
+    """Write networks as folders that run without us3l, and compare what they compute; exit code 1 if one differs."""
+    from us3l.pipeline.export import export_file, export_run
+    from us3l.utils.devices import leased_device
+
+    chosen = [name for name in formats.split(",") if name]
+    with leased_device(device, gpus, threads) as where:
+        if len(source) == 1 and not width:
+            holds = export_file(Path(source[0]), chosen, out)
+        else:
+            holds = export_run(_deployed(_plan(params), source, where), width or [], head, chosen, out)
+    if not holds:
+        raise typer.Exit(1)
+
+
+@app.command()
+def slices(
+    study: StudyName,
+    run: RunName,
+    seed: Annotated[int, typer.Argument(help="One of the study's seeds.")] = 0,
+    widths: Annotated[str | None, typer.Option(help="FIRST:LAST:STEP, or widths with commas.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for slices.json and .csv; by default in exports/.")] = None,
+    params: ParamsFile = PARAMS,
+    threads: Threads = 1,
+) -> None:
+    """Measure the network of each width on this machine: channels, parameters, size, accuracy, milliseconds."""
+    from us3l.pipeline.slices import parse_widths, show_slices
+    from us3l.utils.devices import leased_device
+
+    chosen = parse_widths(widths) if widths else []
+    with leased_device("cpu", 0, threads) as where:
+        show_slices(_deployed(_plan(params), [study, run, str(seed)], where), chosen, out)
+
+
+@app.command()
+def choose(
+    study: StudyName,
+    run: RunName,
+    seed: Annotated[int, typer.Argument(help="One of the study's seeds.")] = 0,
+    latency: Annotated[str | None, typer.Option(help="Most time of an image in PyTorch, such as 5ms.")] = None,
+    macs: Annotated[str | None, typer.Option(help="Most multiply-accumulates of an image, such as 50M.")] = None,
+    params_count: Annotated[str | None, typer.Option("--parameters", help="Most parameters, such as 1M.")] = None,
+    size: Annotated[str | None, typer.Option(help="Largest model.safetensors, such as 4MB.")] = None,
+    params: ParamsFile = PARAMS,
+    threads: Threads = 1,
+) -> None:
+    """Find the widest network that fits a budget, by bisection over the trained range."""
+    from us3l.pipeline.choose import choose, parse_budget
+    from us3l.utils.devices import leased_device
+
+    budget = parse_budget(latency=latency, macs=macs, parameters=params_count, size=size)
+    with leased_device("cpu", 0, threads) as where:
+        choose(_deployed(_plan(params), [study, run, str(seed)], where), budget)
 
 
 @app.command()
@@ -352,6 +421,17 @@ def _job(plan: "Plan", study: str, name: str, seed: int, stage: str) -> "RunStag
     if stage not in run.stages:
         raise UserError(f"{plan.file}: the run {study} {name} has the stages {', '.join(run.stages)}, and no {stage}")
     return RunStage(run, stage, seed)
+
+
+def _deployed(plan: "Plan", source: list[str], device: "torch.device") -> "DeployedRun":
+    """Return the run that STUDY RUN SEED names. Raises UserError where params.yaml has no such run or seed."""
+    from us3l.pipeline.deploy import DeployedRun
+
+    if len(source) != 3 or not source[2].isdecimal():
+        raise UserError(f"{' '.join(source)}: give STUDY RUN SEED, or without --width the file of one network")
+    study, name, seed = source
+    job = _job(plan, study, name, int(seed), plan.run(study, name).stages[-1])
+    return DeployedRun(plan, job.run, job.seed, device)
 
 
 def _is_made(plan: "Plan", job: "Job", force: bool) -> bool:

@@ -141,7 +141,7 @@ def _outputs(members: dict[str, list[Job]], name: str) -> list[dict[str, dict[st
 
 
 def _settings(path: Path) -> dict[str, bool]:
-    is_for_dvc = path.parts[0] == "data" or path.parts[2] in ("checkpoints", "networks")
+    is_for_dvc = path.parts[0] == "data" or path.parts[2] in ("checkpoints", "networks", "classifiers")
     return {"persist": True} if is_for_dvc else {"cache": False, "persist": True}
 
 
