@@ -1,6 +1,5 @@
 """The files that hold a network's weights, or its whole graph, in an exported folder."""
 
-import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from us3l.deployment.network import Network
-from us3l.utils.errors import UserError
+from us3l.utils.extras import require_extra
 
 IMAGES = "images"  # name of a graph's input
 Write = Callable[[Network, Tensor, Path], None]
@@ -50,10 +49,8 @@ def write_pt2(network: Network, example: Tensor, path: Path) -> None:
 
 @_quiet()
 def write_onnx(network: Network, example: Tensor, path: Path) -> None:
-    """Write ONNX, for batches of any size. Raises UserError where onnxscript or onnxruntime is missing."""
-    for package in ("onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"the format onnx needs {package}: pip install 'us3l[export]', or leave the format out")
+    """Write ONNX, for batches of any size. Raises UserError where a package of the extra `export` is missing."""
+    require_extra("export", "the format onnx")
     output = "features" if network.classifier is None else "logits"
     exported = torch.onnx.export(
         _program(network, example), input_names=[IMAGES], output_names=[output], dynamo=True, verbose=False
