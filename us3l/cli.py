@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from us3l.utils.errors import UserError
+from us3l.utils.errors import UserError, about_the_machine
 
 if TYPE_CHECKING:
     from us3l.pipeline.plan.job import Job
@@ -96,7 +96,10 @@ def import_official(
 ) -> None:
     """Print what an official checkpoint holds, and the run of params.yaml that imports it."""
     from us3l.models.official_checkpoint import inspect
+    from us3l.utils.atomic import require_folder
 
+    if write:
+        require_folder(write.parent, "give --write a file in one that is there")
     print(inspect(file, backbone, channels, write))
 
 
@@ -257,8 +260,9 @@ def schema() -> None:
 
     from us3l.params.documentation import params_documentation
     from us3l.params.json_schema import params_schema
-    from us3l.utils.atomic import atomic_write
+    from us3l.utils.atomic import atomic_write, require_folder
 
+    require_folder(Path("docs"), "run the command at the top of this project's repository")
     texts = {
         Path("params.schema.json"): json.dumps(params_schema(), indent=2, ensure_ascii=False) + "\n",
         Path("docs", "params.md"): params_documentation(),
@@ -294,6 +298,11 @@ def main() -> None:
     except UserError as error:
         print(f"us3l: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (OSError, UnicodeEncodeError) as error:
+        print(f"us3l: {about_the_machine(error)}", file=sys.stderr)
+        sys.exit(UserError.exit_code)
+    finally:
+        sys.stdout.flush()
 
 
 def _plan(path: Path) -> "Plan":

@@ -112,6 +112,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records of all parts of the tiny run, each side measured twice."""
     project = Project(tmp_path_factory.mktemp("bench"), content(batch={"size": FEW, "shards": 2}))
     sizes = f"--run tiny/us3l --device cpu --repeats 2 --batch {FEW} --images {BATCH} --out results"
+    (project.folder / "results").mkdir()
     project.must("benchmarks", *sizes.split())
     return project.folder / "results"
 
@@ -162,8 +163,8 @@ def test_the_report_has_what_was_measured_and_says_what_was_not(
 ) -> None:
     shutil.copytree(results, tmp_path / "results")
     (tmp_path / "results" / "prepare-cpu.json").unlink()
-    assert benchmarks("--report", "--out", str(tmp_path / "results"))[0] == 0
-    text = (tmp_path / "README.md").read_text()
+    assert benchmarks("--report", str(tmp_path / "page.md"), "--out", str(tmp_path / "results"))[0] == 0
+    text = (tmp_path / "page.md").read_text()
     assert "GPU figures are still to be measured, by `python -m benchmarks --device cuda`." in text
     assert "## prepare\n\nNot measured.\n" in text
     [case] = read_record(record_path(results, "augment", "cpu"))["cases"]
