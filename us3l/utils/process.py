@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from io import TextIOWrapper
+from io import BufferedReader, BufferedWriter, FileIO, TextIOWrapper
 from typing import NoReturn, TextIO
 
 from us3l.utils.errors import UserError
@@ -49,7 +49,7 @@ def set_up() -> None:
     while (number := os.open(os.devnull, os.O_RDONLY)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
-    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)
+    sys.stdin = sys.stdin or TextIOWrapper(BufferedReader(FileIO(0, closefd=False)), "utf-8")
     sys.stdout = _open(1, Output, sys.stdout)
     sys.stderr = _open(2, Messages, sys.stderr)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell lets its background jobs ignore it
@@ -59,7 +59,7 @@ def set_up() -> None:
 def _open(number: int, kind: type[TextIOWrapper], former: TextIO | None) -> TextIOWrapper:
     """Open a stream with the encoding of the terminal; what that lacks is written as an escape sequence."""
     encoding = former.encoding if former else locale.getencoding()
-    stream = open(number, "wb", closefd=False)
+    stream = BufferedWriter(FileIO(number, "wb", closefd=False))
     is_unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
     return kind(stream, encoding, "backslashreplace", line_buffering=os.isatty(number), write_through=is_unbuffered)
 
