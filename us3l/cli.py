@@ -85,6 +85,7 @@ def pretrain(
         with distributed.world(where) as world:
             if not (is_one_of_many and world.any(world.is_main and _is_made(plan, job, force))):
                 pretrain(job, world, runs, save_every)
+                _date(job)
 
 
 @app.command()
@@ -124,6 +125,7 @@ def calibrate(
 
     with leased_device(device, gpus, threads) as where:
         calibrate(job, where)
+    _date(job)
 
 
 def _add_evaluation(kind: str, help: str) -> None:
@@ -150,6 +152,7 @@ def _add_evaluation(kind: str, help: str) -> None:
 
         with leased_device(device, gpus, threads) as where:
             evaluate(job, where, import_module(EVALUATIONS[kind]).predict_logits)
+        _date(job)
 
 
 _add_evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
@@ -175,6 +178,7 @@ def table(
     from us3l.pipeline.stages.table import write_table
 
     write_table(job)
+    _date(job)
 
 
 @app.command()
@@ -332,3 +336,10 @@ def _is_made(plan: "Plan", job: "Job", force: bool) -> bool:
     if is_made:
         print(f"us3l {job.command}: up to date; --force makes it again")
     return is_made
+
+
+def _date(job: "Job") -> None:
+    """Date what a job has read no later than what it has written, whatever the clock did meanwhile."""
+    from us3l.pipeline.dates import OUTDATED, date_no_later_than_now
+
+    date_no_later_than_now([*job.inputs, OUTDATED])

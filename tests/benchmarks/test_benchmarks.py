@@ -307,3 +307,31 @@ def in_pieces(script: str, folder: Path, **more: str) -> str:
             break
     assert codes == [75] * (len(codes) - 1) + [0] and len(codes) > 1, output
     return output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--report page.md", "benchmarks/results: no such folder; give --out one that is there, for the results"),
+        ("--report nosuch/page.md --out .", "nosuch: no such folder; give --report a page in one that is there"),
+        ("--report there --out .", "there: not writable: it is a folder; move it away"),
+        ("augment --out nosuch", "nosuch: no such folder; give --out one that is there, for the results"),
+    ],
+)
+def test_nothing_is_written_where_no_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmarks: Bench, arguments: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    assert benchmarks(*arguments.split()) == (2, "", f"benchmarks: {said}\n")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+
+def test_a_report_is_written_to_its_page_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmarks: Bench
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("mine")
+    Path("results").mkdir()
+    assert benchmarks("--report", "page.md", "--out", "results")[0] == 0
+    assert Path("README.md").read_text() == "mine" and "# Benchmarks" in Path("page.md").read_text()

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -129,10 +130,11 @@ def run(circumstance: str, command: str, output: int, errors: int) -> NoReturn:
         code = end.code or 0
     except BaseException:
         traceback.print_exc()
-    for stream in (sys.stdout, sys.stderr):
-        if stream:
-            stream.flush()
-    os._exit(code if isinstance(code, int) else 1)
+    finally:
+        with suppress(OSError):  # an interpreter would tell of it, and exit with 120
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else 1)
 
 
 def serve() -> None:

@@ -39,7 +39,7 @@ def _acquire(lock: FileLock, folder: Path) -> AbstractContextManager[object]:
     except Timeout:
         print(f"us3l: {folder} is in use by another process; waiting for it", file=sys.stderr)
         return lock.acquire()
-    except (OSError, NotImplementedError) as error:  # no file, or of a file system without locks
+    except OSError as error:
         raise UserError(f"{lock.lock_file}: cannot be locked ({error}); move it away, or {REMEDY}") from None
 
 

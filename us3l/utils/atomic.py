@@ -39,7 +39,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UserError(f"{path}: the disk is full; free some space and run the same command again") from error
-        if path.is_dir():
+        if isinstance(error, IsADirectoryError):
             raise UserError(f"{path}: not writable: it is a folder; move it away") from error
         raise UserError(
             f"{path}: not writable: {error.strerror}; make {folder} a folder that you may write to"
