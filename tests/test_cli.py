@@ -38,6 +38,7 @@ DAMAGED = "damaged: it was changed after it was written; take it back with `dvc 
 NAMES = dict.fromkeys(("pretrain", "calibrate", "linear"), "tiny us3l 0") | {"prepare": "digits", "table": "tiny main"}
 STAGES = {stage: (stage, *names.split(), "--force") for stage, names in NAMES.items()}
 FOLDER = {"kind": "folder", "train": "B\u00e4rchen", "test_fraction": 0.5, "image_size": 8}
+VIEWS = {"normalize": {"mean": [0.5] * 3, "std": [0.2] * 3}, "pretrain": [{"flip": 0.5}, {"flip": 0.5}]}
 MADE = {"pretrain": CHECKPOINT, "calibrate": NETWORK, "linear": EVALUATION, "table": TABLE}
 
 
@@ -328,7 +329,9 @@ def test_a_file_in_the_place_of_a_folder_is_told_with_what_to_do(
         ),
     ],
 )
-def test_nothing_is_written_into_a_folder_that_is_not_there(refusal: Refusal, command: str, message: str) -> None:
+def test_nothing_is_written_into_a_folder_that_is_not_there(
+    project: Project, refusal: Refusal, command: str, message: str
+) -> None:
     assert refusal(*command.split()) == message
     assert not Path("nosuch").exists()
 
@@ -349,10 +352,10 @@ def test_a_stage_dates_what_it_has_read_no_later_than_what_it_writes(project: Pr
     assert all(path.stat().st_mtime <= time.time() for path in read)
 
 
-def test_a_locale_of_ascii_alone_is_no_hindrance_but_for_names_that_it_lacks(project: Project) -> None:
+def test_a_locale_of_ascii_alone_is_no_hindrance(project: Project) -> None:
     content = params(epochs=1)
     content["studies"]["tiny"]["tables"]["main"]["title"] = "Täblé"
-    content["datasets"]["cats"] = {**content["datasets"]["digits"], "source": FOLDER}
+    content["datasets"]["cats"] = {"source": FOLDER, "views": VIEWS}
     (project.folder / "params.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     project.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     project.in_new_interpreter("us3l", "table", "tiny", "main")
@@ -364,7 +367,12 @@ def test_a_locale_of_ascii_alone_is_no_hindrance_but_for_names_that_it_lacks(pro
     command = [sys.executable, "-m", "us3l", "prepare", "cats"]
     refused = subprocess.run(command, env=environment, capture_output=True, encoding="ascii")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-    assert r"this locale has no such characters (ascii); set LC_ALL=C.UTF-8 or PYTHONUTF8=1" in refused.stderr
+    assert r"B\xe4rchen: there is no such folder" in refused.stderr
+
+
+def test_a_name_that_no_file_can_have_in_this_locale_is_refused(project: Project, refusal: Refusal) -> None:
+    said = r"\ud800.tar: this locale has no such characters (utf-8); set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+    assert refusal("import-official", "\ud800.tar", "--backbone", "resnet18") == said
 
 
 def test_a_gpu_that_is_not_there_is_refused(project: Project, refusal: Refusal) -> None:
