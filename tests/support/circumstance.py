@@ -66,7 +66,7 @@ def mount_read_only() -> None:
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         path = arguments[0] if arguments else None
-        if not isinstance(path, str | os.PathLike) or not os.path.abspath(path).startswith(here):
+        if not isinstance(path, str | os.PathLike) or not os.path.abspath(path).startswith(here) or path == ":memory:":
             return
         is_there = os.path.lexists(path)
         writes = {
