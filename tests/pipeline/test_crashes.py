@@ -267,8 +267,8 @@ def test_what_a_killed_preparation_left_is_cleared_away_by_the_next(project: Pro
     for file in ("test_images.npy", "meta.json", "prepare.json"):
         code, output = project.run("cut", file, "1", "prepare", "digits", "--force")
         assert code == -signal.SIGKILL, output
-        assert list(data.glob("*.tmp")) and (data / "meta.json").exists() == (file != "meta.json")
-    project.must("us3l", "prepare", "digits")
+        assert list(data.glob("*.tmp")) and (data / "meta.json").exists() == (file == "prepare.json")
+    project.must("us3l", "prepare", "digits", "--force")
     assert "up to date" in project.must("us3l", "prepare", "digits")
     assert not list(data.glob("*.tmp"))
 

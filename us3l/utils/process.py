@@ -6,7 +6,7 @@ import signal
 import sys
 from contextlib import suppress
 from io import BufferedReader, BufferedWriter, FileIO, TextIOWrapper
-from typing import NoReturn, TextIO
+from typing import NoReturn, TextIO, cast
 
 from us3l.utils.errors import UserError
 
@@ -59,9 +59,10 @@ def set_up() -> None:
 def _open(number: int, kind: type[TextIOWrapper], former: TextIO | None) -> TextIOWrapper:
     """Open a stream with the encoding of the terminal; what that lacks is written as an escape sequence."""
     encoding = former.encoding if former else locale.getencoding()
-    stream = BufferedWriter(FileIO(number, "wb", closefd=False))
-    is_unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
-    return kind(stream, encoding, "backslashreplace", line_buffering=os.isatty(number), write_through=is_unbuffered)
+    file, at_once = FileIO(number, "wb", closefd=False), bool(os.environ.get("PYTHONUNBUFFERED"))
+    stream = cast(BufferedWriter, file) if at_once else BufferedWriter(file)
+    by_line = number == 2 or os.isatty(number)
+    return kind(stream, encoding, "backslashreplace", line_buffering=by_line, write_through=at_once)
 
 
 def _end(error: OSError) -> NoReturn:
