@@ -11,8 +11,10 @@ from benchmarks.report import write_report
 from benchmarks.setting import setting
 from us3l.params.reading import load
 from us3l.pipeline.plan.plan import Plan
+from us3l.utils import process
+from us3l.utils.atomic import require_folder
 from us3l.utils.devices import leased_device
-from us3l.utils.errors import UserError
+from us3l.utils.errors import UserError, about_the_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -29,12 +31,13 @@ def benchmarks(
     repeats: Annotated[int, typer.Option(help="Timed turns of each side.", min=1)] = 5,
     batch: Annotated[int | None, typer.Option(help="Images in a step: 64, or on a GPU the run's.", min=2)] = None,
     images: Annotated[int | None, typer.Option(help="Images elsewhere: 512, or on a GPU 25,600.", min=8)] = None,
-    out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("benchmarks", "results"),
-    report: Annotated[bool, typer.Option("--report", help="Measure nothing: write README.md beside --out.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("benchmarks", "results"),
+    report: Annotated[Path | None, typer.Option(help="Measure nothing: write what --out holds to this page.")] = None,
 ) -> None:
     """Measure us3l against the straightforward way and, where they are installed, other packages."""
+    require_folder(out, "give --out one that is there, for the results")
     if report:
-        write_report(out)
+        write_report(out, report)
         return
     names = require_parts(parts or [])
     with leased_device(device, 1, threads or 1) as where:
@@ -48,7 +51,13 @@ def main() -> None:
     except UserError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (OSError, UnicodeEncodeError) as error:
+        print(f"benchmarks: {about_the_machine(error)}", file=sys.stderr)
+        sys.exit(UserError.exit_code)
+    finally:
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
+    process.set_up()
     main()

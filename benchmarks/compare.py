@@ -158,7 +158,7 @@ def _reset_peak() -> bool:
     """Return free memory to the system, reset the kernel's peak (Linux only), and tell whether that worked."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except (AttributeError, OSError):
         return False
     return True
@@ -166,5 +166,5 @@ def _reset_peak() -> bool:
 
 def _memory_status(key: str) -> int:
     """Read the bytes that the kernel reports of this process under a key."""
-    [kilobytes] = re.findall(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    [kilobytes] = re.findall(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
     return 1024 * int(kilobytes)

@@ -9,7 +9,7 @@
 #     until benchmarks/first_gpu_hour.sh; do [ $? -eq 75 ] || break; done
 #
 # What is done has its record in OUT, and is not done again. No figure changes what follows; `python -m benchmarks
-# --report` shows them.
+# --report PAGE` shows them.
 set -uo pipefail
 
 device=${DEVICE:-cuda} piece=${PIECE:-540} out=${OUT:-benchmarks/results} tests=${TESTS:-tests}

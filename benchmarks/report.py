@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.compare import OURS, WHOLE
 from benchmarks.parts import PARTS, record_path
-from us3l.utils.atomic import atomic_write
+from us3l.utils.atomic import atomic_write, require_folder
 from us3l.utils.records import read_record
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
@@ -20,8 +20,8 @@ INTRODUCTION = """\
 `python -m benchmarks` measures us3l ("ours") against the straightforward way (`benchmarks/straightforward`:
 torchvision's transforms on single images, weights sliced within each layer, one tensor after the other), and against
 other packages where they are installed (`pip install us3l[bench]`). The last two parts measure a step against itself,
-without one of its fast paths and recorded as a CUDA graph. `python -m benchmarks --report` writes this page from the
-records in `{folder}`, which hold every turn.
+without one of its fast paths and recorded as a CUDA graph. `python -m benchmarks --report benchmarks/README.md` writes
+this page from the records in `{folder}`, which hold every turn.
 
 * A figure is the median of n turns, with the smallest and the largest in brackets. The sides take turns in one process,
   after a turn of each that is not timed. *Times as fast* is the median of the ratios of paired turns: above 1, ours is
@@ -39,10 +39,12 @@ records in `{folder}`, which hold every turn.
 GPU_MISSING = "GPU figures are still to be measured, by `python -m benchmarks --device cuda`."
 
 
-def write_report(results: Path) -> None:
-    """Write README.md beside the folder of results. Raises UserError if a record is damaged."""
-    with atomic_write(results.parent / "README.md") as temporary:
-        temporary.write_text(report(results))
+def write_report(results: Path, page: Path) -> None:
+    """Write a page of the results in a folder. Raises UserError if a record is damaged, or the page has no folder."""
+    require_folder(page.parent, "give --report a page in one that is there")
+    text = report(results)
+    with atomic_write(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def report(results: Path) -> str:

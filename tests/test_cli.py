@@ -1,8 +1,11 @@
 """The command line as a user meets it: a mistake ends in one sentence and exit code 2, and nothing is half-written."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from full_disk import files_limited_to
-from project import Project, params
+from project import ROOT, Project, params
 from safetensors.numpy import save_file
 
 from us3l.cli import main
@@ -34,6 +37,8 @@ CALIBRATION = Path("results/tiny/calibrate/us3l/seed0.json")
 DAMAGED = "damaged: it was changed after it was written; take it back with `dvc checkout` or git, or delete it"
 NAMES = dict.fromkeys(("pretrain", "calibrate", "linear"), "tiny us3l 0") | {"prepare": "digits", "table": "tiny main"}
 STAGES = {stage: (stage, *names.split(), "--force") for stage, names in NAMES.items()}
+ARCHIVE = {"kind": "cifar10", "url": "file:///B\u00e4rchen", "md5": "0" * 32}
+VIEWS = {"normalize": {"mean": [0.5] * 3, "std": [0.2] * 3}, "pretrain": [{"flip": 0.5}, {"flip": 0.5}]}
 MADE = {"pretrain": CHECKPOINT, "calibrate": NETWORK, "linear": EVALUATION, "table": TABLE}
 
 
@@ -307,6 +312,62 @@ def test_a_file_in_the_place_of_a_folder_is_told_with_what_to_do(
     made = MADE[stage]
     what = f"{made}: not writable: {message}; make {made.parent} a folder that you may write to"
     assert refusal(*STAGES[stage]) == what
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "import-official x.pth.tar --backbone resnet18 --write nosuch/x.safetensors",
+            "nosuch: no such folder; give --write a file in one that is there",
+        ),
+        ("schema", "docs: no such folder; run the command at the top of this project's repository"),
+        (
+            "pretrain tiny us3l 0 --force --runs nosuch/runs",
+            "nosuch/runs: no folder, and none can be made (No such file or directory); "
+            "give --runs a folder to write in",
+        ),
+    ],
+)
+def test_nothing_is_written_into_a_folder_that_is_not_there(
+    project: Project, refusal: Refusal, command: str, message: str
+) -> None:
+    assert refusal(*command.split()) == message
+    assert not Path("nosuch").exists()
+
+
+def test_a_name_of_any_characters_is_told_in_one_line(project: Project, refusal: Refusal) -> None:
+    assert refusal("plan", "--params", "a\n\x1b[31mb\u202e.yaml").startswith(r"a\n\x1b[31mb\u202e.yaml: no such file")
+    assert refusal("why", "a\nb").startswith(r"a\nb: no job of params.yaml makes this file")
+
+
+def test_a_stage_dates_what_it_has_read_no_later_than_what_it_writes(project: Project, us3l: Command) -> None:
+    """Else Snakemake deletes what it wrote, after the clock was set back."""
+    read = [EVALUATION, TRAINING, Path(".snakemake/outdated")]
+    read[-1].parent.mkdir()
+    read[-1].touch()
+    for path in read:
+        os.utime(path, (time.time() + 3600,) * 2)
+    assert us3l(*STAGES["table"])[0] == 0
+    assert all(path.stat().st_mtime <= time.time() for path in read)
+
+
+def test_a_locale_of_ascii_alone_is_no_hindrance(project: Project) -> None:
+    content = params(epochs=1)
+    content["studies"]["tiny"]["tables"]["main"]["title"] = "Täblé"
+    content["datasets"]["cats"] = {"source": ARCHIVE, "views": VIEWS}
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    project.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    project.in_new_interpreter("us3l", "table", "tiny", "main")
+    assert "Täblé" in TABLE.read_text(encoding="utf-8")
+    assert project.in_new_interpreter("us3l", "why", str(TABLE)).endswith(
+        "nothing that it rests on has changed since\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | project.environment
+    command = [sys.executable, "-m", "us3l", "prepare", "cats"]
+    refused = subprocess.run(command, env=environment, capture_output=True, encoding="ascii")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert r"B\xe4rchen: this locale has no such characters (ascii); set LC_ALL=C.UTF-8" in refused.stderr
 
 
 def test_a_gpu_that_is_not_there_is_refused(project: Project, refusal: Refusal) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from us3l.utils.errors import UserError
+from us3l.utils.errors import UserError, about_the_machine
 from us3l.utils.extras import needs
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def pretrain(
         with distributed.world(where) as world:
             if not (is_one_of_many and world.any(world.is_main and _is_made(plan, job, force))):
                 pretrain(job, world, runs, save_every)
+                _date(job)
 
 
 @app.command()
@@ -131,7 +132,10 @@ def import_official(
 ) -> None:
     """Print what an official checkpoint holds, and the run of params.yaml that imports it."""
     from us3l.models.official_checkpoint import inspect
+    from us3l.utils.atomic import require_folder
 
+    if write:
+        require_folder(write.parent, "give --write a file in one that is there")
     print(inspect(file, backbone, channels, write))
 
 
@@ -157,6 +161,7 @@ def calibrate(
 
     with leased_device(device, gpus, threads) as where:
         calibrate(job, where)
+    _date(job)
 
 
 def _add_evaluation(kind: str, help: str) -> None:
@@ -184,6 +189,7 @@ def _add_evaluation(kind: str, help: str) -> None:
 
         with leased_device(device, gpus, threads) as where:
             evaluate(job, where, import_module(EVALUATIONS[kind]).evaluate_networks)
+        _date(job)
 
 
 _add_evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
@@ -210,6 +216,7 @@ def table(
     from us3l.pipeline.stages.table import write_table
 
     write_table(job)
+    _date(job)
 
 
 @app.command()
@@ -364,8 +371,9 @@ def schema() -> None:
 
     from us3l.params.documentation import params_documentation
     from us3l.params.json_schema import params_schema
-    from us3l.utils.atomic import atomic_write
+    from us3l.utils.atomic import atomic_write, require_folder
 
+    require_folder(Path("docs"), "run the command at the top of this project's repository")
     texts = {
         Path("params.schema.json"): json.dumps(params_schema(), indent=2, ensure_ascii=False) + "\n",
         Path("docs", "params.md"): params_documentation(),
@@ -402,6 +410,11 @@ def main() -> None:
     except UserError as error:
         print(f"us3l: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (OSError, UnicodeEncodeError) as error:
+        print(f"us3l: {about_the_machine(error)}", file=sys.stderr)
+        sys.exit(UserError.exit_code)
+    finally:
+        sys.stdout.flush()
 
 
 def _plan(path: Path) -> "Plan":
@@ -442,3 +455,10 @@ def _is_made(plan: "Plan", job: "Job", force: bool) -> bool:
     if is_made:
         print(f"us3l {job.command}: up to date; --force makes it again")
     return is_made
+
+
+def _date(job: "Job") -> None:
+    """Date what a job has read no later than what it has written, whatever the clock did meanwhile."""
+    from us3l.pipeline.dates import OUTDATED, date_no_later_than_now
+
+    date_no_later_than_now([*job.inputs, OUTDATED])

@@ -112,6 +112,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records of all parts of the tiny run, each side measured twice."""
     project = Project(tmp_path_factory.mktemp("bench"), content(batch={"size": FEW, "shards": 2}))
     sizes = f"--run tiny/us3l --device cpu --repeats 2 --batch {FEW} --images {BATCH} --out results"
+    (project.folder / "results").mkdir()
     project.must("benchmarks", *sizes.split())
     return project.folder / "results"
 
@@ -162,8 +163,8 @@ def test_the_report_has_what_was_measured_and_says_what_was_not(
 ) -> None:
     shutil.copytree(results, tmp_path / "results")
     (tmp_path / "results" / "prepare-cpu.json").unlink()
-    assert benchmarks("--report", "--out", str(tmp_path / "results"))[0] == 0
-    text = (tmp_path / "README.md").read_text()
+    assert benchmarks("--report", str(tmp_path / "page.md"), "--out", str(tmp_path / "results"))[0] == 0
+    text = (tmp_path / "page.md").read_text()
     assert "GPU figures are still to be measured, by `python -m benchmarks --device cuda`." in text
     assert "## prepare\n\nNot measured.\n" in text
     [case] = read_record(record_path(results, "augment", "cpu"))["cases"]
@@ -306,3 +307,31 @@ def in_pieces(script: str, folder: Path, **more: str) -> str:
             break
     assert codes == [75] * (len(codes) - 1) + [0] and len(codes) > 1, output
     return output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--report page.md", "benchmarks/results: no such folder; give --out one that is there, for the results"),
+        ("--report nosuch/page.md --out .", "nosuch: no such folder; give --report a page in one that is there"),
+        ("--report there --out .", "there: not writable: it is a folder; move it away"),
+        ("augment --out nosuch", "nosuch: no such folder; give --out one that is there, for the results"),
+    ],
+)
+def test_nothing_is_written_where_no_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmarks: Bench, arguments: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    assert benchmarks(*arguments.split()) == (2, "", f"benchmarks: {said}\n")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+
+def test_a_report_is_written_to_its_page_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmarks: Bench
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("mine")
+    Path("results").mkdir()
+    assert benchmarks("--report", "page.md", "--out", "results")[0] == 0
+    assert Path("README.md").read_text() == "mine" and "# Benchmarks" in Path("page.md").read_text()

@@ -28,6 +28,7 @@ def test_the_committed_schema_and_page_are_those_that_the_command_writes(
     us3l: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("docs").mkdir()
     assert us3l("schema")[0] == 0
     for name in ("params.schema.json", "docs/params.md"):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text(), "run us3l schema"

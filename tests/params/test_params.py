@@ -886,6 +886,27 @@ def test_a_name_that_could_not_be_a_part_of_a_path_is_refused(name: str, key: st
     assert refusal(yaml.safe_dump(made)) == f"{'.'.join([*parents, name])}: {NAME}, not {name!r}"
 
 
+@pytest.mark.parametrize("key", ["datasets.digits", STUDY, RUNS, f"{STUDY}.tables.main"])
+def test_a_name_that_is_too_long_for_a_file_is_refused(key: str) -> None:
+    parent = key.rpartition(".")[0]
+    for length in (100, 101):
+        made, place = content(), (name := "x" * length)
+        of_names: Any = made
+        for part in parent.split("."):
+            of_names = of_names[part]
+        of_names[name] = of_names[key.rpartition(".")[2]]
+        if length == 100:
+            read(yaml.safe_dump(made))
+    assert refusal(yaml.safe_dump(made)) == f"{parent}.{place}: must have at most 100 characters, not {name!r}"
+
+
+@pytest.mark.parametrize("character", ["\n", "\t", "\x1b", "\0", "\x7f", "\x9b", "\u2028"])
+@pytest.mark.parametrize("key", [f"{STUDY}.tables.main.title", "datasets.pets.source.train", f"{ROWS}.0.label"])
+def test_text_with_a_control_character_is_refused(key: str, character: str) -> None:
+    text = f"a{character}b"
+    assert refusal(yaml.safe_dump(edited(key, text))) == f"{key}: must be one line of text, not {text!r}"
+
+
 @pytest.mark.parametrize("name", ["2024", "010", "no", "null", "1e3"])
 def test_a_name_is_taken_as_it_is_written(name: str) -> None:
     """YAML alone would make numbers, truth values and nothing of these."""

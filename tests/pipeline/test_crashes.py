@@ -154,12 +154,23 @@ def test_what_a_training_wrote_after_snakemake_was_killed_is_whole(
     assert same_bytes(project, undisturbed)
 
 
+def require_lock(project: Project) -> None:
+    """While one Snakemake trains, another is refused."""
+    [training] = ranks(project).values()
+    training.suspend()
+    code, output = project.run(*TRAINING)
+    assert code == 1 and "Directory cannot be locked" in output
+    training.resume()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_snakemake_and_all_that_it_started_saves_the_training_and_the_same_command_continues(
     project: Project, start: Start, undisturbed: Project, number: signal.Signals
 ) -> None:
     snakemake = start(*TRAINING)
     until_it_logs(project, "epoch 1/2")
+    if number == signal.SIGINT:
+        require_lock(project)
     os.killpg(snakemake.pid, number)
     output, _ = snakemake.communicate()
     assert snakemake.returncode != 0, output
@@ -228,13 +239,38 @@ def test_a_power_cut_before_a_file_is_renamed_leaves_the_old_one_whole(project: 
     for file, count in ((STATE, 1), (STATE, 5), (CHECKPOINT.name, 1), (RECORD.name, 1)):
         code, output = project.run("cut", file, str(count), *PRETRAIN[1:])
         assert code == -signal.SIGKILL, output
-        assert any(project.folder.rglob(f".{file}.*.tmp"))
+        assert (
+            len(list((project.folder / "results").rglob("*.tmp"))) + len(list(project.folder.glob("runs/*/*.tmp"))) == 1
+        )
         assert saved(project) == ((file, count) != (STATE, 1))
         assert (project.folder / CHECKPOINT).read_bytes() == b"old" or file == RECORD.name
         assert not (project.folder / RECORD).exists()
     project.must(*PRETRAIN)
     assert same_bytes(project, undisturbed)
-    assert not any(project.folder.glob("runs/*"))
+    assert not any(project.folder.glob("runs/*")) and not any(project.folder.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("command", ["prepare digits", "calibrate tiny us3l 0", "linear tiny us3l 0"])
+def test_a_stage_by_hand_beside_another_of_the_same_files_leaves_whole_ones(undisturbed: Project, command: str) -> None:
+    """Both write the same bytes, but for the record's times."""
+    both = [undisturbed.start("us3l", *command.split(), "--force") for _ in range(2)]
+    assert [process.communicate()[0] for process in both] == ["", ""]
+    assert [process.wait() for process in both] == [0, 0]
+    undisturbed.must("us3l", "table", "tiny", "main")
+    assert "DIFFER" not in undisturbed.must("us3l", "verify", "--level", "1")
+    assert not any(undisturbed.folder.rglob("*.tmp"))
+
+
+def test_what_a_killed_preparation_left_is_cleared_away_by_the_next(project: Project) -> None:
+    (project.folder / "cut.py").write_text(CUT)
+    data = project.folder / "data/digits"
+    for file in ("test_images.npy", "meta.json", "prepare.json"):
+        code, output = project.run("cut", file, "1", "prepare", "digits", "--force")
+        assert code == -signal.SIGKILL, output
+        assert list(data.glob("*.tmp")) and (data / "meta.json").exists() == (file == "prepare.json")
+    project.must("us3l", "prepare", "digits", "--force")
+    assert "up to date" in project.must("us3l", "prepare", "digits")
+    assert not list(data.glob("*.tmp"))
 
 
 def test_a_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from fork_program import FORKED_RANKS
 from project import Project, params
 from safetensors.torch import load_file
 
+from us3l.training import trainer
 from us3l.utils.records import read_record
 
 CHECKPOINT = Path("results/tiny/checkpoints/us3l/seed0.safetensors")
@@ -67,14 +68,15 @@ def test_killed_ten_times_it_ends_bitwise_where_the_uninterrupted_training_ends(
     assert history(made)["core_seconds"] > 0.5 * history(uninterrupted)["core_seconds"] > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGTERM, 1), (signal.SIGINT, 2), (signal.SIGHUP, 1)])
 def test_a_signal_saves_and_exits_and_the_same_command_continues(
-    tmp_path: Path, uninterrupted: Project, number: signal.Signals
+    tmp_path: Path, uninterrupted: Project, number: signal.Signals, times: int
 ) -> None:
     made = project(tmp_path)
     process = made.start(*PRETRAIN, "--save-every", "0")
     wait_for_state(made, process)
-    process.send_signal(number)
+    for _ in range(times):
+        process.send_signal(number)
     output, _ = process.communicate()
     assert process.returncode == 128 + number, output
     assert saved_states(made) and not (made.folder / CHECKPOINT).exists()
@@ -190,3 +192,14 @@ def test_a_gpu_asked_for_where_there_is_none_is_refused(tmp_path: Path) -> None:
     code, output = made.run(*PRETRAIN, "--device", "cuda")
     assert code == 2
     assert "sees no GPU" in output and "Traceback" not in output
+
+
+def test_a_training_below_nohup_goes_on_when_the_terminal_closes() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with trainer._signals() as caught:
+            for number in (signal.SIGHUP, signal.SIGINT):
+                os.kill(os.getpid(), number)
+        assert caught == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGHUP, before)

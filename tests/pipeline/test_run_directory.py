@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from project import params
 
 import us3l
+from us3l.params.params import Params
+from us3l.pipeline.identity import fingerprint
+from us3l.pipeline.lineage import CurrentSeals
+from us3l.pipeline.plan.plan import Plan
+from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.run_directory import run_directory
+from us3l.pipeline.unfinished import PROBE, RUNS, unfinished_training
 from us3l.utils.errors import UserError
+from us3l.utils.records import write_record
 
 HOLDER = """
 import sys
@@ -140,3 +148,56 @@ def test_one_process_can_hold_it_again_and_again(tmp_path: Path) -> None:
     for _ in range(2):
         with run_directory(tmp_path / "run"):
             pass
+
+
+def test_a_folder_in_the_place_of_the_lock_is_named_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "run.lock").mkdir()
+    with pytest.raises(UserError, match=r"/run\.lock: cannot be locked \(.*\); move it away, or give --runs"):
+        run_directory(tmp_path / "run").__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+
+
+def test_a_pipe_in_the_place_of_the_lock_is_a_lock(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.lock")
+    with run_directory(tmp_path / "run") as folder:
+        assert folder.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_folder_is_made_above_the_one_of_runs(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"/scratch/runs: no folder, and none can be made \(No such file or directory\)"
+    ):
+        run_directory(tmp_path / "scratch" / "runs" / "0f").__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStage:
+    monkeypatch.chdir(tmp_path)
+    return RunStage(Plan(Params.model_validate(params())).run("tiny", "us3l"), "pretrain", 0)
+
+
+def leave_unfinished(training: RunStage, **changes: object) -> str:
+    """Write what a training leaves when it starts; the name of its directory."""
+    [identity] = training.identities(CurrentSeals()).values()
+    write_record(RUNS / fingerprint(identity | changes) / PROBE, identity | changes)
+    return fingerprint(identity | changes)
+
+
+def test_an_unfinished_training_is_found_whatever_else_lies_beside_it(training: RunStage) -> None:
+    former = leave_unfinished(training, code={"us3l": "0123"})
+    for kind in ("file", "folder", "pipe", "link", "bytes"):
+        (RUNS / kind).mkdir()
+    (RUNS / "folder" / PROBE).mkdir()
+    os.mkfifo(RUNS / "pipe" / PROBE)
+    (RUNS / "link" / PROBE).symlink_to("gone")
+    (RUNS / "bytes" / PROBE).write_bytes(bytes(range(256)))
+    found = unfinished_training(training)
+    assert found and found.folder == RUNS / former
+
+
+def test_a_training_that_todays_code_began_is_left_to_it(training: RunStage) -> None:
+    leave_unfinished(training, code={"us3l": "0123"})
+    leave_unfinished(training)
+    assert unfinished_training(training) is None

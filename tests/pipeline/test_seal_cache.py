@@ -1,7 +1,10 @@
 """Files are checked again after a change, and only then."""
 
 import os
+import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -68,3 +71,46 @@ def test_a_project_that_cannot_be_written_to_is_checked_all_the_same(
     path = tmp_path / "file"
     path.write_text("one")
     assert check(path) == "one"
+
+
+@pytest.mark.parametrize("kind", ["text", "folder", "of other columns", "read-only", "empty"])
+def test_a_memory_that_cannot_be_used_is_done_without(tmp_path: Path, check: Check, kind: str) -> None:
+    memory, path = tmp_path / ".us3l" / "seals.sqlite", tmp_path / "file"
+    path.write_text("one")
+    memory.parent.mkdir()
+    match kind:
+        case "text":
+            memory.write_text("no database\n" * 1000)
+        case "folder":
+            memory.mkdir()
+        case "of other columns":
+            with closing(sqlite3.connect(memory)) as database:
+                database.execute("CREATE TABLE checks (name)")
+        case "read-only":
+            seal_cache._connect(str(memory)).close()
+            memory.chmod(0o444)
+        case "empty":
+            memory.touch()
+    assert [check(path), check(path)] == ["one", "one"]
+
+
+def test_a_memory_that_is_damaged_meanwhile_is_done_without(tmp_path: Path, check: Check) -> None:
+    path = tmp_path / "file"
+    path.write_text("one")
+    assert check(path) == "one"
+    (tmp_path / ".us3l" / "seals.sqlite").write_bytes(b"damage" * 10_000)
+    path.write_text("two")
+    assert check(path) == "two"
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_a_file_that_changes_after_the_clock_was_set_is_read_again(
+    tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Its time of change differs; that it is later is nowhere asked."""
+    path, now = tmp_path / "file", time.time
+    path.write_text("one")
+    assert check(path) == "one"
+    monkeypatch.setattr(seal_cache.time, "time", lambda: now() + 3600 * hours)
+    path.write_text("two")
+    assert [check(path), check(path)] == ["two", "two"]

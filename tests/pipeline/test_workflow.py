@@ -1,6 +1,7 @@
 """Snakemake and DVC over a small project: what they make, what an edit makes them make again, and that they agree."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from project import ROOT, RUN, Project, keep_studies, params
 
 from us3l.params.params import Params
 from us3l.params.reading import load, read
-from us3l.pipeline.dvc_file import DVC_FILE, missing_stages, superfluous_stages, write_dvc_file
+from us3l.pipeline.dvc import locked_entries
+from us3l.pipeline.dvc_file import DVC_FILE, LOCK_FILE, missing_stages, superfluous_stages, write_dvc_file
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.utils.errors import UserError
@@ -213,6 +215,52 @@ def test_a_dvc_yaml_that_is_none_is_named(alone: Plan, text: str) -> None:
     DVC_FILE.write_text(text)
     with pytest.raises(UserError, match=r"^dvc.yaml: not [^\n]*; mend or delete it$"):
         write_dvc_file(alone)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"stages: [",
+        b"- plan",
+        b"\xff\x00\x80",
+        b"stages: [plan]",
+        b"stages: {a: 1}",
+        b"stages: {a: {params: [1]}}",
+        None,
+    ],
+)
+def test_a_dvc_lock_that_is_none_is_named(alone: Plan, content: bytes | None) -> None:
+    LOCK_FILE.mkdir() if content is None else LOCK_FILE.write_bytes(content)
+    with pytest.raises(UserError, match=r"^dvc.lock: [^\n]*; mend or delete it$"):
+        locked_entries()
+
+
+@pytest.mark.parametrize(
+    ("content", "entries"),
+    [("", {}), ("{}", {}), ("stages: {a: {}, b: {params: {results/plan.json: [b]}}}", {"a": None, "b": None})],
+)
+def test_a_dvc_lock_that_does_not_tell_of_the_plan_has_no_entries(
+    alone: Plan, content: str, entries: dict[str, Any]
+) -> None:
+    LOCK_FILE.write_text(content)
+    assert locked_entries() == entries
+
+
+def test_groups_of_the_user_have_the_names_that_dvc_gives_them(alone: Plan) -> None:
+    group = {"foreach": [{"a": 1}, "b", 3], "do": {"cmd": "us3l make ${item}"}}
+    DVC_FILE.write_text(yaml.safe_dump({"stages": {"mine": group, "[/b]": {"cmd": "us3l make x"}}}))
+    assert superfluous_stages(alone) == ["[/b]", "mine@0", "mine@b", "mine@3"]
+
+
+def test_after_the_clock_was_set_back_snakemake_keeps_what_is_made(built: Project) -> None:
+    """It deletes the files of a job whose inputs are of the future."""
+    table, tomorrow = built.folder / "results/tiny/tables/main.md", time.time() + 86_400
+    inputs = [*built.folder.glob("results/tiny/*/us3l/*.json"), built.folder / "params.yaml"]
+    for path in inputs:
+        os.utime(path, (tomorrow, tomorrow))
+    table.unlink()
+    built.must(*SNAKEMAKE)
+    assert table.is_file() and all(path.stat().st_mtime <= time.time() for path in inputs)
 
 
 def test_dvc_repro_makes_the_table_and_agrees_with_snakemake(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def main() -> None:
     if module not in MODULES or ("RANK" in os.environ and FORKED_RANKS not in os.environ):
         os.execv(sys.executable, [sys.executable, *arguments])
     connection, pid = request(server, command, os.getcwd(), os.environ, (0, 1, 2))
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: _pass_on(pid, received))
     code = read_number(connection)
     if code < 0:

@@ -95,14 +95,15 @@ def wait_for_steps(project: Project, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def test_a_signal_reaches_the_fork_which_saves_its_state(project: Project, server: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_the_fork_which_saves_its_state(project: Project, server: str, number: signal.Signals) -> None:
     project.write(params(epochs=500))
     run(project, server, "prepare", "digits")
     process = start(project, server, *TRAIN, "--save-every", "0")
     wait_for_steps(project, process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     output, _ = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM, output
+    assert process.returncode == 128 + number, output
     assert "the same command continues from here" in output
 
 

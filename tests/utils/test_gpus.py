@@ -153,3 +153,31 @@ def test_a_command_waits_for_the_device_that_another_one_holds(tmp_path: Path, m
 def test_a_choice_made_outside_is_respected(monkeypatch: pytest.MonkeyPatch, chosen: str, names: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert visible_gpus() == names
+
+
+def test_a_device_may_have_a_name_that_is_no_files_name_and_may_be_named_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mig = "MIG-GPU-5f1/1/0"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{mig},../x,{mig}")
+    devices = visible_gpus()
+    assert devices == [mig, "../x"]
+    with lease(2, devices, tmp_path / "locks") as taken:
+        assert taken == devices
+    assert [path.name for path in tmp_path.iterdir()] == ["locks"]
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "not ours"])
+def test_a_folder_of_locks_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    folder = tmp_path / "locks"
+    match kind:
+        case "file":
+            folder.touch()
+        case "dangling link":
+            folder.symlink_to(tmp_path / "gone" / "there")
+        case "not ours":
+            monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=f"^{folder}: no folder that you may write locks on GPUs to"):
+        lease(1, POOL, folder).__enter__()

@@ -192,3 +192,19 @@ def test_the_order_of_keys_and_the_layout_do_not_matter(tmp_path: Path) -> None:
 
 def test_an_absent_record_is_named(tmp_path: Path) -> None:
     assert "no such file; the stage before this one makes it" in refusal(read_record, tmp_path / "x.json")
+
+
+def test_an_entry_that_another_version_did_not_write_is_named_with_what_to_do(tmp_path: Path) -> None:
+    record, weights = tmp_path / "seed0.json", tmp_path / "seed0.safetensors"
+    write_record(record, {"params": {"range": [{}]}})
+    save(weights, tensors(), {"params": {}})
+    said = "another version of us3l wrote it; make it again, with --force where it is up to date"
+    for path, key, ask in (
+        (record, "seconds", lambda: read_record(record)["seconds"]),
+        (record, "epochs", lambda: read_record(record)["params"]["epochs"]),
+        (record, "low", lambda: read_record(record)["params"]["range"][0]["low"]),
+        (weights, "seed", lambda: load(weights)[1]["seed"]),
+    ):
+        with pytest.raises(UserError) as refused:
+            ask()
+        assert str(refused.value) == f"{path}: has no entry {key}: {said}"

@@ -98,7 +98,7 @@ def write_store(folder: Path, contents: DatasetSource) -> str:
             with temporary[f"{name}_labels.npy"].open("wb") as file:
                 _write_array(file, [split.labels.astype("<i8")], np.dtype("<i8"), split.labels.shape, digest)
         about = {**meta, "sha256": digest.hexdigest(), **_image_folders(splits, folder)}
-        temporary["meta.json"].write_text(json.dumps(about, indent=2) + "\n")
+        temporary["meta.json"].write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         # While files are renamed, old and new arrays may be mixed: without a meta.json they are no store.
         (folder / "meta.json").unlink(missing_ok=True)
     return digest.hexdigest()
@@ -149,7 +149,7 @@ def open_store(folder: Path) -> Store:
     if missing:
         raise UserError(f"{folder}: {', '.join(missing)} missing from the prepared data set; {remedy} again")
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         folders = meta.pop("folders", {})
         train, test = (
             Split(_open_images(folder, name, meta, folders), _open_labels(folder, name, meta))

@@ -23,7 +23,7 @@ from us3l.models.backbones.registry import BUILT_IN
 from us3l.models.meta import on_meta_device
 from us3l.models.saved_network import add_backbone_prefix
 from us3l.utils import checkpoint
-from us3l.utils.errors import UserError
+from us3l.utils.errors import UserError, in_one_line
 
 Shapes = dict[str, tuple[int, ...]]
 ENCODER = "encoder_q."
@@ -213,7 +213,7 @@ def summary(official: OfficialCheckpoint, mapped: Mapped, name: str) -> str:
         "backbone": name,
         "range": "[0.25, 1.0]",
     }
-    return "\n".join([*lines, "", "official:", *(f"  {key}: {value}" for key, value in run.items())])
+    return "\n".join([*map(in_one_line, lines), "", "official:", *(f"  {key}: {value}" for key, value in run.items())])
 
 
 def inspect(path: Path, name: str, in_channels: int, output: Path | None) -> str:

@@ -23,7 +23,7 @@ Backbone = Literal[
     "vit-small",
     "vit-base",
 ]
-_IDENTIFIER = r"[A-Za-z_]\w*"
+_IDENTIFIER = r"[A-Za-z_]\w{0,99}"
 CustomNetwork = Annotated[
     str,
     Matching(

@@ -14,6 +14,7 @@ from us3l.params.schema import (
     Probability,
     Range,
     StrictModel,
+    Text,
     UnitInterval,
     error_at,
     rising,
@@ -75,13 +76,13 @@ class Folder(StrictModel):
 
     kind: Literal["folder"]
     """A folder of class folders."""
-    train: str
+    train: Text
     """Folder of the training images, absolute or from the project's folder."""
-    test: str | None = None
+    test: Text | None = None
     """Folder of the test images, with the same classes."""
     test_fraction: OpenUnitInterval | None = None
     """Fraction of each class to hold out as the test set, where there is no test folder."""
-    subset: str | None = None
+    subset: Text | None = None
     """File that names the images to train on, one per line; null takes all."""
     image_size: PositiveInt | None = None
     """Height and width in pixels to resize and crop to when prepared; null leaves images in their files."""
@@ -106,7 +107,7 @@ class Transfer(StrictModel):
 
     kind: Literal["aircraft", "caltech101", "dtd", "flowers102", "food101", "pets"]
     """The data set."""
-    root: str
+    root: Text
     """Folder that torchvision reads it from."""
     image_size: PositiveInt | None = None
     """Height and width in pixels to resize and crop to when prepared; null leaves images in their files."""

@@ -58,9 +58,13 @@ WidthKey = Annotated[float, Field(ge=0.25, le=1)]
 Width = Annotated[WidthKey, Strict()]
 MAX_LISTED = 16  # names in an error message: the number of keys of the largest class
 _NAME = "[a-z0-9]+(-[a-z0-9]+)*"
-Name = Annotated[str, Matching(_NAME, "lower-case letters and digits, with single hyphens between")]
+LONGEST_NAME = 100  # characters: with seed, width and suffix, it is still the name of a file
+Name = Annotated[
+    str, Field(max_length=LONGEST_NAME), Matching(_NAME, "lower-case letters and digits, with single hyphens between")
+]
 Reference = Annotated[str, Matching(f"({_NAME}/)?{_NAME}", "the name of a run of this study, or study/run")]
-Text = Annotated[str, Matching(r".*\S.*", "one line of text")]
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"  # characters that end a line, or that a terminal obeys
+Text = Annotated[str, Matching(rf"[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*", "one line of text")]
 
 
 def error_at(key: str, message: str) -> PydanticCustomError:

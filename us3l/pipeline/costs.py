@@ -56,9 +56,9 @@ class RecordedCosts:
 def _recorded_cost(job: Job) -> Cost | None:
     try:
         records = [read_record(path) for path in job.outputs if path.suffix == ".json"]
+        return Cost(sum(each["seconds"] for each in records) / 3600, sum(each["gpu_hours"] for each in records))
     except UserError:
         return None
-    return Cost(sum(each["seconds"] for each in records) / 3600, sum(each["gpu_hours"] for each in records))
 
 
 def _params_key(job: RunStage) -> Any:

@@ -13,9 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
-from us3l.pipeline.dvc_file import DVC_FILE, PLAN_FILE, dvc_stages, missing_stages
+from us3l.pipeline.dvc_file import DVC_FILE, LOCK_FILE, PLAN_FILE, dvc_stages, missing_stages, read_stages
 from us3l.pipeline.identity import fingerprint
 from us3l.pipeline.integrity import edited_texts
 from us3l.pipeline.lineage import jobs_to_do
@@ -33,7 +31,7 @@ def write_plan(plan: Plan) -> None:
         PLAN_FILE.touch()
     else:
         with atomic_write(PLAN_FILE) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
 
 
 def is_plan_written(plan: Plan) -> bool:
@@ -42,7 +40,7 @@ def is_plan_written(plan: Plan) -> bool:
 
 
 def _is_written(text: str) -> bool:
-    return PLAN_FILE.is_file() and PLAN_FILE.read_text() == text
+    return PLAN_FILE.is_file() and PLAN_FILE.read_bytes() == text.encode()
 
 
 def _text(plan: Plan) -> str:
@@ -99,7 +97,7 @@ def commit_to_dvc(made: Iterable[str]) -> None:
     Do nothing if the project has no DVC, or if DVC itself called Snakemake.
     """
     if "DVC_STAGE" not in os.environ and _has_dvc():
-        subprocess.run([sys.executable, "-m", "us3l", "commit"], input="\n".join(made), text=True)
+        subprocess.run([sys.executable, "-m", "us3l", "commit"], input="\n".join(made), encoding="utf-8")
 
 
 def _has_dvc() -> bool:
@@ -130,7 +128,7 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
         print(f"us3l: dvc.yaml lacks {', '.join(unlisted)}; `us3l dvc` writes them into it", file=sys.stderr)
     targets = _targets([name for name in current if name not in missing], members)
     command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", "plan", *targets]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     if done.returncode:
         reason = "".join(done.stdout.splitlines()[-1:])
         raise UserError(f"DVC has not recorded what was made; mend this and run `us3l commit`: {reason}")
@@ -146,7 +144,7 @@ def _targets(stages: list[str], members: dict[str, list[Job]]) -> list[str]:
 
 
 def locked_entries() -> dict[str, Any]:
-    """Return each stage's entry of the plan as dvc.lock recorded it."""
-    lock = Path("dvc.lock")
-    stages = yaml.load(lock.read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"] if lock.is_file() else {}
-    return {name: stage.get("params", {}).get(str(PLAN_FILE), {}).get(name) for name, stage in stages.items()}
+    """Return each stage's entry of the plan as dvc.lock recorded it. Raises UserError where that is not readable."""
+    stages = read_stages(LOCK_FILE).get("stages", {})
+    of_plan = {name: stage.get("params", {}).get(str(PLAN_FILE)) for name, stage in stages.items()}
+    return {name: params.get(name) if isinstance(params, dict) else None for name, params in of_plan.items()}

@@ -15,6 +15,7 @@ from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
 DVC_FILE = Path("dvc.yaml")
+LOCK_FILE = Path("dvc.lock")
 PLAN_FILE = Path("results", "plan.json")
 COMMAND = "us3l make"
 HEADER = """\
@@ -30,7 +31,7 @@ def write_dvc_file(plan: Plan) -> bool:
 
     Raises UserError where the present file is not readable.
     """
-    present = read_dvc_file() if DVC_FILE.is_file() else {}
+    present = read_stages(DVC_FILE)
     others = {name: stage for name, stage in present.pop("stages", {}).items() if not _is_of_plan(stage)}
     stages = "\n".join(map(_indented, (expected_groups(plan) | others).items()))
     text = f"{HEADER}stages:\n{stages}" + (f"\n{_dump(present)}" if present else "")
@@ -41,32 +42,39 @@ def write_dvc_file(plan: Plan) -> bool:
     return True
 
 
-def read_dvc_file() -> dict[str, Any]:
-    """Read dvc.yaml. Raises UserError where it is not a YAML mapping."""
+def read_stages(path: Path) -> dict[str, Any]:
+    """Read dvc.yaml or dvc.lock; a missing one has no stages.
+
+    Raises UserError where it is not a YAML mapping with the mappings that DVC has there.
+    """
     try:
-        content = yaml.load(DVC_FILE.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{DVC_FILE}: not readable: {' '.join(str(error).split())}; mend or delete it") from None
+        raise UserError(f"{path}: not readable: {' '.join(str(error).split())}; mend or delete it") from None
     stages = content.get("stages", {}) if isinstance(content, dict) else None
     if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
-        raise UserError(f"{DVC_FILE}: not a mapping with stages by their names; mend or delete it")
+        raise UserError(f"{path}: not a mapping with stages by their names; mend or delete it")
+    if not all(isinstance(stage.get(key, {}), dict) for stage in stages.values() for key in ("do", "params")):
+        raise UserError(f"{path}: has a stage whose do or params is no mapping; mend or delete it")
     return content
 
 
 def listed_stages() -> set[str]:
     """Name the stages of dvc.yaml; none where the file is missing."""
-    return set(_resolved(read_dvc_file().get("stages", {}))) if DVC_FILE.is_file() else set()
+    return set(_present())
 
 
 def missing_stages(plan: Plan) -> list[str]:
     """Name the stages of the plan that dvc.yaml lacks, or has with other dependencies or outputs."""
-    expected, present = _resolved(expected_groups(plan)), _resolved(read_dvc_file().get("stages", {}))
+    expected, present = _resolved(expected_groups(plan)), _present()
     return [name for name, stage in expected.items() if present.get(name) != stage]
 
 
 def superfluous_stages(plan: Plan) -> list[str]:
     """Name the stages of this project in dvc.yaml that belong to no study under build."""
-    expected, present = _resolved(expected_groups(plan)), _resolved(read_dvc_file().get("stages", {}))
+    expected, present = _resolved(expected_groups(plan)), _present()
     return [name for name, stage in present.items() if name not in expected and _is_of_plan(stage)]
 
 
@@ -151,6 +159,10 @@ def _named(path: str, item: str, name: str) -> str:
     return f"{folder}{slash}{name}{last.removeprefix(item)}" if last.partition(".")[0] == item else path
 
 
+def _present() -> dict[str, dict[str, Any]]:
+    return _resolved(read_stages(DVC_FILE).get("stages", {}))
+
+
 def _resolved(groups: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return each stage by the name that DVC gives it, with its templates filled in."""
     stages: dict[str, dict[str, Any]] = {}
@@ -159,9 +171,16 @@ def _resolved(groups: dict[str, Any]) -> dict[str, dict[str, Any]]:
         if items is None:
             stages[group] = stage
         elif isinstance(items, dict | list):
-            named = items if isinstance(items, dict) else dict.fromkeys(items)
+            named = _by_key(items)
             stages |= {f"{group}@{key}": _filled(stage.get("do", {}), key, item) for key, item in named.items()}
     return stages
+
+
+def _by_key(items: dict[Any, Any] | list[Any]) -> dict[str, Any]:
+    """Return the items of a group by the names that DVC gives them: in a list that of a mapping is its place."""
+    if isinstance(items, dict):
+        return {str(key): item for key, item in items.items()}
+    return {str(place if isinstance(item, list | dict) else item): item for place, item in enumerate(items)}
 
 
 def _filled(value: Any, key: str, item: Any) -> Any:

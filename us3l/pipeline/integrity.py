@@ -67,7 +67,7 @@ def wrong_texts(table: TablePlan, cells: list[Cell]) -> dict[Path, str]:
     found = {}
     for suffix, expected in texts(table, cells).items():
         path = table.file(suffix)
-        if path.is_file() and (difference := _first_difference(path.read_text(errors="replace"), expected)):
+        if path.is_file() and (difference := _first_difference(path.read_text("utf-8", "replace"), expected)):
             found[path] = f"{path}: {difference}"
     return found
 

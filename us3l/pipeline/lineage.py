@@ -8,7 +8,7 @@ from us3l.pipeline.identity import differences
 from us3l.pipeline.integrity import checked_seal, damaged_since
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.requalification import requalification
-from us3l.utils.errors import UserError
+from us3l.utils.errors import UserError, in_one_line
 from us3l.utils.records import read_record
 
 Change = tuple[str, Any, Any]  # what has changed, what it was, what it is now
@@ -50,7 +50,7 @@ def _seal(path: Path) -> str:
 def _entry(path: Path, key: str) -> Any:
     """Read one entry of a record, without checking the record's seal; NOT_MADE where there is none."""
     try:
-        return json.loads(path.read_text())[key]
+        return json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError):
         return NOT_MADE
 
@@ -112,7 +112,7 @@ def _changes(path: Path, now: dict[str, Any]) -> list[Change]:
 def diff(change: Change) -> str:
     """Format a change as two lines of a diff."""
     what, was, now = change
-    return f"-{what}: {was}\n+{what}: {now}"
+    return "\n".join(in_one_line(f"{sign}{what}: {value}") for sign, value in (("-", was), ("+", now)))
 
 
 def jobs_to_do(jobs: list[Job]) -> dict[Job, Changes]:

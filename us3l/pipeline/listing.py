@@ -13,7 +13,7 @@ from us3l.pipeline.lineage import Changes, jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunPlan, RunStage
-from us3l.utils.errors import UserError
+from us3l.utils.errors import UserError, in_one_line
 
 UNLIMITED = 10_000  # columns, so that rich cuts nothing off; a terminal wraps long lines
 
@@ -32,10 +32,10 @@ def show(plan: Plan, study: str | None) -> None:
     console.print(table)
     for job in everything:
         if not isinstance(job, RunStage):
-            console.print(f"{job.command}: {'to do' if job in to_do else 'up to date'}")
-    console.print(f"{len(to_do)} of {len(everything)} jobs to do")
+            print(f"{job.command}: {'to do' if job in to_do else 'up to date'}")
+    print(f"{len(to_do)} of {len(everything)} jobs to do")
     for sentence in _about_dvc(plan):
-        console.print(sentence)
+        print(in_one_line(sentence))
 
 
 def show_costs(plan: Plan, study: str | None) -> None:
@@ -59,7 +59,7 @@ def show_costs(plan: Plan, study: str | None) -> None:
     is_known = known or not unknown
     total = " hours, ".join(_hours(sum(known.values(), FREE) if is_known else None))
     more = f"; runs that no record tells of: {len(unknown)}" if unknown else ""
-    console.print(f"{len(to_do)} of {len(everything)} jobs to do: {total} GPU-hours{more}")
+    print(f"{len(to_do)} of {len(everything)} jobs to do: {total} GPU-hours{more}")
 
 
 def show_run_in_full(plan: Plan, address: str) -> None:

@@ -57,7 +57,7 @@ def hardware(device: "torch.device | None") -> dict[str, Any]:
 
 def _cpu() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     return next(
@@ -84,10 +84,10 @@ def _git(modules: Iterable[str]) -> dict[str, Any] | None:
     own = [f"{name.replace('.', '/')}{suffix}" for name in modules for suffix in (".py", "/__init__.py")]
     try:
         command = ["git", "rev-parse", "--verify", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
         places = ["params.yaml", "studies", "us3l", "Snakefile", "workflow", *own]
         command = ["git", "status", "--porcelain", "--", *places]
-        changes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        changes = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit, "dirty": bool(changes)}

@@ -10,20 +10,27 @@ from filelock import FileLock, Timeout
 
 from us3l.utils.errors import UserError
 
+REMEDY = "give --runs a folder to write in"
+
 
 @contextmanager
 def run_directory(folder: Path) -> Iterator[Path]:
     """Hold `folder` alone, waiting while another process holds it; remove it when the block ends without an error.
 
-    Raises UserError where it cannot be made.
+    The folder that it lies in is made, too, but none above. Raises UserError where that fails.
     """
     _make(folder.parent)
-    lock = folder.with_name(f"{folder.name}.lock")  # the kernel frees it when its process dies, however it dies
-    with _acquire(FileLock(lock), folder):
+    lock = lock_of(folder)
+    with _acquire(lock, folder):
         _make(folder)
         yield folder
         shutil.rmtree(folder)
-        lock.unlink()
+        Path(lock.lock_file).unlink()
+
+
+def lock_of(folder: Path) -> FileLock:
+    """Return the lock on a run directory; the kernel frees it when its process dies, however it dies."""
+    return FileLock(folder.with_name(f"{folder.name}.lock"))
 
 
 def _acquire(lock: FileLock, folder: Path) -> AbstractContextManager[object]:
@@ -32,11 +39,12 @@ def _acquire(lock: FileLock, folder: Path) -> AbstractContextManager[object]:
     except Timeout:
         print(f"us3l: {folder} is in use by another process; waiting for it", file=sys.stderr)
         return lock.acquire()
+    except OSError as error:
+        raise UserError(f"{lock.lock_file}: cannot be locked ({error}); move it away, or {REMEDY}") from None
 
 
 def _make(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
-        where, why = error.filename, error.strerror
-        raise UserError(f"{where}: no folder, and none can be made ({why}); give --runs one to write in") from None
+        raise UserError(f"{folder}: no folder, and none can be made ({error.strerror}); {REMEDY}") from None

@@ -23,14 +23,13 @@ def checked(files: Sequence[Path], check: Callable[[], str]) -> str:
     check: reads the files; it is called if one of them has changed since.
     """
     key, stamp, is_settled = str(files[0]), *_stamp(files)
-    memory = _memory(CACHE.absolute())
-    known = memory.execute("SELECT outcome FROM checks WHERE file = ? AND stamp = ?", (key, stamp)).fetchone()
+    known = _run("SELECT outcome FROM checks WHERE file = ? AND stamp = ?", key, stamp)
     if known:
-        seal, damage = json.loads(known[0])
+        seal, damage = json.loads(known[0][0])
     else:
         seal, damage = _outcome(check)
         if is_settled:
-            memory.execute("REPLACE INTO checks VALUES (?, ?, ?)", (key, stamp, json.dumps([seal, damage])))
+            _run("REPLACE INTO checks VALUES (?, ?, ?)", key, stamp, json.dumps([seal, damage]))
     if damage:
         raise UserError(damage)
     return seal
@@ -50,9 +49,17 @@ def _stamp(files: Sequence[Path]) -> tuple[str, bool]:
     return json.dumps(stamp), max(state.st_ctime for state in states) < time.time() - SETTLED
 
 
+def _run(statement: str, *values: str) -> list[tuple[str]]:
+    """Return the rows of a statement; none where the memory is damaged or its disk full: it only saves time."""
+    try:
+        return _memory(CACHE.absolute()).execute(statement, values).fetchall()
+    except sqlite3.Error:
+        return []
+
+
 @cache
 def _memory(path: Path) -> sqlite3.Connection:
-    """Open the memory at `path`; in a project that cannot be written to, one that ends with this process."""
+    """Open the memory at `path`; where it is damaged or cannot be written to, one that ends with this process."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _connect(str(path))
@@ -63,4 +70,6 @@ def _memory(path: Path) -> sqlite3.Connection:
 def _connect(database: str) -> sqlite3.Connection:
     memory = sqlite3.connect(database, timeout=60, isolation_level=None)
     memory.execute("CREATE TABLE IF NOT EXISTS checks (file PRIMARY KEY, stamp, outcome)")
+    for probe in ("BEGIN IMMEDIATE", "SELECT file, stamp, outcome FROM checks LIMIT 1", "ROLLBACK"):
+        memory.execute(probe).fetchall()
     return memory

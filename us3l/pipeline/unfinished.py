@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from us3l.params.runs import PretrainRun
 from us3l.pipeline.identity import Identity, differences, fingerprint
 from us3l.pipeline.lineage import ABSENT, CurrentSeals, is_code_alone
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunStage
+from us3l.pipeline.run_directory import lock_of
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, write_record
 
@@ -32,9 +33,11 @@ def unfinished_training(job: Job) -> Unfinished | None:
     if not (isinstance(job, RunStage) and job.stage == "pretrain" and isinstance(job.run.run, PretrainRun)):
         return None
     [identity] = job.identities(CurrentSeals()).values()
-    for path in sorted(RUNS.glob(f"*/{PROBE}"), key=lambda path: path.stat().st_mtime, reverse=True):
+    if (RUNS / fingerprint(identity)).exists():  # a training with today's code, to be continued as it is
+        return None
+    for path in sorted(RUNS.glob(f"*/{PROBE}"), key=_date, reverse=True):
         try:
-            made = read_record(path)
+            made = read_record(path) if path.is_file() else {}
         except UserError:
             continue
         changed = differences({key: made.get(key, ABSENT) for key in identity}, identity)
@@ -49,7 +52,7 @@ def continue_with(unfinished: Unfinished, finding: dict[str, Any]) -> None:
     Raises UserError while the training runs.
     """
     folder = unfinished.folder
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    lock = lock_of(folder)
     try:
         held = lock.acquire(blocking=False)
     except Timeout:
@@ -60,3 +63,11 @@ def continue_with(unfinished: Unfinished, finding: dict[str, Any]) -> None:
         write_record(folder / PROBE, {key: value for key, value in kept.items() if key != "seal"})
         folder.rename(folder.with_name(fingerprint(unfinished.identity)))
         Path(lock.lock_file).unlink()
+
+
+def _date(path: Path) -> float:
+    """Return when a file was written; the beginning of time for one that is gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -17,7 +17,7 @@ from us3l.training.progress import Progress
 from us3l.training.step import TrainStep
 from us3l.training.width_sampling import sample
 from us3l.utils import checkpoint
-from us3l.utils.errors import Interrupted, UserError
+from us3l.utils.errors import ENDING, Interrupted, UserError
 
 COLLAPSED = 0.1  # a feature_std below this: the embeddings of different images are all but equal
 
@@ -45,7 +45,8 @@ class Trainer:
     def run_to_the_end(self) -> None:
         """Train the remaining epochs.
 
-        Raises Interrupted after SIGTERM or SIGINT, with the state saved, and UserError where the loss is not finite.
+        Raises Interrupted after SIGTERM, SIGINT or SIGHUP, with the state saved, and UserError where the loss is not
+        finite.
         """
         with (
             Progress(self.label, self.run.epochs * self.stream.steps, self.world.is_main) as progress,
@@ -137,9 +138,12 @@ class Trainer:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Append SIGTERM and SIGINT to the yielded list, which the loop checks after each step."""
+    """Append signals that ask for the end to the yielded list, which the loop checks after each step.
+
+    One that is ignored stays so, such as SIGHUP below nohup.
+    """
     caught: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
     before = [signal.signal(number, lambda received, frame: caught.append(received)) for number in numbers]
     try:
         yield caught

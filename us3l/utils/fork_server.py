@@ -20,6 +20,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from us3l.utils import process
+from us3l.utils.errors import ENDING
+
 ADDRESS = "US3L_FORK_SERVER"  # the environment variable with the path of the server's socket; empty: start none
 PRELOADED = ("torch", "safetensors.torch", "pydantic", "typer", "rich.console", "yaml")
 END_OF_MESSAGE = b"\n"
@@ -44,7 +47,7 @@ def start() -> None:
 def run(arguments: list[str]) -> int | None:
     """Run a command line of us3l in a fork, and return its exit code; None where no server answers.
 
-    SIGTERM and SIGINT are passed on to the fork, which ends with this process.
+    SIGTERM, SIGINT and SIGHUP are passed on to the fork, which ends with this process.
     """
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -53,10 +56,13 @@ def run(arguments: list[str]) -> int | None:
         return None
     socket.send_fds(connection, [END_OF_MESSAGE], [0, 1, 2])
     connection.sendall(json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode() + END_OF_MESSAGE)
-    with connection.makefile() as answers:
-        pid = int(answers.readline())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda received, _: _pass_on(pid, received))
+    with connection.makefile(encoding="utf-8") as answers:
+        if not (answer := answers.readline()):  # no memory for a fork
+            return None
+        pid = int(answer)
+        for number in ENDING:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda received, _: _pass_on(pid, received))
         code = answers.readline()
     if not code:
         print("us3l: the process was killed; the machine may lack memory", file=sys.stderr)
@@ -84,17 +90,19 @@ def _serve() -> None:
             selector.register(0, selectors.EVENT_READ)
             selector.register(listening, selectors.EVENT_READ)
             while not any(key.fileobj == 0 for key, _ in selector.select()):
-                with listening.accept()[0] as connection:
+                with listening.accept()[0] as connection, suppress(OSError):  # it broke off, or there is no memory
                     _, files, _, _ = socket.recv_fds(connection, 1, 3)
-                    if os.fork() == 0:
-                        listening.close()
-                        selector.close()
-                        try:
+                    try:
+                        is_job = os.fork() == 0
+                        if is_job:
+                            listening.close()
+                            selector.close()
                             _become_the_job(connection, files)
-                        finally:
+                    finally:
+                        if is_job:
                             os._exit(1)  # the folder that this block removes at its end is the server's
-                for file in files:
-                    os.close(file)
+                        for file in files:
+                            os.close(file)
 
 
 def _become_the_job(connection: socket.socket, files: list[int]) -> NoReturn:
@@ -103,7 +111,7 @@ def _become_the_job(connection: socket.socket, files: list[int]) -> NoReturn:
     for target, file in enumerate(files):
         os.dup2(file, target)
         os.close(file)
-    with connection.makefile() as request:
+    with connection.makefile(encoding="utf-8") as request:
         arguments, folder, environment = json.loads(request.readline())
     sys.argv = ["us3l", *arguments]
     connection.sendall(f"{os.getpid()}\n".encode())
@@ -111,6 +119,7 @@ def _become_the_job(connection: socket.socket, files: list[int]) -> NoReturn:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update({name: value for name, value in environment.items() if name != ADDRESS})
+    process.set_up()
     code = _run_command_line()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
+from urllib.parse import quote
 
 from us3l.utils.errors import UserError
 
@@ -23,7 +24,7 @@ def visible_gpus() -> list[str]:
     """Return the devices in CUDA_VISIBLE_DEVICES, where a scheduler or the user set it, else all of the driver."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+        return list(dict.fromkeys(name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")))
     return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
@@ -37,14 +38,15 @@ def lease(count: int, devices: list[str], folder: Path) -> Iterator[list[str]]:
     """Wait until `count` of the devices are free, and hold them: all or none, so that no two jobs wait for each other.
 
     Environment variables pass them to CUDA and to children, which join the lease instead of taking another.
-    Raises UserError where there are too few devices, or where a child's parent died and another job has its devices.
+    Raises UserError where there are too few devices, where a child's parent died and another job has its devices, and
+    where the folder cannot be used.
     """
     if count == 0:
         yield []
         return
     if count > len(devices):
         raise UserError(f"{count} GPUs asked for and {len(devices)} there: ask for at most {len(devices)}")
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     before = dict(os.environ)
     with ExitStack() as locks:
         if holder := os.environ.get("US3L_LEASE"):
@@ -62,13 +64,27 @@ def lease(count: int, devices: list[str], folder: Path) -> Iterator[list[str]]:
             os.environ.update(before)
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_ours = os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+    except OSError:
+        is_ours = False
+    if not is_ours:
+        raise UserError(f"{folder}: no folder that you may write locks on GPUs to; delete it, or set TMPDIR")
+
+
+def _lock_file(folder: Path, device: str) -> Path:
+    return folder / quote(device, safe="")  # a MIG device may be called MIG-GPU-.../1/0
+
+
 def _take(locks: ExitStack, count: int, devices: list[str], folder: Path, holder: str) -> list[str] | None:
     """Lock `count` free devices, one process at a time; where there are fewer, pause and return None."""
-    with (folder / "looking").open("w") as looking, ExitStack() as found:
+    with (folder / "looking").open("wb") as looking, ExitStack() as found:
         fcntl.flock(looking, fcntl.LOCK_EX)
         free: dict[str, TextIOWrapper] = {}
         for device in devices:
-            file = found.enter_context((folder / device).open("a+"))
+            file = found.enter_context(_lock_file(folder, device).open("a+", encoding="utf-8"))
             if len(free) < count and _try_lock(file, fcntl.LOCK_EX):
                 free[device] = file
         if len(free) == count:
@@ -85,7 +101,7 @@ def _take(locks: ExitStack, count: int, devices: list[str], folder: Path, holder
 
 def _join(locks: ExitStack, devices: list[str], folder: Path, holder: str) -> None:
     for device in devices:
-        file = locks.enter_context((folder / device).open())
+        file = locks.enter_context(_lock_file(folder, device).open(encoding="utf-8"))
         if not _try_lock(file, fcntl.LOCK_SH) or file.read() != holder:
             raise UserError(
                 f"GPU {device} went to another job when the process that started this one died: start it again"

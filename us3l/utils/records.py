@@ -14,6 +14,22 @@ from us3l.utils.errors import UserError
 CHANGED = "damaged: it was changed after it was written; take it back with `dvc checkout` or git, or delete it"
 
 
+class Entries(dict[str, Any]):
+    """A mapping in a record at `path`. Where it lacks an entry, another version of this project wrote it: UserError."""
+
+    def __init__(self, content: dict[str, Any], path: Path) -> None:
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        what = f"has no entry {key}: another version of us3l wrote it"
+        raise UserError(f"{self.path}: {what}; make it again, with --force where it is up to date")
+
+
+def _entries(text: str, path: Path) -> Any:
+    return json.loads(text, object_hook=lambda content: Entries(content, path))
+
+
 def seal_of_record(record: Any) -> str:
     """Return the SHA-256 of a JSON value in hexadecimal digits, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
@@ -51,13 +67,14 @@ def read_weights(path: Path) -> tuple[bytes, dict[str, Any]]:
     if "us3l" not in (metadata or {}):
         raise UserError(f"{path}: holds no us3l record; give a file that `us3l pretrain` or `us3l calibrate` wrote")
     try:
-        about = json.loads(metadata["us3l"])
+        about = _entries(metadata["us3l"], path)
         sealed = about.pop("seal")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: {CHANGED}") from None
     if seal_of_weights(content, about) != sealed:
         raise UserError(f"{path}: {CHANGED}")
-    return content, {**about, "seal": sealed}
+    about["seal"] = sealed
+    return content, about
 
 
 def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
@@ -70,17 +87,18 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write the record with its seal as indented JSON, atomically. Raises UserError where it cannot be written."""
     plain = json.loads(json.dumps(record))  # tuples become lists, as after reading
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({**plain, "seal": seal_of_record(plain)}, indent=2) + "\n")
+        temporary.write_text(json.dumps({**plain, "seal": seal_of_record(plain)}, indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """Read what `write_record` wrote, with its `seal`. Raises UserError where it is missing or was changed."""
     content = read_result(path)
     try:
-        record = json.loads(content.decode())
+        record = _entries(content.decode(), path)
         sealed = record.pop("seal")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: not a whole record; {CHANGED}") from None
     if seal_of_record(record) != sealed:
         raise UserError(f"{path}: {CHANGED}")
-    return {**record, "seal": sealed}
+    record["seal"] = sealed
+    return record

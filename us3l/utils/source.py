@@ -113,7 +113,7 @@ def _absolute(name: str, package: str, path: Path) -> str:
 def _read(path: Path) -> tuple[list[ast.Import | ast.ImportFrom], str]:
     """Return the imports of a source file and the hash of its code. Raises UserError where it is not Python."""
     try:
-        tree = ast.parse(path.read_text(), path.name)
+        tree = ast.parse(path.read_bytes(), path.name)
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path}: not readable as Python: {error}") from None
     imports = [each for each in _statements(tree) if isinstance(each, ast.Import | ast.ImportFrom)]

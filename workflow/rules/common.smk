@@ -4,14 +4,14 @@ import uuid
 
 from snakemake.exceptions import WorkflowError
 
+from us3l.pipeline.dates import OUTDATED, date_no_later_than_now
 from us3l.pipeline.lineage import jobs_to_do
 
 JOBS = {job.command: job for job in jobs(PLAN, PLAN.studies)}
 TO_DO = jobs_to_do([*JOBS.values()])
 REWRITTEN = {path for job in TO_DO for path in job.outputs}
-OUTDATED = Path(".snakemake", "outdated")
 OUTDATED.parent.mkdir(exist_ok=True)
-OUTDATED.write_text(uuid.uuid4().hex)  # another content each time: Snakemake compares checksums, too
+OUTDATED.write_text(uuid.uuid4().hex, encoding="utf-8")  # another content each time: Snakemake compares checksums, too
 
 
 def inputs_of(command):

@@ -2,11 +2,14 @@
 # again.
 
 
+SOURCES = [*PLAN.files, *sorted(Path("us3l").rglob("*.py"))]
+SOURCES += sorted({path for run in PLAN.runs.values() for path in run.network_files})
+date_no_later_than_now(SOURCES)
+
+
 rule plan:
     input:
-        [str(path) for path in PLAN.files],
-        sorted(str(path) for path in Path("us3l").rglob("*.py")),
-        sorted({str(path) for run in PLAN.runs.values() for path in run.network_files}),
+        [str(path) for path in SOURCES],
         OUTDATED if PLAN_FILE.is_file() and not is_plan_written(PLAN) else [],
     output:
         str(PLAN_FILE),

@@ -35,7 +35,7 @@ def read_subset(file: Path, folder: Path, images: Iterable[Path]) -> set[Path]:
 def _read_lines(file: Path) -> list[tuple[int, str]]:
     """Read the lines that are not blank, with their numbers from 1."""
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a readable list of images ({error}); correct subset in params.yaml") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]

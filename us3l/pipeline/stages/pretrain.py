@@ -78,7 +78,7 @@ def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None
     """Train one run with one seed and write its checkpoint and its record (JSON).
 
     The state is saved in `runs`/<fingerprint>/ every `save_every` seconds, until the results are written.
-    Raises UserError for what the user can mend, Interrupted after SIGTERM or SIGINT.
+    Raises UserError for what the user can mend, Interrupted after SIGTERM, SIGINT or SIGHUP.
     """
     run, settings = job.run, job.run.run
     if run.weights_from:

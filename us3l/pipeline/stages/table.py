@@ -19,7 +19,7 @@ def write_table(job: TableJob) -> None:
         _require_current_params(cell)
     for suffix, text in texts(job.table, cells).items():
         with atomic_write(job.table.file(suffix)) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     write_record(job.record, table_record(job, cells))
 
 

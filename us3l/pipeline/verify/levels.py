@@ -27,7 +27,7 @@ from us3l.pipeline.requalify import ProbedJob, Subject, compare, probe_all
 from us3l.pipeline.tables.cells import Cell, Evaluation, read_cells
 from us3l.pipeline.verify.rederive import Rederived, rederive
 from us3l.pipeline.verify.selection import Selection
-from us3l.utils.errors import UserError
+from us3l.utils.errors import UserError, in_one_line
 from us3l.utils.records import read_record
 
 SHOWN = 20  # differences of one verdict to print
@@ -63,7 +63,7 @@ def verify(selection: Selection, deepest: int) -> bool:
 
 def _print_some(lines: list[str]) -> None:
     for line in lines[:SHOWN]:
-        print(f"         {line}")
+        print(f"         {in_one_line(line)}")
     if len(lines) > SHOWN:
         print(f"         and {len(lines) - SHOWN} more")
 
@@ -164,7 +164,7 @@ def _sentence(path: Path, change: Change) -> str:
 
 
 def _wrong_for_dvc(stages: set[str]) -> list[str]:
-    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True)
+    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, encoding="utf-8")
     if status.returncode:
         return [f"dvc status: {' '.join(status.stderr.split())}"]
     return [

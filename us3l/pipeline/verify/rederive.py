@@ -124,7 +124,7 @@ def _run(job: RunStage, folder: Path) -> None:
     gpus = resources.gpus if job.stage == "pretrain" else min(1, resources.gpus)
     options = ["--gpus", str(gpus), "--threads", str(resources.threads)]
     command = [sys.executable, "-m", "us3l", *job.command.split(), "--force", *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         raise UserError(f"us3l {job.command}, run again in {folder}: {' '.join(reason).removeprefix('us3l: ')}")
