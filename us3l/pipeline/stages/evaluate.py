@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from us3l.data.resident import to_device
 from us3l.data.store import Store, open_store
 from us3l.evaluation.features import EvaluationImages
-from us3l.evaluation.metrics import score
+from us3l.evaluation.metrics import predicted, score
+from us3l.evaluation.predictions import encode
 from us3l.models.backbones.custom import require_features
 from us3l.models.complexity import cost
 from us3l.models.pruning import freeze_pruned_channels
@@ -27,6 +29,7 @@ from us3l.pipeline.probes.sample import sample, sample_widths
 from us3l.pipeline.provenance import record
 from us3l.pipeline.requirements import require_data, require_network, require_params, require_place
 from us3l.pipeline.stages.seals import OpenedSeals
+from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 from us3l.utils.records import write_record
 
@@ -67,9 +70,12 @@ class Evaluation:
         return dict(zip(self.networks, zip(logits, facts, strict=True), strict=True))
 
 
-def evaluate(job: RunStage, device: torch.device, predict_logits: PredictLogits) -> None:
+def evaluate(
+    job: RunStage, device: torch.device, predict_logits: PredictLogits, logits_folder: Path | None = None
+) -> None:
     """Evaluate the network of each width of the run, and write a record (JSON) for each.
 
+    The logits of the test images, [N, classes], go into `logits_folder` as .npy files of the records' names.
     Raises UserError where a network or the data set is not as expected.
     """
     run, store = job.run, open_store(job.run.data.folder)
@@ -79,10 +85,17 @@ def evaluate(job: RunStage, device: torch.device, predict_logits: PredictLogits)
     start = time.monotonic()
     results = Evaluation(job, store, networks, run.protocol, device).results(predict_logits)
     seconds = (time.monotonic() - start) / len(networks)
-    names = {"study": run.study, "run": run.name, "protocol": job.stage, "dataset": run.data.name}
     identities = job.identities(OpenedSeals(store.sha256, seals))
-    for (path, identity), (_, result) in zip(identities.items(), results.values(), strict=True):
-        write_record(path, {**names, **result, **record(identity, device, seconds), "probe": probed})
+    for (path, identity), (logits, result) in zip(identities.items(), results.values(), strict=True):
+        facts = {**job.titles, **result, "predictions": encode(predicted(logits).numpy())}
+        write_record(path, {**facts, **record(identity, device, seconds), "probe": probed})
+        if logits_folder:
+            _write_logits(logits_folder / f"{path.stem}.npy", logits)
+
+
+def _write_logits(file: Path, logits: Tensor) -> None:
+    with atomic_write(file) as temporary, temporary.open("wb") as open_file:
+        np.save(open_file, logits.numpy())
 
 
 def probe(job: RunStage, device: torch.device, predict_logits: PredictLogits) -> Outcome:
