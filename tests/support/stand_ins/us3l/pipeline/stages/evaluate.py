@@ -1,3 +1,7 @@
+import numpy as np
+
+from us3l.evaluation.metrics import wilson
+from us3l.evaluation.predictions import encode
 from us3l.pipeline.identity import fingerprint
 from us3l.pipeline.provenance import record
 from us3l.pipeline.stages.seals import OpenedSeals
@@ -5,7 +9,7 @@ from us3l.stand_in import data
 from us3l.utils.records import read_weights, write_record
 
 
-def evaluate(job, device, predict_logits):
+def evaluate(job, device, predict_logits, logits_folder=None):
     """Accuracies below what `predict_logits` returns, that follow from the networks and the params."""
     run, scale, seals = job.run, predict_logits(job.run), {}
     for path in run.networks(job.seed):
@@ -13,4 +17,10 @@ def evaluate(job, device, predict_logits):
         seals |= {path: about["seal"], run.checkpoint(job.seed): about["checkpoint"]}
     for path, identity in job.identities(OpenedSeals(data(run), seals)).items():
         top1 = int(fingerprint(identity)[:6], 16) % scale
-        write_record(path, {"top1": top1, "n": 1, **record(identity, None, 36.0)})
+        write_record(path, {**job.titles, **accuracy(top1), **record(identity, None, 36.0)})
+
+
+def accuracy(top1):
+    """What the record of an evaluation says where so many of 100 images are of the first class, as all are."""
+    facts = {"top1": top1, "top5": None, "interval": wilson(top1, 100), "n": 100, "parameters": 0, "macs": 0}
+    return {**facts, "predictions": encode(np.arange(100) >= top1)}
