@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 
 # Of the logits of an image, relative to the distance of the largest and the smallest; of other evaluations than these,
 # each of which trains longer, no limit was measured to be small enough.
-LOGITS = {"linear": 1e-3, "features-linear": 1e-3, "knn": 1e-3}
-STATISTICS = 1e-3  # of the running statistics in a network, relative to the largest of a layer
-LOSSES = 0.05  # of an epoch's mean loss and feature_std, relative to the training's range of it
+LOGITS = {"linear": 4e-4, "features-linear": 4e-5, "knn": 4e-5}
+STATISTICS = 1e-4  # of the running statistics in a network, relative to the largest of a layer
+LOSSES = 0.05  # of an epoch's mean loss and feature_std, relative to the largest of the training
 
 
 def unexplained(classes: np.ndarray, logits: np.ndarray, limit: float) -> np.ndarray:
@@ -70,7 +70,7 @@ def epoch_differences(recorded: list[dict[str, Any]], again: list[dict[str, Any]
         return
     for key in ("loss", "feature_std"):
         values = [value for epoch in again for value in epoch[key]]
-        limit = LOSSES * max(max(values, default=0.0) - min(values, default=0.0), LOSSES)
+        limit = LOSSES * max(map(abs, values), default=0.0)
         for was, now in zip(recorded, again, strict=True):
             pairs = zip(was[key], now[key], strict=False)
             if len(was[key]) != len(now[key]) or any(abs(one - other) > limit for one, other in pairs):
