@@ -28,9 +28,9 @@ def unexplained(classes: np.ndarray, logits: np.ndarray, limit: float) -> np.nda
 
 def top5_bounds(labels: np.ndarray, logits: np.ndarray, limit: float) -> tuple[float, float]:
     """Return the smallest and the largest top-5 accuracy in percent of logits [N, classes] that are nearly these."""
-    near = _nearly(logits, limit)[:, None]
-    own = np.take_along_axis(logits, labels[:, None], 1)
-    above = [(logits > own + sign * near).sum(1) - (sign < 0) for sign in (-1, 1)]  # its own class is none above it
+    near, own = _nearly(logits, limit)[:, None], np.take_along_axis(logits, labels[:, None], 1)
+    others = np.arange(logits.shape[1]) != labels[:, None]
+    above = [(others & (logits > own + sign * near)).sum(1) for sign in (-1, 1)]
     low, high = (100 * int((each < 5).sum()) / len(labels) for each in above)
     return low, high
 
