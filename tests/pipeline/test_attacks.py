@@ -44,8 +44,10 @@ def derivations(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Prob
         if not copy.exists():
             truly(jobs, folder)
             shutil.copytree(folder, copy)
-        for name in ("results", "logits", *(["data"] if jobs[0].stage == "prepare" else [])):
-            shutil.copytree(copy / name, folder / name, dirs_exist_ok=True)
+        for path in (path for job in jobs for path in job.outputs):  # and not what is linked there as it was given
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(copy / path, folder / path)
+        shutil.copytree(copy / "logits", folder / "logits", dirs_exist_ok=True)
 
     return derive_all
 
