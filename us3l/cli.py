@@ -177,6 +177,7 @@ def _add_evaluation(kind: str, help: str) -> None:
         device: Device = "auto",
         gpus: Gpus = 1,
         threads: Threads = 1,
+        logits: Annotated[Path | None, typer.Option(help="Folder to write the test images' logits to, too.")] = None,
         force: Force = False,
     ) -> None:
         plan = _plan(params)
@@ -188,7 +189,7 @@ def _add_evaluation(kind: str, help: str) -> None:
         from us3l.utils.devices import leased_device
 
         with leased_device(device, gpus, threads) as where:
-            evaluate(job, where, import_module(EVALUATIONS[kind]).evaluate_networks)
+            evaluate(job, where, import_module(EVALUATIONS[kind]).evaluate_networks, logits)
         _date(job)
 
 
@@ -319,12 +320,11 @@ def verify(
     ] = 1,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Derive the numbers of tables again, level by level; exit code 1 if one differs."""
+    """Derive the numbers of tables again, level by level; exit code 1 if one differs, 3 if not all can be checked."""
     from us3l.pipeline.verify.levels import verify
     from us3l.pipeline.verify.selection import select
 
-    if not verify(select(_plan(params), cells), level):
-        raise typer.Exit(1)
+    raise typer.Exit(verify(select(_plan(params), cells), level))
 
 
 @app.command()

@@ -307,8 +307,27 @@ def test_a_failed_build_leaves_what_it_finished_to_both(checkout: Checkout) -> N
 def test_verify_holds_after_both_tools_and_finds_what_dvc_lock_does_not_know(built: Checkout) -> None:
     verify = ("us3l", "verify", "main")
     assert built.run(*verify).count("holds") == 3
+    for name, was, forged, said in (
+        (
+            "results/plan.json",
+            '"seeds": [',
+            '"seeds": [9,',
+            "results/plan.json: digits-linear@us3l is not as params and",
+        ),
+        (
+            "dvc.yaml",
+            "results/digits/linear/",
+            "results/digits/knn/",
+            "dvc.yaml: digits-linear@us3l has other files than",
+        ),
+    ):
+        true = (built.folder / name).read_text()
+        (built.folder / name).write_text(true.replace(was, forged))
+        code, output = built.try_(*verify)
+        assert code == 1 and said in output
+        (built.folder / name).write_text(true)
     path = built.folder / RESULTS / "linear/us3l/seed0-w025.json"
-    forged = read_record(path) | {"top1": 99}
+    forged = read_record(path) | {"macs": 1}
     write_record(path, {key: value for key, value in forged.items() if key != "seal"})
     built.run("us3l", "table", "digits", "main")
     code, output = built.try_(*verify)

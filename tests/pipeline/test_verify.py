@@ -20,7 +20,6 @@ from us3l.params.params import Params
 from us3l.pipeline.code import code
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.verify.selection import select
-from us3l.utils import checkpoint
 from us3l.utils.records import read_record, write_record
 
 RESULTS = Path("results/tiny")
@@ -45,6 +44,7 @@ def project(built: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A copy to change, and the current directory."""
     shutil.copytree(built.folder, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield Project(tmp_path / "copy", params(epochs=1))
 
 
@@ -85,19 +85,14 @@ def test_all_four_levels_hold_for_what_was_just_made_and_nothing_stays_behind(pr
 @pytest.mark.parametrize(
     "mutate",
     [
-        lambda: digit_of(TABLE, "| US3L | "),
-        lambda: digit_of(TABLE.with_suffix(".csv"), "US3L,1.0,"),
-        lambda: digit_of(TABLE.with_suffix(".tex"), "US3L & "),
-        lambda: digit_of(TABLE.with_suffix(".json"), '"mean": '),
         lambda: digit_of(EVALUATION, '"top1": '),
         lambda: digit_of(EVALUATION, '"seconds": '),
         lambda: digit_of(TRAINING, '"lr": '),
-        lambda: TABLE.unlink(),
-        lambda: EVALUATION.unlink(),
-        lambda: TABLE.write_text(TABLE.read_text() + "\n"),
     ],
 )
-def test_a_digit_in_a_table_or_in_a_record_is_caught_at_level_0(project: Project, mutate: Callable[[], Any]) -> None:
+def test_a_digit_in_a_record_that_is_not_sealed_again_is_caught_at_level_0(
+    project: Project, mutate: Callable[[], Any]
+) -> None:
     mutate()
     assert verdicts(project, 0) == {0: False}
 
@@ -143,21 +138,6 @@ def test_a_line_of_code_is_caught_at_level_1_and_why_names_the_module(project: P
     assert output.endswith("would run again: linear tiny us3l 0, table tiny main\n")
 
 
-def test_a_forged_accuracy_is_caught_at_level_2(project: Project) -> None:
-    reseal(EVALUATION, top1=99.0)
-    project.must("us3l", "table", "tiny", "main")
-    assert verdicts(project, 2) == {0: True, 1: True, 2: False}
-
-
-def test_a_forged_checkpoint_with_honest_evaluations_is_caught_at_level_3(project: Project) -> None:
-    tensors, about = checkpoint.load(CHECKPOINT)
-    del about["seal"]
-    reseal(TRAINING, checkpoint=checkpoint.save(CHECKPOINT, {n: 1.01 * t for n, t in tensors.items()}, about))
-    for stage in ("calibrate tiny us3l 0", "linear tiny us3l 0", "table tiny main"):
-        project.must("us3l", *stage.split())
-    assert verdicts(project, 3) == {0: True, 1: True, 2: True, 3: False}
-
-
 def test_a_table_that_shows_the_cost_of_trainings_may_rest_on_one_made_again(project: Project) -> None:
     content = params(epochs=1)
     content["studies"]["tiny"]["tables"]["main"]["training_cost"] = True
@@ -173,19 +153,20 @@ def test_a_table_that_shows_the_cost_of_trainings_may_rest_on_one_made_again(pro
     assert code == 1 and " 11 |" in output
 
 
-def test_what_other_hardware_made_is_held_against_rounding_and_interval(project: Project) -> None:
-    """The same results under another CPU's name; then an accuracy that no rounding explains."""
+def test_what_other_hardware_made_is_compared_image_by_image_and_the_verdict_says_why(project: Project) -> None:
+    here = read_record(TRAINING)["hardware"]["cpu"]
     for path in (*EVALUATION.parent.glob("*"), TRAINING, RESULTS / "calibrate/us3l/seed0.json"):
         reseal(path, hardware=read_record(path)["hardware"] | {"cpu": "another"})
     project.must("us3l", "table", "tiny", "main")
     output = project.must("us3l", "verify", "--level", "3")
-    assert "level 2  holds  within rounding" in output and "level 3  holds  statistical" in output
-    reseal(EVALUATION, top1=read_record(EVALUATION)["top1"] + 0.4)
-    project.must("us3l", "table", "tiny", "main")
-    assert verdicts(project, 2) == {0: True, 1: True, 2: True}
-    reseal(EVALUATION, top1=read_record(EVALUATION)["top1"] + 0.4)
-    project.must("us3l", "table", "tiny", "main")
-    assert verdicts(project, 2) == {0: True, 1: True, 2: False}
+    for level, promise, results in ((2, "within rounding", 3), (3, "statistical", 4)):
+        verdict = f"level {level}  holds  {promise}: results that other hardware, versions or code made ({results}), "
+        lines = output.partition(verdict)[2].splitlines()[1:3]
+        assert lines == [
+            f"         made on other hardware: cpu another, here {here} ({results})",
+            "         0 of 2,516 predicted classes are others",
+        ]
+    assert "level 3  holds  bitwise: results that a machine like this one made (1), " in output, "the data"
 
 
 def test_evaluations_that_were_made_again_with_the_same_numbers_do_not_differ_at_level_0(project: Project) -> None:
@@ -196,7 +177,7 @@ def test_evaluations_that_were_made_again_with_the_same_numbers_do_not_differ_at
         "gpu_hours": 1.0,
         "processes": 2,
         "finished": "2030-01-01T00:00:00+00:00",
-        "hardware": {"cpu": "another"},
+        "hardware": {"machine": "x86_64", "cpu": "another", "cores": 2},
         "versions": {"torch": "9"},
         "git": None,
     }

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from us3l.data.files import Files
 from us3l.data.sources.folder import FileTable
-from us3l.data.sources.read import Source, read_source
+from us3l.data.sources.places import Source
+from us3l.data.sources.read import read_source
 from us3l.data.store import write_store
 
 

@@ -1,11 +1,20 @@
-"""Accuracies of logits."""
+"""Accuracies of logits. Nothing here imports PyTorch."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+def predicted(logits: "Tensor") -> "Tensor":
+    """Return the class [N] that logits [N, classes] predict; of classes with equal logits it is the first.
+
+    Logits that are not numbers predict the number of classes, which is none of them.
+    """
+    return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), logits.shape[1])
+
+
+def score(logits: "Tensor", labels: "Tensor") -> dict[str, Any]:
     """Compute the top-1 and top-5 accuracy in percent of logits [N, classes]; labels: [N].
 
     `interval` is Wilson's 95% interval of top-1. Of classes with equal logits the first is predicted; logits that are

@@ -113,7 +113,7 @@ class DeployedRun:
             self._store.channels,
             dataset.views.normalize,
             image=[*self.test_images.shape[1:]],
-            prepared_size=getattr(dataset.source, "image_size", None),
+            prepared_size=self.run.data.prepared_size,
             test_view=dataset.views.test,
             facts=self._facts(width),
         )

@@ -39,6 +39,18 @@ def is_plan_written(plan: Plan) -> bool:
     return _is_written(_text(plan))
 
 
+def stale_entries(plan: Plan) -> set[str]:
+    """Name the stages that results/plan.json has with other params, seeds or code; all of an unreadable file's."""
+    entries = _entries(dvc_stages(plan))
+    try:
+        written = json.loads(PLAN_FILE.read_text())
+    except FileNotFoundError:
+        return set()
+    except ValueError:
+        return {*entries}
+    return {name for name in entries if not isinstance(written, dict) or written.get(name) != entries[name]}
+
+
 def _is_written(text: str) -> bool:
     return PLAN_FILE.is_file() and PLAN_FILE.read_bytes() == text.encode()
 

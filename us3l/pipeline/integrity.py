@@ -20,13 +20,17 @@ def damaged_files(job: Job) -> dict[Path, str]:
     The seal of a data set's arrays is in its meta.json; the texts of a table have none.
     """
     sealed = [path for path in job.outputs if path.is_file() and path.suffix in (".safetensors", ".json")]
-    return _damaged(sealed, _seal)
+    return _damaged(sealed, lambda path: _seal(path) if _is_record(path) else checked_seal(path))
 
 
 def damaged_since(job: Job) -> dict[Path, str]:
     """Return the damaged weights and arrays, without reading again what has not changed since it was last checked."""
     large = [path for path in job.outputs if path.suffix == ".safetensors" or (path.name == "meta.json" and job.done)]
     return _damaged([path for path in large if path.is_file()], checked_seal)
+
+
+def _is_record(path: Path) -> bool:
+    return path.suffix == ".json" and path.name != "meta.json"
 
 
 def _damaged(files: list[Path], read_seal: Callable[[Path], str]) -> dict[Path, str]:

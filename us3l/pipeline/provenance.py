@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
 _PACKAGES = ("us3l", "torch", "torchvision", "numpy", "scikit-learn", "safetensors")
-CIRCUMSTANCES = ("seconds", "core_seconds", "gpu_hours", "processes", "finished", "hardware", "versions", "git")
 
 
 def record(identity: Identity, device: "torch.device | None", seconds: float, processes: int = 1) -> dict[str, Any]:

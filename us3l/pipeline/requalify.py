@@ -101,6 +101,15 @@ def compare(subject: Subject, probed: Probed) -> Finding:
     return Finding(subject, differences(recorded, now), beyond_rounding(recorded, now))
 
 
+def evidence(finding: Finding) -> dict[str, Any]:
+    """Return what a requalification states of its finding."""
+    largest = finding.largest
+    return {
+        "promise": "within rounding" if largest else "bitwise",
+        "largest_difference": {"key": largest.key, "relative": largest.relative} if largest else None,
+    }
+
+
 def _write_tables(plan: Plan, runs: set[RunPlan]) -> None:
     """Write the tables again that show runs, or runs that took their weights, and are otherwise up to date."""
     for table in plan.tables.values():
@@ -177,17 +186,10 @@ def _probe_run(job: RunStage, made: dict[str, Any]) -> Probed:
 
 def _keep(finding: Finding, probed: Probed) -> None:
     """Write what was found beside the records, or into the folder of an unfinished training."""
-    subject, largest = finding.subject, finding.largest
+    subject = finding.subject
     job = subject.job
-    found = {
-        "stage": job.stage,
-        "was": subject.made["code"],
-        "now": job.code,
-        "promise": "within rounding" if largest else "bitwise",
-        "largest_difference": {"key": largest.key, "relative": largest.relative} if largest else None,
-        "probe": probed[0],
-        **probed[1],
-    }
+    code = {"stage": job.stage, "was": subject.made["code"], "now": job.code}
+    found = {**code, **evidence(finding), "probe": probed[0], **probed[1]}
     if subject.unfinished:
         continue_with(subject.unfinished, found)
     else:

@@ -21,11 +21,10 @@ def fetch(url: str, md5: str, downloads: Path) -> Path:
 
     Raises UserError where the file cannot be read or has another MD5 (a download is then removed).
     """
+    path = kept_at(url, md5, downloads)
     if url.startswith("file:"):
-        path = _local_path(url)
         _check(path, url, md5)
         return path
-    path = downloads / f"{md5}.tar.gz"
     if path.exists():
         _check_kept(path, url, md5)
         return path
@@ -33,6 +32,11 @@ def fetch(url: str, md5: str, downloads: Path) -> Path:
         _download(url, temporary)
         _check(temporary, url, md5)
     return path
+
+
+def kept_at(url: str, md5: str, downloads: Path) -> Path:
+    """Return where the file at `url` is kept. Raises UserError for a file:// address of another machine."""
+    return _local_path(url) if url.startswith("file:") else downloads / f"{md5}.tar.gz"
 
 
 def _local_path(url: str) -> Path:

@@ -5,10 +5,9 @@ from pathlib import Path
 from us3l.data.sources.cifar import read_cifar
 from us3l.data.sources.digits import read_digits
 from us3l.data.sources.download import fetch
+from us3l.data.sources.places import Source
 from us3l.data.store import DatasetSource
 from us3l.params.dataset import Cifar, Digits, Folder, Transfer
-
-Source = Digits | Cifar | Folder | Transfer
 
 
 def read_source(source: Source, downloads: Path) -> DatasetSource:

@@ -24,6 +24,11 @@ class DatasetPlan:
         return Path("data", self.name)
 
     @property
+    def prepared_size(self) -> int | None:
+        """Height and width to which pictures are resized and cropped when prepared; None where they are not."""
+        return getattr(self.dataset.source, "image_size", None)
+
+    @property
     def files(self) -> list[Path]:
         """Files that other stages read."""
         return [self.folder / name for name in FILES]

@@ -189,6 +189,12 @@ class RunStage(Job):
         return [self.record] if self.stage in ("pretrain", "calibrate") else self.run.evaluation_records(self.seed)
 
     @property
+    def titles(self) -> dict[str, str]:
+        """Names by which the record of an evaluation tells people what it is of."""
+        run = self.run
+        return {"study": run.study, "run": run.name, "protocol": self.stage, "dataset": run.data.name}
+
+    @property
     def network_code(self) -> dict[str, str]:
         """Hashes of the modules of a custom network. Raises UserError where its source is missing."""
         return code_of_network(self.run.backbone)

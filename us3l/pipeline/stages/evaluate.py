@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from us3l.data.resident import to_device
 from us3l.data.store import Store, open_store
 from us3l.evaluation.features import EvaluationImages
-from us3l.evaluation.metrics import score
+from us3l.evaluation.metrics import predicted, score
+from us3l.evaluation.predictions import encode
 from us3l.evaluation.result import Result
 from us3l.models.backbones.custom import require_features
 from us3l.models.complexity import cost
@@ -29,6 +31,7 @@ from us3l.pipeline.provenance import record
 from us3l.pipeline.requirements import require_data, require_network, require_params, require_place
 from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.utils import checkpoint
+from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 from us3l.utils.records import write_record
 
@@ -73,9 +76,12 @@ class Evaluation:
         return dict(zip(self.networks, zip(results, facts, strict=True), strict=True))
 
 
-def evaluate(job: RunStage, device: torch.device, evaluate_networks: EvaluateNetworks) -> None:
+def evaluate(
+    job: RunStage, device: torch.device, evaluate_networks: EvaluateNetworks, logits_folder: Path | None = None
+) -> None:
     """Evaluate the network of each width of the run; write a record (JSON) for each, and what was trained for it.
 
+    The logits of the test images, [N, classes], go into `logits_folder` as .npy files of the records' names.
     Raises UserError where a network or the data set is not as expected.
     """
     run, store = job.run, open_store(job.run.data.folder)
@@ -85,13 +91,20 @@ def evaluate(job: RunStage, device: torch.device, evaluate_networks: EvaluateNet
     start = time.monotonic()
     results = Evaluation(job, store, networks, run.protocol, device).results(evaluate_networks)
     seconds = (time.monotonic() - start) / len(networks)
-    names = {"study": run.study, "run": run.name, "protocol": job.stage, "dataset": run.data.name}
-    prepared_size = getattr(run.data.dataset.source, "image_size", None)
     identities = job.identities(OpenedSeals(store.sha256, seals))
     for (path, identity), (width, (result, facts)) in zip(identities.items(), results.items(), strict=True):
-        about = {**identity, "image": facts["image"], "prepared_size": prepared_size, "classes": [*store.classes]}
-        kept = _keep_trained(run.classifier(job.seed, width), result, about)
-        write_record(path, {**names, **facts, **kept, **record(identity, device, seconds), "probe": probed})
+        seen = {"image": facts["image"], "prepared_size": run.data.prepared_size, "classes": [*store.classes]}
+        kept = _keep_trained(run.classifier(job.seed, width), result, {**identity, **seen})
+        predictions = encode(predicted(result.logits).numpy())
+        facts = {**job.titles, **facts, **kept, "predictions": predictions}
+        write_record(path, {**facts, **record(identity, device, seconds), "probe": probed})
+        if logits_folder:
+            _write_logits(logits_folder / f"{path.stem}.npy", result.logits)
+
+
+def _write_logits(file: Path, logits: Tensor) -> None:
+    with atomic_write(file) as temporary, temporary.open("wb") as open_file:
+        np.save(open_file, logits.numpy())
 
 
 def _keep_trained(path: Path, result: Result, about: dict[str, Any]) -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from us3l.data.sources.read import Source, read_source
+from us3l.data.sources.places import Source, digest_of_files, image_folders
+from us3l.data.sources.read import read_source
 from us3l.data.store import DatasetSource, SplitSource, write_store
 from us3l.params.dataset import Folder
 from us3l.pipeline.plan.dataset import PrepareJob
@@ -25,7 +26,7 @@ def prepare(job: PrepareJob, downloads: Path) -> None:
     probed = _probe(contents)
     data = write_store(job.data.folder, contents)
     [identity] = job.identities(OpenedSeals(data)).values()
-    facts = {**record(identity, None, time.monotonic() - start), "data": data, **_subset_hash(source)}
+    facts = {**record(identity, None, time.monotonic() - start), "data": data, **_hashes(source)}
     write_record(job.record, {**facts, "probe": probed})
 
 
@@ -51,8 +52,11 @@ def _checksum(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _subset_hash(source: Source) -> dict[str, str]:
-    """Return the SHA-256 of the list of images, if the source has one."""
-    if not (isinstance(source, Folder) and source.subset):
-        return {}
-    return {"subset": hashlib.sha256(Path(source.subset).read_bytes()).hexdigest()}
+def _hashes(source: Source) -> dict[str, str]:
+    """Return the SHA-256 of the list of images, if the source has one, and of its image files."""
+    hashes = {}
+    if isinstance(source, Folder) and source.subset:
+        hashes["subset"] = hashlib.sha256(Path(source.subset).read_bytes()).hexdigest()
+    if folders := image_folders(source):
+        hashes["files"] = digest_of_files(folders)
+    return hashes

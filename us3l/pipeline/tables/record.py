@@ -10,6 +10,8 @@ from us3l.pipeline.requalification import requalification
 from us3l.pipeline.tables.cells import Cell, Records
 from us3l.pipeline.tables.formats import caption
 
+LONG = ("epochs", "networks", "predictions", "probe")  # keys of records
+
 
 class ReadSeals:
     """The seals of records that have been read. See `us3l.pipeline.plan.job.Seals`."""
@@ -87,6 +89,6 @@ def _hours(records: Records) -> dict[str, float]:
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:
-    """Shorten a record: leave out its epochs, networks and probe, and hash its code."""
-    kept = {key: value for key, value in record.items() if key not in ("epochs", "networks", "probe")}
+    """Shorten a record: leave out its epochs, networks, predictions and probe, and hash its code."""
+    kept = {key: value for key, value in record.items() if key not in LONG}
     return kept | {"code": fingerprint(record["code"])}

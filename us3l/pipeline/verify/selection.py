@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from us3l.params.schema import MAX_LISTED, suggestion
 from us3l.pipeline.plan.job import Job
@@ -10,15 +11,21 @@ from us3l.pipeline.plan.run import RunPlan
 from us3l.pipeline.plan.table import TablePlan
 from us3l.utils.errors import UserError
 
+RESULTS = Path("results")
+
 
 @dataclass(frozen=True)
 class Selection:
-    """Tables, the runs and widths of the selected cells, and the jobs of the plan that these depend on."""
+    """Tables, the runs and widths of the selected cells, and the jobs of the plan that these depend on.
+
+    folders: where no other files may lie than those of the plan.
+    """
 
     tables: list[TablePlan]
     widths: dict[RunPlan, list[float]]
     jobs: list[Job]
     plan: Plan
+    folders: list[Path]
 
 
 def select(plan: Plan, text: str | None) -> Selection:
@@ -39,7 +46,7 @@ def select(plan: Plan, text: str | None) -> Selection:
             widths[cell.run].append(cell.width)
     if not widths:
         raise UserError(f"{text}: no run of params.yaml makes this cell")
-    return Selection([table], widths, jobs_for(plan, widths, [table]), plan)
+    return Selection([table], widths, jobs_for(plan, widths, [table]), plan, [RESULTS / table.study])
 
 
 def _everything(plan: Plan) -> Selection:
@@ -48,7 +55,7 @@ def _everything(plan: Plan) -> Selection:
     widths = {run: list(run.widths) for run in plan.runs.values() if run.study in plan.build}
     if not widths:
         raise UserError("params.yaml builds no run: name a table, as STUDY/TABLE, or a study under build")
-    return Selection(tables, widths, jobs(plan, plan.build), plan)
+    return Selection(tables, widths, jobs(plan, plan.build), plan, [RESULTS])
 
 
 def _table(plan: Plan, name: str, place: str) -> TablePlan:
