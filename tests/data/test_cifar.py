@@ -268,10 +268,10 @@ def test_a_split_with_wrong_content_is_refused(tmp_path: Path, content: Any, rea
     "value",
     [
         ARRAY,
-        ARRAY + b"(K\x01K\x05cnumpy\ndtype\n(U\x02u1tRI00\nU\x01xtb",
-        ARRAY + b"(K\x01(\x8a\x0a\0\0\0\0\0\0\0\0\0\x01tcnumpy\ndtype\n(U\x02u1tRI00\nU\x01xtb",
-        ARRAY + b"(K\x01(K\x01M\0\x0ctcnumpy\ndtype\n(U\x02u1tRI00\nK\x07tb",
-        ARRAY + b"(K\x01(K\x01M\0\x0ctcnumpy\ndtype\n(U\x02u1tRI00\nc_codecs\nencode\n(K\x07tRtb",
+        ARRAY + b"(K\x01K\x05cnumpy\ndtype\n(U\x02u1tR\x89U\x01xtb",
+        ARRAY + b"(K\x01(\x8a\x0a\0\0\0\0\0\0\0\0\0\x01tcnumpy\ndtype\n(U\x02u1tR\x89U\x01xtb",
+        ARRAY + b"(K\x01(K\x01M\0\x0ctcnumpy\ndtype\n(U\x02u1tR\x89K\x07tb",
+        ARRAY + b"(K\x01(K\x01M\0\x0ctcnumpy\ndtype\n(U\x02u1tR\x89c_codecs\nencode\n(K\x07tRtb",
         b"c_codecs\nencode\n)\x81",
         b"cnumpy\ndtype\n",
     ],
@@ -311,7 +311,7 @@ class Call:
         python3({"data": np.array([("a", 1)], [("name", "U3"), ("size", "i4")])}),
         b"\x80\x04\x8c\x05numpy\x8c\x0andarray.__class__\x93.",
         b"cnumpy\ndtype\n(U\x02O8K\x00K\x01tR.",
-        ARRAY + b"(K\x01(K\x02tNI00\nU\x02abtb.",
+        ARRAY + b"(K\x01(K\x02tN\x89U\x02abtb.",
         ARRAY + b"K\x01b.",
         b"cnumpy\nndarray\n}U\x0c__setstate__K\x01s\x86b.",
         b"cnumpy\nndarray\nK\x01b.",
@@ -348,7 +348,7 @@ def test_a_command_in_a_pickle_does_not_run(tmp_path: Path, name: str) -> None:
         b"\x80\x02"
         + ARRAY
         + b"(K\x01(\x8a\x05\0\0\0\0\x10M\0\x0ct"
-        + b"cnumpy\ndtype\n(U\x02u1tRI00\nU\x01xtb.",  # an array
+        + b"cnumpy\ndtype\n(U\x02u1tR\x89U\x01xtb.",  # an array
     ],
     ids=["memo", "bytes", "bytearray", "frame", "string", "array"],
 )

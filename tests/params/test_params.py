@@ -939,7 +939,7 @@ def test_the_regularizer_may_warm_up_for_any_number_of_epochs(epochs: int, warmu
         ("a: 1\n---\na: 2", "not readable as YAML: line 2, column 1: expected a single document in the stream, but"),
         (
             "build: !!python/name:os.system",
-            "not readable as YAML: line 1, column 8: the tag 'tag:yaml.org,2002:python/name:os.system' asks for another",
+            "not readable as YAML: line 1, column 8: the tag 'tag:yaml.org,2002:python/name:os.system' asks for",
         ),
         ("build: [2020-13-01]", "not readable as YAML: month must be in 1..12"),
         (b"\xff\x00\xfe", "not readable as YAML: 'utf-8' codec can't decode byte 0xff"),

@@ -81,7 +81,9 @@ def _like(address: Address, declared: dict[Address, Content], seen: tuple[Addres
         circle = " like ".join("/".join(each) for each in [*chain, other])
         raise LanguageError(f"{_key(chain[0])}.like", f"goes round in a circle: {circle}")
     if len(chain) > MAX_CHAIN:
-        raise LanguageError(f"{_key(chain[0])}.like", f"is like a run that is like another, more than {MAX_CHAIN} times")
+        raise LanguageError(
+            f"{_key(chain[0])}.like", f"is like a run that is like another, more than {MAX_CHAIN} times"
+        )
     if other not in declared:
         known = ["/".join(each) for each in declared] if study else [name for of, name in declared if of == address[0]]
         raise LanguageError(

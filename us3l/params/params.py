@@ -12,7 +12,6 @@ from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
 from us3l.params.schema import Name, StrictModel, Text, error_at, require_distinct, suggestion
 from us3l.params.study import Row, Study, Table
 
-
 MAX_EVALUATIONS = 1_000_000
 
 

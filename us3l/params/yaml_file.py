@@ -62,7 +62,7 @@ def _require_short(scalar: yaml.ScalarNode, what: str) -> None:
         raise _error(f"{what} of {len(scalar.value)} characters, and {MOST_CHARACTERS} are enough", scalar.start_mark)
 
 
-def _error(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+def _error(problem: str, mark: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
@@ -91,35 +91,32 @@ def read_yaml(path: Path) -> Any:
 
 def require_bounded(text: str, most: int) -> None:
     """Raise YAMLError where a text has tags, too deep values, or more than `most` of them with aliases written out."""
-    sizes: dict[str, int] = {}  # of what has an anchor, by its name
-    opened: list[tuple[str | None, int]] = []  # anchor of each collection that is open, and its values so far
+    sizes: dict[str | None, int] = {}  # of what has an anchor, by its name
+    opened: list[tuple[str | None, int]] = [(None, 0)]  # anchor and values so far: of the file, of each open collection
     for number, event in enumerate(yaml.parse(text, yaml.CSafeLoader)):
+        _require_plain(event, [anchor for anchor, _ in opened])
         match event:
             case yaml.CollectionStartEvent():
-                _require_no_tag(event)
-                if len(opened) == MOST_DEPTH:
-                    raise _error(f"nested more than {MOST_DEPTH} deep", event.start_mark)
                 opened.append((event.anchor, 1))
                 continue
             case yaml.CollectionEndEvent():
                 anchor, size = opened.pop()
             case yaml.ScalarEvent():
-                _require_no_tag(event)
                 anchor, size = event.anchor, 1 + len(event.value) // LINE
             case yaml.AliasEvent():
                 anchor, size = None, sizes.get(event.anchor, 1)
-                if any(event.anchor == outer for outer, _ in opened):
-                    raise _error(f"*{event.anchor} stands within &{event.anchor}", event.start_mark)
             case _:
                 continue
-        if anchor:
-            sizes[anchor] = size
-        if opened:
-            opened[-1] = (opened[-1][0], opened[-1][1] + size)
-        if max(number, size, opened[-1][1] if opened else 0) > most:
+        sizes[anchor] = size
+        opened[-1] = (opened[-1][0], opened[-1][1] + size)
+        if max(number, opened[-1][1]) > most:
             raise _error(f"more than {most} values, with its aliases written out", event.start_mark)
 
 
-def _require_no_tag(event: Any) -> None:
-    if event.tag is not None:
+def _require_plain(event: yaml.Event, opened: list[str | None]) -> None:
+    if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
         raise _error(f"the tag {event.tag!r} asks for another type; write plain values", event.start_mark)
+    if len(opened) > MOST_DEPTH + 1:
+        raise _error(f"nested more than {MOST_DEPTH} deep", event.start_mark)
+    if isinstance(event, yaml.AliasEvent) and event.anchor in opened:
+        raise _error(f"*{event.anchor} stands within &{event.anchor}", event.start_mark)

@@ -9,8 +9,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EINVAL
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 MOST_JSON = 2**26  # bytes
 MOST_VALUES = 2_000_000  # in a JSON text: a value takes up to 200 bytes of memory
@@ -18,13 +19,13 @@ MOST_DEPTH = 64  # of JSON and YAML: the deepest of ours is 10
 
 
 @contextmanager
-def open_plain(path: Path, most: int) -> Iterator[BinaryIO]:
+def open_plain(path: Path, most: int) -> Iterator[BufferedReader]:
     """Open a file to read its bytes.
 
     Raises OSError where it is a pipe, a device or a folder, has more than `most` bytes, or changes within the block.
     """
     try:
-        file = open(path, "rb", opener=_open_without_waiting)
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  # closed below
     except ValueError:
         raise OSError(EINVAL, "no name of a file") from None  # it holds a zero byte
     with file:

@@ -8,9 +8,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BufferedIOBase, BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
@@ -32,7 +32,7 @@ def seal_of_weights(content: bytes, about: dict[str, Any]) -> str:
     return _seal_of_weights(BytesIO(content), about)
 
 
-def _seal_of_weights(file: BinaryIO, about: dict[str, Any]) -> str:
+def _seal_of_weights(file: BufferedIOBase, about: dict[str, Any]) -> str:
     header = _read_header(file)
     header.pop("__metadata__", None)
     digest = hashlib.sha256(json.dumps([about, header], sort_keys=True).encode())
@@ -42,7 +42,7 @@ def _seal_of_weights(file: BinaryIO, about: dict[str, Any]) -> str:
 
 
 @contextmanager
-def open_result(path: Path, most: int) -> Iterator[BinaryIO]:
+def open_result(path: Path, most: int) -> Iterator[BufferedReader]:
     """Open a file of at most `most` bytes that a stage makes. Raises UserError where it is missing or not readable."""
     try:
         with open_plain(path, most) as file:
@@ -76,7 +76,7 @@ def read_weights(path: Path) -> tuple[bytes, dict[str, Any]]:
         return file.read(os.fstat(file.fileno()).st_size), Record({**about, "seal": sealed}, path)
 
 
-def _read_header(file: BinaryIO) -> Any:
+def _read_header(file: BufferedIOBase) -> Any:
     """Read the header at the beginning of a safetensors file. Raises ValueError where it is none."""
     file.seek(0)
     size = int.from_bytes(file.read(8), "little")
