@@ -13,9 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
-from us3l.pipeline.dvc_file import DVC_FILE, PLAN_FILE, dvc_stages, missing_stages
+from us3l.pipeline.dvc_file import DVC_FILE, PLAN_FILE, dvc_stages, missing_stages, read_dvc_yaml
 from us3l.pipeline.identity import fingerprint
 from us3l.pipeline.integrity import edited_texts
 from us3l.pipeline.lineage import jobs_to_do
@@ -42,7 +40,8 @@ def is_plan_written(plan: Plan) -> bool:
 
 
 def _is_written(text: str) -> bool:
-    return PLAN_FILE.is_file() and PLAN_FILE.read_text() == text
+    expected = text.encode()
+    return PLAN_FILE.is_file() and PLAN_FILE.stat().st_size == len(expected) and PLAN_FILE.read_bytes() == expected
 
 
 def _text(plan: Plan) -> str:
@@ -148,5 +147,5 @@ def _targets(stages: list[str], members: dict[str, list[Job]]) -> list[str]:
 def locked_entries() -> dict[str, Any]:
     """Return each stage's entry of the plan as dvc.lock recorded it."""
     lock = Path("dvc.lock")
-    stages = yaml.load(lock.read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"] if lock.is_file() else {}
+    stages = read_dvc_yaml(lock).get("stages", {}) if lock.is_file() else {}
     return {name: stage.get("params", {}).get(str(PLAN_FILE), {}).get(name) for name, stage in stages.items()}

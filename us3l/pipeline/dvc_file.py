@@ -9,11 +9,15 @@ from typing import Any
 
 import yaml
 
+from us3l.params.yaml_file import require_bounded
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
+from us3l.utils.reading import read_plain
 
+MOST_BYTES = 2**26  # of dvc.lock, which grows with the runs
+MOST_VALUES = 2_000_000
 DVC_FILE = Path("dvc.yaml")
 PLAN_FILE = Path("results", "plan.json")
 COMMAND = "us3l make"
@@ -42,14 +46,21 @@ def write_dvc_file(plan: Plan) -> bool:
 
 
 def read_dvc_file() -> dict[str, Any]:
-    """Read dvc.yaml. Raises UserError where it is not a YAML mapping."""
+    """Read dvc.yaml. Raises UserError where it is not a mapping with stages."""
+    return read_dvc_yaml(DVC_FILE)
+
+
+def read_dvc_yaml(path: Path) -> dict[str, Any]:
+    """Read dvc.yaml or dvc.lock. Raises UserError where it is not a mapping with stages."""
     try:
-        content = yaml.load(DVC_FILE.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
+        text = read_plain(path, MOST_BYTES).decode()
+        require_bounded(text, MOST_VALUES)
+        content = yaml.load(text, yaml.CSafeLoader) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{DVC_FILE}: not readable: {' '.join(str(error).split())}; mend or delete it") from None
+        raise UserError(f"{path}: not readable: {' '.join(str(error).split())}; mend or delete it") from None
     stages = content.get("stages", {}) if isinstance(content, dict) else None
     if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
-        raise UserError(f"{DVC_FILE}: not a mapping with stages by their names; mend or delete it")
+        raise UserError(f"{path}: not a mapping with stages by their names; mend or delete it")
     return content
 
 

@@ -8,10 +8,12 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from us3l.utils.errors import UserError
+from us3l.utils.reading import parse_json
 
 CACHE = Path(".us3l", "seals.sqlite")
 SETTLED = 1.0  # seconds after which a file that changes again has another time
@@ -24,16 +26,26 @@ def checked(files: Sequence[Path], check: Callable[[], str]) -> str:
     """
     key, stamp, is_settled = str(files[0]), *_stamp(files)
     memory = _memory(CACHE.absolute())
-    known = memory.execute("SELECT outcome FROM checks WHERE file = ? AND stamp = ?", (key, stamp)).fetchone()
-    if known:
-        seal, damage = json.loads(known[0])
+    if known := _recall(memory, key, stamp):
+        seal, damage = known
     else:
         seal, damage = _outcome(check)
         if is_settled:
-            memory.execute("REPLACE INTO checks VALUES (?, ?, ?)", (key, stamp, json.dumps([seal, damage])))
+            with suppress(sqlite3.Error):  # of a damaged memory, which is asked again, in vain
+                memory.execute("REPLACE INTO checks VALUES (?, ?, ?)", (key, stamp, json.dumps([seal, damage])))
     if damage:
         raise UserError(damage)
     return seal
+
+
+def _recall(memory: sqlite3.Connection, key: str, stamp: str) -> tuple[str, str] | None:
+    """Return seal and damage; None where they are not known, and for a damaged memory: files are then read again."""
+    try:
+        known = memory.execute("SELECT outcome FROM checks WHERE file = ? AND stamp = ?", (key, stamp)).fetchone()
+        seal, damage = parse_json(known[0].encode()) if known else (None, None)
+    except (sqlite3.Error, ValueError, TypeError, AttributeError):
+        return None
+    return (seal, damage) if isinstance(seal, str) and isinstance(damage, str) else None
 
 
 def _outcome(check: Callable[[], str]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from us3l.data.sources.read import Source, read_source
+from us3l.data.sources.subset import MOST_BYTES
 from us3l.data.store import DatasetSource, SplitSource, write_store
 from us3l.params.dataset import Folder
 from us3l.pipeline.plan.dataset import PrepareJob
@@ -15,6 +16,7 @@ from us3l.pipeline.probes.comparison import Outcome
 from us3l.pipeline.probes.sample import sample_rows
 from us3l.pipeline.provenance import record
 from us3l.pipeline.stages.seals import OpenedSeals
+from us3l.utils.reading import read_plain
 from us3l.utils.records import write_record
 
 
@@ -55,4 +57,4 @@ def _subset_hash(source: Source) -> dict[str, str]:
     """Return the SHA-256 of the list of images, if the source has one."""
     if not (isinstance(source, Folder) and source.subset):
         return {}
-    return {"subset": hashlib.sha256(Path(source.subset).read_bytes()).hexdigest()}
+    return {"subset": hashlib.sha256(read_plain(Path(source.subset), MOST_BYTES)).hexdigest()}
