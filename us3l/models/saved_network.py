@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.meta import on_meta_device
 from us3l.utils import checkpoint
-from us3l.utils.errors import UserError
+from us3l.utils.errors import UserError, shown
 
 
 def save_network(
@@ -38,7 +38,7 @@ def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         backbone = Backbone(name, channels)
         expected = on_meta_device(partial(backbone.build, width)).state_dict()  # takes no memory, whatever the width
     except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError):
-        what = f"there is no such architecture here: {about['architecture']}"
+        what = f"there is no such architecture here: {shown(about['architecture'])}"
         raise UserError(f"{path}: {what}; take the version of us3l that wrote the file, or calibrate again") from None
     checkpoint.require_shapes(path, tensors, expected, name, width)
     network = backbone.build(width)

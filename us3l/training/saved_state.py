@@ -15,6 +15,7 @@ from us3l.data.stream import Stream
 from us3l.params.runs import PretrainRun
 from us3l.training.lr_schedule import learning_rate
 from us3l.training.width_sampling import sample
+from us3l.utils.errors import shown
 
 
 class Contradiction(ValueError):
@@ -33,9 +34,11 @@ def require_agreement(
     about: its record; tensors: its tensors, `totals` and `steps` among them; fresh: those of a training that begins.
     """
     epoch, step = about["epoch"], about["step"]
-    _require(type(epoch) is int and 0 <= epoch < run.epochs, f"its epoch is {epoch} of {run.epochs}")
-    _require(type(step) is int and 0 <= step <= stream.steps, f"its step is {step} of {stream.steps}")
-    _require(about["seed"] == stream.seed, f"its seed is {about['seed']}, and that of the training is {stream.seed}")
+    _require(type(epoch) is int and 0 <= epoch < run.epochs, f"its epoch is {shown(epoch)} of {run.epochs}")
+    _require(type(step) is int and 0 <= step <= stream.steps, f"its step is {shown(step)} of {stream.steps}")
+    _require(
+        about["seed"] == stream.seed, f"its seed is {shown(about['seed'])}, and that of the training is {stream.seed}"
+    )
     widths = [_widths(run, stream, each) for each in range(epoch + 1)]
     steps = [stream.steps] * epoch + [step]
     _check_history(run, about, widths)
@@ -56,7 +59,9 @@ def _widths(run: PretrainRun, stream: Stream, epoch: int) -> int:
 
 def _check_history(run: PretrainRun, about: Mapping[str, Any], widths: list[int]) -> None:
     epoch, history = about["epoch"], about["history"]
-    _require(isinstance(history, list) and len(history) == epoch, f"its epoch is {epoch}, and it tells of others")
+    _require(
+        isinstance(history, list) and len(history) == epoch, f"its epoch is {shown(epoch)}, and it tells of others"
+    )
     before = 0.0
     for number, (entry, count) in enumerate(zip(history, widths, strict=False)):
         what = f"epoch {number} in it is not as the run has it"
@@ -68,7 +73,9 @@ def _check_history(run: PretrainRun, about: Mapping[str, Any], widths: list[int]
         _require(entry["seconds"] >= before, what)
         before = entry["seconds"]
     times = about["seconds"], about["core_seconds"]
-    _require(all(map(_is_number, times)) and times[0] >= before - 0.01, f"its times are {times}")  # rounded in history
+    _require(
+        all(map(_is_number, times)) and times[0] >= before - 0.01, f"its times are {shown(times)}"
+    )  # rounded in history
 
 
 def _is_number(value: Any) -> bool:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-MOST_OPERATIONS = 1_000_000  # CIFAR-100's training set takes 350,000; each takes up to 200 bytes of memory
+MOST_OPERATIONS = 500_000  # the largest of CIFAR takes 200,000; each takes up to 200 bytes of memory
 MOST_WIDE_TEXT = 2**20  # bytes of a text beyond Latin-1, which takes four times as many in memory
 LATIN_1 = bytes(range(0xC4))  # the bytes of its characters in UTF-8
 
