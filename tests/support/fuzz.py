@@ -16,8 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from us3l.utils.errors import UserError
 
@@ -45,11 +47,9 @@ def main() -> None:
 
 def try_case(name: str, number: int, folder: Path) -> str:
     """Make the file of a case and read it: what it was refused with; empty where it was read."""
-    from fuzz_inputs import mutated, readers
+    from fuzz_inputs import mutated
 
-    if name not in _READERS:
-        _READERS.update(readers(folder))
-    reader = _READERS[name]
+    reader = _readers(folder)[name]
     random = Random(f"{name} {number}")
     content = random.choice(reader.inputs)(random)
     if random.random() < 0.5:
@@ -65,7 +65,11 @@ def try_case(name: str, number: int, folder: Path) -> str:
     return ""
 
 
-_READERS: dict = {}
+@cache
+def _readers(folder: Path) -> dict[str, Any]:
+    from fuzz_inputs import readers  # imports PyTorch
+
+    return readers(folder)
 
 
 def _work(name: str, first: int, cases: int, minutes: float, report: Path) -> None:

@@ -245,7 +245,7 @@ def _spoiled_tar(random: Random) -> bytes:
 def _swollen(random: Random) -> bytes:
     """An archive that unpacks to much more than it has, of zeros or of one operation."""
     unit = random.choice([b"\0", b"]", b"(", b"}", b"N", b")"]) * 2**20
-    blob = b"\x80\x02" + unit * random.choice([1, 8, 64])
+    blob = b"\x80\x02" + unit * random.choice([1, 1, 4, 64])
     return gzip.compress(_tar({"cifar-100-python/meta": blob}, random), 1) + gzip.compress(b"") * random.choice(
         [0, 10_000]
     )
@@ -395,11 +395,10 @@ def _read_record(path: Path) -> None:
     """Read it as a record, and as the entries of a data set beside the arrays of a whole one."""
     store = path.parent / "store"
     (store / "meta.json").write_bytes(path.read_bytes())
-    for call in (lambda: read_record(path)["top1"], lambda: open_store(store)):
-        try:
-            call()
-        except UserError:
-            continue
+    try:
+        open_store(store)
+    except UserError:
+        read_record(path)["top1"]
 
 
 def _meta(valid: bytes, random: Random) -> bytes:
@@ -444,6 +443,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     for shards in made.stream.shards(0):
         made.advance(shards)
     made._finish_epoch(lambda line: None)
+    made.advance(next(iter(made.stream.shards(1))))
     made.save()
     save_network(network, Backbone(NETWORK, 1).build(0.25), NETWORK, 0.25, 1, {"seed": 0})
     write_record(record, {"top1": 91.2})
@@ -456,7 +456,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         ),
         "pickle": Reader(
             "a.tar.gz",
-            (_archive, _spoiled_tar, _swollen),
+            (*[_archive] * 8, *[_spoiled_tar] * 4, _swollen),
             lambda path: read_cifar(path, "cifar100", None),
             tuple(CODES),
         ),

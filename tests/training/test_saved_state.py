@@ -97,6 +97,7 @@ def steps(number: int) -> Edit:
         (lambda about, tensors: about.update(epoch=-1), "its epoch is -1 of 4"),
         (lambda about, tensors: about.update(epoch=1.0), "its epoch is 1.0 of 4"),
         (lambda about, tensors: about.update(epoch=True), "its epoch is True of 4"),
+        (lambda about, tensors: about.update(step=0), "its step is 0 of 2"),
         (lambda about, tensors: about.update(step=3), "its step is 3 of 2"),
         (lambda about, tensors: about.update(step="1"), "its step is '1' of 2"),
         (lambda about, tensors: about.update(step=2), "it has taken 3 steps, and its epoch and step are those after 4"),

@@ -1,38 +1,13 @@
 """Files that nobody vouches for: what is no plain file of a bounded size is refused, without waiting for it."""
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
+from odd_files import odd_file
 
 from us3l.utils.reading import MOST_DEPTH, MOST_VALUES, open_plain, parse_json, read_json, read_plain
 
 pytestmark = pytest.mark.usefixtures("must_end")
-
-
-def odd_file(folder: Path, kind: str) -> Path:
-    """Something in the place of a file, which is no file that can be read."""
-    path = folder / "odd"
-    match kind:
-        case "pipe":
-            os.mkfifo(path)
-        case "device":
-            path.symlink_to("/dev/zero")
-        case "socket":
-            socket.socket(socket.AF_UNIX).bind(str(path))
-        case "folder":
-            path.mkdir()
-        case "dangling link":
-            path.symlink_to(folder / "gone")
-        case "looping link":
-            path.symlink_to(path)
-        case "huge":
-            path.touch()
-            os.truncate(path, 2**40)
-        case "zero byte":
-            path = folder / "odd\0"
-    return path
 
 
 @pytest.mark.parametrize(

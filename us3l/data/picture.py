@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from us3l.utils.errors import UserError
 
@@ -13,7 +13,7 @@ MOST_BYTES = 2**26  # of a file; the largest of ImageNet has 15 MB
 MOST_PIXELS = 2**26  # as many as cameras of 64 megapixels take; ImageNet's have 0.2 million, the largest 40
 MOST_ELONGATED = 200  # longer by shorter side: to resize the shorter side multiplies the longer one, too
 MOST_SCANS = 200  # of a JPEG, each a pass over all pixels; progressive ones have about 10
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # of the others some start a program
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of the others some start a program
 START_OF_SCAN = b"\xff\xda"
 
 
@@ -33,6 +33,8 @@ def open_picture(path: Path, content: bytes) -> Iterator[Image.Image]:
             if longer > MOST_ELONGATED * shorter:
                 raise ValueError(f"of {image.width}x{image.height} pixels, a side is over {MOST_ELONGATED}x the other")
             yield image
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not a readable image (none of {', '.join(FORMATS)}); replace or remove it") from None
     except Exception as error:  # Pillow's decoders raise many kinds of exceptions
         what = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable image ({what}); replace or remove it") from None

@@ -35,7 +35,7 @@ def require_agreement(
     """
     epoch, step = about["epoch"], about["step"]
     _require(type(epoch) is int and 0 <= epoch < run.epochs, f"its epoch is {shown(epoch)} of {run.epochs}")
-    _require(type(step) is int and 0 <= step <= stream.steps, f"its step is {shown(step)} of {stream.steps}")
+    _require(type(step) is int and 1 <= step <= stream.steps, f"its step is {shown(step)} of {stream.steps}")
     _require(
         about["seed"] == stream.seed, f"its seed is {shown(about['seed'])}, and that of the training is {stream.seed}"
     )
