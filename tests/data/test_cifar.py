@@ -390,6 +390,45 @@ def test_members_with_paths_that_lead_elsewhere_are_not_written(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.usefixtures("must_end")
+@pytest.mark.parametrize("operation", [b"]", b"(", b"}", b"K\x01"])
+def test_an_archive_that_swells_to_a_pickle_of_many_values_is_refused(tmp_path: Path, operation: bytes) -> None:
+    members = members100() | {"cifar-100-python/test": b"\x80\x02" + operation * 600_000 + b"."}
+    assert_refused(write_archive(tmp_path / "c.tar.gz", members), "it has more than 500000 operations")
+
+
+def test_a_pickle_of_few_bytes_that_hashes_for_ever_is_refused(tmp_path: Path) -> None:
+    pairs = b"\x80\x02K\x01\x85q\x00" + b"h\x00h\x00\x86q\x00" * 40 + b"}h\x00K\x01s."
+    archive = write_archive(tmp_path / "c.tar.gz", members100() | {"cifar-100-python/test": pairs})
+    assert_refused(archive, "it holds a dict with a key that is a tuple")
+
+
+def test_more_members_than_the_archive_has_are_refused(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "c.tar.gz", {f"x{number}": b"" for number in range(101)} | members100())
+    assert_refused(archive, "it has more than 100 members")
+
+
+@pytest.mark.usefixtures("must_end")
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_names_and_attributes_without_end_are_refused(tmp_path: Path, kind: bytes) -> None:
+    archive, info = tmp_path / "c.tar.gz", tarfile.TarInfo("long")
+    info.type, info.size = kind, 2**20
+    archive.write_bytes(gzip.compress(info.tobuf() + b"x" * 2**20))
+    assert_refused(archive, f"its long claims {2**20} bytes")
+    info.size = 100
+    archive.write_bytes(gzip.compress((info.tobuf() + b"x".ljust(512, b"\0")) * 2000))
+    assert_refused(archive, "not an archive of cifar100")
+
+
+def test_only_the_first_gzip_member_is_read(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "c.tar.gz", members100())
+    whole = archive.read_bytes()
+    archive.write_bytes(gzip.compress(b"") * 1000 + whole)
+    assert_refused(archive, "not an archive of cifar100")
+    archive.write_bytes(whole + gzip.compress(b"more") * 1000)
+    assert prepared(archive).classes == ("apple", "bear", "cup")
+
+
 @pytest.mark.skipif("US3L_CIFAR100_ARCHIVE" not in os.environ, reason="US3L_CIFAR100_ARCHIVE names no archive")
 def test_the_full_cifar100_archive_becomes_a_store(tmp_path: Path) -> None:
     (tmp_path / "c.tar.gz").symlink_to(os.environ["US3L_CIFAR100_ARCHIVE"])

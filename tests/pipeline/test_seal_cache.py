@@ -1,6 +1,7 @@
 """Files are checked again after a change, and only then."""
 
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +69,22 @@ def test_a_project_that_cannot_be_written_to_is_checked_all_the_same(
     path = tmp_path / "file"
     path.write_text("one")
     assert check(path) == "one"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM checks; DROP TABLE checks; CREATE TABLE checks (other)",
+        "UPDATE checks SET outcome = '['",
+        "UPDATE checks SET outcome = '3'",
+        "UPDATE checks SET outcome = '[1, 2]'",
+        "UPDATE checks SET outcome = x'ff00'",
+    ],
+)
+def test_a_damaged_memory_is_not_believed_and_the_file_is_read(tmp_path: Path, check: Check, damage: str) -> None:
+    path = tmp_path / "file"
+    path.write_text("one")
+    assert check(path) == "one"
+    with sqlite3.connect(seal_cache.CACHE) as memory:
+        memory.executescript(damage)
+    assert check(path) == "one" and check.reads == 2

@@ -187,7 +187,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def _open_images(folder: Path, name: str, meta: dict[str, Any], folders: dict[str, str]) -> np.ndarray | Files:
-    images = np.load(folder / f"{name}_images.npy", mmap_mode="r")
+    images = np.lib.format.open_memmap(folder / f"{name}_images.npy", mode="r")
     count, shape = meta["sizes"][name], meta["shape"]
     dtype = np.dtype("u1") if shape else table_dtype(images.dtype["path"].itemsize)
     expected = (count, *(shape or ()))
@@ -197,7 +197,7 @@ def _open_images(folder: Path, name: str, meta: dict[str, Any], folders: dict[st
 
 
 def _open_labels(folder: Path, name: str, meta: dict[str, Any]) -> np.ndarray:
-    labels = np.load(folder / f"{name}_labels.npy", mmap_mode="r")
+    labels = np.lib.format.open_memmap(folder / f"{name}_labels.npy", mode="r")
     count, classes = meta["sizes"][name], len(meta["classes"])
     if labels.dtype != np.int64 or labels.shape != (count,):
         raise ValueError(f"{name}_labels.npy holds {labels.dtype} {labels.shape}, meta.json says int64 {(count,)}")
