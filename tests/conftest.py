@@ -1,3 +1,4 @@
+import faulthandler
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -50,3 +51,11 @@ def _run(
     with pytest.raises(SystemExit) as end:
         main()
     return end.value.code or 0, *capsys.readouterr()
+
+
+@pytest.fixture
+def must_end() -> Iterator[None]:
+    """End the process where a test hangs, as one whose input keeps a reader busy would."""
+    faulthandler.dump_traceback_later(120, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()

@@ -268,10 +268,10 @@ def test_a_split_with_wrong_content_is_refused(tmp_path: Path, content: Any, rea
     "value",
     [
         ARRAY,
-        ARRAY + b"(K\x01K\x05cnumpy\ndtype\n(U\x02u1tRI00\nU\x01xtb",
-        ARRAY + b"(K\x01(\x8a\x0a\0\0\0\0\0\0\0\0\0\x01tcnumpy\ndtype\n(U\x02u1tRI00\nU\x01xtb",
-        ARRAY + b"(K\x01(K\x01M\0\x0ctcnumpy\ndtype\n(U\x02u1tRI00\nK\x07tb",
-        ARRAY + b"(K\x01(K\x01M\0\x0ctcnumpy\ndtype\n(U\x02u1tRI00\nc_codecs\nencode\n(K\x07tRtb",
+        ARRAY + b"(K\x01K\x05cnumpy\ndtype\n(U\x02u1tR\x89U\x01xtb",
+        ARRAY + b"(K\x01(\x8a\x0a\0\0\0\0\0\0\0\0\0\x01tcnumpy\ndtype\n(U\x02u1tR\x89U\x01xtb",
+        ARRAY + b"(K\x01(K\x01M\0\x0ctcnumpy\ndtype\n(U\x02u1tR\x89K\x07tb",
+        ARRAY + b"(K\x01(K\x01M\0\x0ctcnumpy\ndtype\n(U\x02u1tR\x89c_codecs\nencode\n(K\x07tRtb",
         b"c_codecs\nencode\n)\x81",
         b"cnumpy\ndtype\n",
     ],
@@ -311,7 +311,7 @@ class Call:
         python3({"data": np.array([("a", 1)], [("name", "U3"), ("size", "i4")])}),
         b"\x80\x04\x8c\x05numpy\x8c\x0andarray.__class__\x93.",
         b"cnumpy\ndtype\n(U\x02O8K\x00K\x01tR.",
-        ARRAY + b"(K\x01(K\x02tNI00\nU\x02abtb.",
+        ARRAY + b"(K\x01(K\x02tN\x89U\x02abtb.",
         ARRAY + b"K\x01b.",
         b"cnumpy\nndarray\n}U\x0c__setstate__K\x01s\x86b.",
         b"cnumpy\nndarray\nK\x01b.",
@@ -348,7 +348,7 @@ def test_a_command_in_a_pickle_does_not_run(tmp_path: Path, name: str) -> None:
         b"\x80\x02"
         + ARRAY
         + b"(K\x01(\x8a\x05\0\0\0\0\x10M\0\x0ct"
-        + b"cnumpy\ndtype\n(U\x02u1tRI00\nU\x01xtb.",  # an array
+        + b"cnumpy\ndtype\n(U\x02u1tR\x89U\x01xtb.",  # an array
     ],
     ids=["memo", "bytes", "bytearray", "frame", "string", "array"],
 )
@@ -388,6 +388,45 @@ def test_members_with_paths_that_lead_elsewhere_are_not_written(tmp_path: Path) 
     folder.mkdir()
     prepared(write_archive(folder / "c.tar.gz", {"../escaped": b"x", f"{tmp_path}/escaped": b"x"} | members100()))
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.usefixtures("must_end")
+@pytest.mark.parametrize("operation", [b"]", b"(", b"}", b"K\x01"])
+def test_an_archive_that_swells_to_a_pickle_of_many_values_is_refused(tmp_path: Path, operation: bytes) -> None:
+    members = members100() | {"cifar-100-python/test": b"\x80\x02" + operation * 600_000 + b"."}
+    assert_refused(write_archive(tmp_path / "c.tar.gz", members), "it has more than 500000 operations")
+
+
+def test_a_pickle_of_few_bytes_that_hashes_for_ever_is_refused(tmp_path: Path) -> None:
+    pairs = b"\x80\x02K\x01\x85q\x00" + b"h\x00h\x00\x86q\x00" * 40 + b"}h\x00K\x01s."
+    archive = write_archive(tmp_path / "c.tar.gz", members100() | {"cifar-100-python/test": pairs})
+    assert_refused(archive, "it holds a dict with a key that is a tuple")
+
+
+def test_more_members_than_the_archive_has_are_refused(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "c.tar.gz", {f"x{number}": b"" for number in range(101)} | members100())
+    assert_refused(archive, "it has more than 100 members")
+
+
+@pytest.mark.usefixtures("must_end")
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_names_and_attributes_without_end_are_refused(tmp_path: Path, kind: bytes) -> None:
+    archive, info = tmp_path / "c.tar.gz", tarfile.TarInfo("long")
+    info.type, info.size = kind, 2**20
+    archive.write_bytes(gzip.compress(info.tobuf() + b"x" * 2**20))
+    assert_refused(archive, f"its long claims {2**20} bytes")
+    info.size = 100
+    archive.write_bytes(gzip.compress((info.tobuf() + b"x".ljust(512, b"\0")) * 2000))
+    assert_refused(archive, "not an archive of cifar100")
+
+
+def test_only_the_first_gzip_member_is_read(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "c.tar.gz", members100())
+    whole = archive.read_bytes()
+    archive.write_bytes(gzip.compress(b"") * 1000 + whole)
+    assert_refused(archive, "not an archive of cifar100")
+    archive.write_bytes(whole + gzip.compress(b"more") * 1000)
+    assert prepared(archive).classes == ("apple", "bear", "cup")
 
 
 @pytest.mark.skipif("US3L_CIFAR100_ARCHIVE" not in os.environ, reason="US3L_CIFAR100_ARCHIVE names no archive")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from full_disk import files_limited_to
+from odd_files import odd_file
 
 from us3l.data.sources import download
 from us3l.data.sources.download import fetch
@@ -186,3 +187,22 @@ def test_a_local_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) ->
 def test_a_relative_file_address_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"file://archive\.tar\.gz: a file address names an absolute path"):
         fetch("file://archive.tar.gz", MD5, tmp_path)
+
+
+def test_a_server_that_sends_without_end_is_refused(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "MOST_BYTES", 1000)
+    with pytest.raises(UserError, match=r"archive\.tar\.gz: the server answers more than 1000 bytes; correct url"):
+        fetch(served.url, MD5, tmp_path)
+    assert list(tmp_path.iterdir()) == [] and len(served.asked) == 1
+
+
+@pytest.mark.usefixtures("must_end")
+@pytest.mark.parametrize(
+    ("kind", "said"), [("pipe", "a pipe or a device"), ("device", "a pipe or a device"), ("huge", "bytes are more")]
+)
+def test_what_is_no_file_in_the_place_of_an_archive_is_not_waited_for(tmp_path: Path, kind: str, said: str) -> None:
+    path = odd_file(tmp_path, kind)
+    with pytest.raises(UserError, match=f"{path} cannot be read .*{said}"):
+        fetch(path.as_uri(), MD5, tmp_path)

@@ -246,3 +246,28 @@ def test_blocks_that_do_not_make_up_the_split_are_refused(tmp_path: Path, images
     with pytest.raises(ValueError, match="in an array of"):
         write_store(tmp_path, wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        *("[]", '"x"', "3", "null", "[" * 100_000, "{}", '{"a":' * 100 + "1" + "}" * 100, "1" * 5000),
+        '{"sizes": [], "shape": 3}',
+        '{"sizes": {"train": 1e999}, "shape": [5, 6, 3]}',
+        '{"sizes": {"train": 12, "test": 4}, "shape": [5, 6, 3], "classes": 3, "sha256": 0}',
+    ],
+)
+@pytest.mark.usefixtures("must_end")
+def test_a_meta_json_of_other_content_is_refused(tmp_path: Path, meta: str) -> None:
+    write_store(tmp_path, contents())
+    (tmp_path / "meta.json").write_text(meta)
+    with pytest.raises(UserError, match=rf"^{tmp_path}: the prepared data set is damaged \(.*\); run `us3l prepare"):
+        open_store(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(100), b"\x80\x04]", b"", b"\x93NUMPY\x01\x00\xff\xff{"])
+def test_arrays_of_another_kind_of_file_are_refused(tmp_path: Path, content: bytes) -> None:
+    write_store(tmp_path, contents())
+    (tmp_path / "train_images.npy").write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{tmp_path}: the prepared data set is damaged"):
+        open_store(tmp_path)

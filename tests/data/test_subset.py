@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from odd_files import odd_file
 from PIL import Image
 from project import params
 from pydantic import ValidationError
@@ -108,3 +109,27 @@ def test_an_absent_list_is_named(images: Path) -> None:
 def test_a_list_needs_a_test_folder() -> None:
     with pytest.raises(ValidationError, match="needs a test folder"):
         Folder(kind="folder", train="train", test_fraction=0.2, subset="list", image_size=4)
+
+
+@pytest.mark.usefixtures("must_end")
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("pipe", "a pipe or a device, and no file"), ("huge", "bytes are more"), ("zero byte", "no name of a file")],
+)
+def test_a_list_that_is_no_file_is_not_waited_for(images: Path, kind: str, said: str) -> None:
+    subset = str(odd_file(images, kind))
+    source = Folder(kind="folder", train=str(images / "train"), test=str(images / "val"), subset=subset, image_size=4)
+    with pytest.raises(UserError, match=f"not a readable list of images .*{said}"):
+        convert(source, images / "store", images / "downloads")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("n01_0.png\n".encode("utf-16"), "can't decode byte"), (b"\n" * 2_000_001, "it has more than 2000000 lines")],
+)
+def test_a_list_of_another_encoding_or_without_end_is_refused(images: Path, content: bytes, said: str) -> None:
+    (images / "list").write_bytes(content)
+    subset = str(images / "list")
+    source = Folder(kind="folder", train=str(images / "train"), test=str(images / "val"), subset=subset, image_size=4)
+    with pytest.raises(UserError, match=f"^{subset}: not a readable list of images .*{said}"):
+        convert(source, images / "store", images / "downloads")

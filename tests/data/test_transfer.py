@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from odd_files import odd_file
 from PIL import Image
 from pydantic import ValidationError
 from scipy.io import savemat
@@ -230,3 +231,24 @@ def test_downloading_is_not_part_of_the_recipe() -> None:
         "image_size": 8,
         "test_fraction": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "name"),
+    [
+        ("flowers102", flowers102, "flowers-102/setid.mat"),
+        ("food101", food101, "food-101/meta/train.json"),
+        ("dtd", dtd, "dtd/dtd/labels/train1.txt"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("odd", "said"), [("pipe", "a pipe or a device, and no file"), ("huge", "bytes are more than the")]
+)
+def test_a_list_of_images_that_is_no_file_is_refused_before_torchvision_waits_for_it(
+    tmp_path: Path, kind: str, make: Callable[[Path], None], name: str, odd: str, said: str
+) -> None:
+    make(tmp_path)
+    (tmp_path / name).unlink()
+    odd_file(tmp_path, odd).rename(tmp_path / name)
+    with pytest.raises(UserError, match=f"^{tmp_path / name}: cannot be read .*{said}.*; get it again from https://"):
+        convert(Transfer(kind=kind, root=str(tmp_path), image_size=SIZE), tmp_path / "store", tmp_path / "downloads")

@@ -958,7 +958,10 @@ def test_the_regularizer_may_warm_up_for_any_number_of_epochs(epochs: int, warmu
         ("a: {b: 1, b: 2}", "not readable as YAML: line 1, column 11: the key 'b' is there twice in one mapping"),
         ("b: *a", "not readable as YAML: line 1, column 4: found undefined alias"),
         ("a: 1\n---\na: 2", "not readable as YAML: line 2, column 1: expected a single document in the stream, but"),
-        ("build: !!python/name:os.system", "not readable as YAML: line 1, column 8: could not determine a constructor"),
+        (
+            "build: !!python/name:os.system",
+            "not readable as YAML: line 1, column 8: the tag 'tag:yaml.org,2002:python/name:os.system' asks for",
+        ),
         ("build: [2020-13-01]", "not readable as YAML: month must be in 1..12"),
         (b"\xff\x00\xfe", "not readable as YAML: 'utf-8' codec can't decode byte 0xff"),
         (b"build: \x00", "not readable as YAML: unacceptable character #x0000"),
@@ -976,7 +979,7 @@ def test_a_merged_key_may_be_given_again() -> None:
 
 def test_a_list_that_holds_itself_is_refused() -> None:
     text = yaml.safe_dump(edited("build", "LOOP")).replace("LOOP", "&loop [*loop]")
-    assert refusal(text) == "build.0: must be text, not [[...]]"
+    assert refusal(text) == "not readable as YAML: line 1, column 15: *loop stands within &loop"
 
 
 @pytest.mark.parametrize(

@@ -114,3 +114,22 @@ def test_a_file_that_changes_after_the_clock_was_set_is_read_again(
     monkeypatch.setattr(seal_cache.time, "time", lambda: now() + 3600 * hours)
     path.write_text("two")
     assert [check(path), check(path)] == ["two", "two"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM checks; DROP TABLE checks; CREATE TABLE checks (other)",
+        "UPDATE checks SET outcome = '['",
+        "UPDATE checks SET outcome = '3'",
+        "UPDATE checks SET outcome = '[1, 2]'",
+        "UPDATE checks SET outcome = x'ff00'",
+    ],
+)
+def test_a_damaged_memory_is_not_believed_and_the_file_is_read(tmp_path: Path, check: Check, damage: str) -> None:
+    path = tmp_path / "file"
+    path.write_text("one")
+    assert check(path) == "one"
+    with sqlite3.connect(seal_cache.CACHE) as memory:
+        memory.executescript(damage)
+    assert check(path) == "one" and check.reads == 2

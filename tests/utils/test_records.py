@@ -1,12 +1,14 @@
 """Seals: a file of ours that was changed after it was written is refused, wherever the change is."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from odd_files import odd_file
 from safetensors.torch import load_file, save_file
 
 from us3l.utils.checkpoint import load, save
@@ -15,6 +17,7 @@ from us3l.utils.records import read_record, read_weights, seal_of_record, seal_o
 
 ABOUT = {"params": {"lr": 0.05, "range": [0.25, 1.0]}, "data": "5eed", "seed": 0}
 RECORD = {"top1": 91.25, "top5": None, "params": {"range": [0.25, 1.0], "label": "US3L"}, "seconds": 17, "good": True}
+pytestmark = pytest.mark.usefixtures("must_end")
 DAMAGED = "damaged: it was changed after it was written; take it back with `dvc checkout` or git, or delete it"
 
 
@@ -208,3 +211,35 @@ def test_an_entry_that_another_version_did_not_write_is_named_with_what_to_do(tm
         with pytest.raises(UserError) as refused:
             ask()
         assert str(refused.value) == f"{path}: has no entry {key}: {said}"
+
+
+@pytest.mark.parametrize(
+    "metadata", ["3", '"us3l"', '["us3l"]', '{"us3l": "[[[["}', '{"us3l": "\\ud800"}', "[" * 100_000]
+)
+def test_a_header_of_other_content_is_refused(tmp_path: Path, metadata: str) -> None:
+    header = f'{{"__metadata__":{metadata}}}'.encode()
+    (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header)
+    refusal(load, tmp_path / "x")
+
+
+def test_a_header_of_more_bytes_than_names_take_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes((2**40).to_bytes(8, "little"))
+    os.truncate(tmp_path / "x", 2**31)
+    assert "not a whole safetensors file" in refusal(load, tmp_path / "x")
+
+
+@pytest.mark.parametrize("read", [read_record, read_weights])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("pipe", "a pipe or a device, and no file"), ("device", "a pipe or a device"), ("huge", "bytes are more")],
+)
+def test_what_is_no_file_of_ours_is_not_waited_for(
+    tmp_path: Path, read: Callable[[Path], Any], kind: str, said: str
+) -> None:
+    assert said in refusal(read, odd_file(tmp_path, kind))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 70 + "1" + "}" * 70, '{"seal": ' + "1" * 5000 + "}"])
+def test_a_record_that_is_nested_deeply_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x").write_text(text)
+    assert DAMAGED in refusal(read_record, tmp_path / "x")

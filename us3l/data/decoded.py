@@ -6,7 +6,6 @@ At most the crops of two batches are in memory, and of two more where batches ar
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from us3l.data.augment.draw import box
 from us3l.data.augment.resample import margins
 from us3l.data.augment.views import compute_parameters, draw_numbers, finish, in_chunks, normalize_
 from us3l.data.files import Files
+from us3l.data.picture import open_picture
 from us3l.params.dataset import Augmentation, Normalize, ResizedCrop, TestView
 from us3l.utils.errors import UserError
 from us3l.utils.philox import RandomKey
@@ -159,12 +159,8 @@ def _shape(cut: Cut) -> tuple[int, int]:
 
 def _decode_views(files: Files, sample: int, cuts: Sequence[Cut], views: Sequence[np.ndarray]) -> None:
     """Decode an image once and write each cut of it to a view, [3, h, w] float32 in [0, 255]."""
-    content = files.read(sample)
-    try:
-        with Image.open(BytesIO(content)) as file:
-            image = file.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise many kinds of exceptions
-        raise UserError(f"{files.path(sample)}: not a readable image ({error}); replace or remove it") from None
+    with open_picture(files.path(sample), files.read(sample)) as file:
+        image = file.convert("RGB")
     for cut, view in zip(cuts, views, strict=True):
         for channel, band in zip(view, image.crop(cut.box).split(), strict=True):
             resized = band.convert("F").resize(cut.size, FILTERS[cut.interpolation])  # float32, never rounded

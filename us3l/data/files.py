@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from us3l.utils.errors import UserError
+from us3l.utils.reading import read_plain
 
 
 def table_dtype(longest: int) -> np.dtype:
@@ -32,7 +33,7 @@ class Files:
         """Read the bytes of an image. Raises UserError where they are not those in the table."""
         path = self.path(index)
         try:
-            content = path.read_bytes()
+            content = read_plain(path, int(self.table["bytes"][index]))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); {self._remedy}") from None
         if hashlib.sha256(content).hexdigest().encode() != self.table["sha256"][index]:
@@ -46,9 +47,8 @@ class Files:
         for index, (name, size) in enumerate(rows):
             try:
                 actual = os.stat(f"{folder}/{os.fsdecode(name)}").st_size  # without a Path: a million take 4 seconds
-            except OSError as error:
-                path = self.path(index)
-                raise UserError(f"{path}: cannot be found ({error.strerror}); {self._remedy}") from None
+            except (OSError, ValueError) as error:  # the latter for a zero byte in the name
+                raise UserError(f"{self.path(index)}: cannot be found ({error}); {self._remedy}") from None
             if actual != size:
                 path, what = self.path(index), f"has {actual} bytes, and had {size} when the data set was prepared"
                 raise UserError(f"{path}: {what}; {self._remedy}")

@@ -15,8 +15,10 @@ import numpy as np
 from us3l.data.files import Files, table_dtype
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
+from us3l.utils.reading import read_json
 
 BLOCK = 256  # images read at a time
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, SyntaxError, TokenError)
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "meta.json")
 
 
@@ -149,7 +151,7 @@ def open_store(folder: Path) -> Store:
     if missing:
         raise UserError(f"{folder}: {', '.join(missing)} missing from the prepared data set; {remedy} again")
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = read_json(folder / "meta.json")
         folders = meta.pop("folders", {})
         train, test = (
             Split(_open_images(folder, name, meta, folders), _open_labels(folder, name, meta))
@@ -159,7 +161,7 @@ def open_store(folder: Path) -> Store:
         if _content_hash(meta, train, test) != sha256:
             raise ValueError("the arrays are not those that meta.json tells of")
         store = Store(train, test, tuple(meta["classes"]), sha256)
-    except (ValueError, KeyError, TypeError, EOFError, SyntaxError, TokenError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{folder}: the prepared data set is damaged ({error}); {remedy} again") from None
     for split in (train, test):
         if isinstance(split.images, Files):
@@ -185,7 +187,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def _open_images(folder: Path, name: str, meta: dict[str, Any], folders: dict[str, str]) -> np.ndarray | Files:
-    images = np.load(folder / f"{name}_images.npy", mmap_mode="r")
+    images = np.lib.format.open_memmap(folder / f"{name}_images.npy", mode="r")
     count, shape = meta["sizes"][name], meta["shape"]
     dtype = np.dtype("u1") if shape else table_dtype(images.dtype["path"].itemsize)
     expected = (count, *(shape or ()))
@@ -195,7 +197,7 @@ def _open_images(folder: Path, name: str, meta: dict[str, Any], folders: dict[st
 
 
 def _open_labels(folder: Path, name: str, meta: dict[str, Any]) -> np.ndarray:
-    labels = np.load(folder / f"{name}_labels.npy", mmap_mode="r")
+    labels = np.lib.format.open_memmap(folder / f"{name}_labels.npy", mode="r")
     count, classes = meta["sizes"][name], len(meta["classes"])
     if labels.dtype != np.int64 or labels.shape != (count,):
         raise ValueError(f"{name}_labels.npy holds {labels.dtype} {labels.shape}, meta.json says int64 {(count,)}")

@@ -1,13 +1,15 @@
 """Plain narrow networks on disk, to be evaluated and shipped. They load without the slimmable network."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from us3l.models.backbones.backbone import Backbone
+from us3l.models.meta import on_meta_device
 from us3l.utils import checkpoint
-from us3l.utils.errors import UserError
+from us3l.utils.errors import UserError, shown
 
 
 def save_network(
@@ -33,11 +35,13 @@ def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise UserError(f"{path}: not a narrow network; `us3l calibrate` writes those")
     try:
         name, width, channels = (about["architecture"][key] for key in ("backbone", "width", "in_channels"))
-        network = Backbone(name, channels).build(width)
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        what = f"there is no such architecture here: {about['architecture']}"
+        backbone = Backbone(name, channels)
+        expected = on_meta_device(partial(backbone.build, width)).state_dict()  # takes no memory, whatever the width
+    except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError):
+        what = f"there is no such architecture here: {shown(about['architecture'])}"
         raise UserError(f"{path}: {what}; take the version of us3l that wrote the file, or calibrate again") from None
-    checkpoint.require_shapes(path, tensors, network.state_dict(), name, width)
+    checkpoint.require_shapes(path, tensors, expected, name, width)
+    network = backbone.build(width)
     network.load_state_dict(tensors)
     return network.eval(), about
 

@@ -10,6 +10,7 @@ from us3l.params.schema import (
     Matching,
     NonNegativeFloat,
     OpenUnitInterval,
+    Pixels,
     PositiveInt,
     Probability,
     Range,
@@ -84,7 +85,7 @@ class Folder(StrictModel):
     """Fraction of each class to hold out as the test set, where there is no test folder."""
     subset: Text | None = None
     """File that names the images to train on, one per line; null takes all."""
-    image_size: PositiveInt | None = None
+    image_size: Pixels | None = None
     """Height and width in pixels to resize and crop to when prepared; null leaves images in their files."""
     page: Annotated[Url | None, Field(exclude=True)] = None
     """Web page to get the images from; it changes no result."""
@@ -109,7 +110,7 @@ class Transfer(StrictModel):
     """The data set."""
     root: Text
     """Folder that torchvision reads it from."""
-    image_size: PositiveInt | None = None
+    image_size: Pixels | None = None
     """Height and width in pixels to resize and crop to when prepared; null leaves images in their files."""
     test_fraction: OpenUnitInterval | None = None
     """Fraction of each class to hold out (caltech101 only); null takes 30 training images of each class."""
@@ -126,7 +127,7 @@ class Transfer(StrictModel):
 class ResizedCrop(StrictModel):
     """torchvision's RandomResizedCrop: a random box of the image, resized to `size` x `size`."""
 
-    size: PositiveInt
+    size: Pixels
     """Height and width of the result in pixels."""
     scale: Annotated[tuple[UnitInterval, UnitInterval], AfterValidator(rising)] = (0.08, 1.0)
     """Range of the box's area, as a share of the image's."""
@@ -165,7 +166,7 @@ class ColorJitter(StrictModel):
 class Blur(StrictModel):
     """torchvision's GaussianBlur with sigma in pixels, applied with a probability."""
 
-    kernel_size: Annotated[PositiveInt, AfterValidator(_odd)]
+    kernel_size: Annotated[Pixels, AfterValidator(_odd)]
     """Height and width of the kernel in pixels, odd."""
     sigma: Range = (0.1, 2.0)
     """Range of the standard deviation in pixels."""
@@ -204,9 +205,9 @@ class Augmentation(StrictModel):
 class TestView(StrictModel):
     """The view of a test image: the shorter side resized, then the centre cropped; each step may be left out."""
 
-    resize: PositiveInt | None = None
+    resize: Pixels | None = None
     """Length in pixels to resize the shorter side to; null does not resize."""
-    center_crop: PositiveInt | None = None
+    center_crop: Pixels | None = None
     """Height and width in pixels of the centre crop; null does not crop."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Filter that resizes the image."""

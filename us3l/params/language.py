@@ -7,9 +7,12 @@ from typing import Any
 
 from us3l.params.references import Address
 from us3l.params.sampling import width_label
-from us3l.params.schema import suggestion
+from us3l.params.schema import MAX_CHAIN, suggestion
 
 Content = dict[str, Any]
+MAX_KEYS = 50  # of a run or a method, which have up to 16, with those that it is like
+MAX_WIDTHS = 100  # of a run with `widths_alone`
+MAX_RUNS = 5_000  # of all studies
 
 
 class LanguageError(ValueError):
@@ -31,6 +34,8 @@ def expand(content: Content) -> Content:
         if isinstance(run, dict)
     }
     runs = {address: _with_method(dict(_like(address, declared)), methods, _key(address)) for address in declared}
+    if sum(_count(run) for run in runs.values()) > MAX_RUNS:
+        raise LanguageError("studies", f"have more than {MAX_RUNS} runs, counting those of each width")
     expanded = {name: study | _expanded_study(name, study, runs) for name, study in studies.items()}
     with_methods = {"methods": methods} if methods else {}
     return content | with_methods | ({"studies": content["studies"] | expanded} if studies else {})
@@ -54,7 +59,7 @@ def _method(method: Any, methods: Content, key: str) -> Any:
         return _named(method, methods, key)
     if isinstance(method, dict) and isinstance(method.get("like"), str):
         changes = {name: value for name, value in method.items() if name != "like"}
-        return _named(method["like"], methods, f"{key}.like") | changes
+        return _require_few_keys(_named(method["like"], methods, f"{key}.like") | changes, key)
     return method
 
 
@@ -75,13 +80,24 @@ def _like(address: Address, declared: dict[Address, Content], seen: tuple[Addres
     if other in chain:
         circle = " like ".join("/".join(each) for each in [*chain, other])
         raise LanguageError(f"{_key(chain[0])}.like", f"goes round in a circle: {circle}")
+    if len(chain) > MAX_CHAIN:
+        raise LanguageError(
+            f"{_key(chain[0])}.like", f"is like a run that is like another, more than {MAX_CHAIN} times"
+        )
     if other not in declared:
         known = ["/".join(each) for each in declared] if study else [name for of, name in declared if of == address[0]]
         raise LanguageError(
             f"{_key(address)}.like", f"no run is called {run['like']!r}; {suggestion(run['like'], known)}"
         )
     changes = {name: value for name, value in run.items() if name != "like"}
-    return _like(other, declared, tuple(chain)) | changes
+    return _require_few_keys(_like(other, declared, tuple(chain)) | changes, _key(address))
+
+
+def _require_few_keys(content: Content, key: str) -> Content:
+    """Return the content; where each is like the one before, keys would grow without bound."""
+    if len(content) > MAX_KEYS:
+        raise LanguageError(key, f"has {len(content)} keys with those that it is like, and may have {MAX_KEYS}")
+    return content
 
 
 def _expanded_study(study: str, settings: Content, runs: dict[Address, Content]) -> Content:
@@ -100,6 +116,12 @@ def _expanded_study(study: str, settings: Content, runs: dict[Address, Content])
     return {key: value for key, value in found.items() if isinstance(settings.get(key), dict)}
 
 
+def _count(run: Content) -> int:
+    """Count the runs that a run stands for: one for each width of `widths_alone`, if it has any."""
+    widths = run.get("widths_alone")
+    return len(widths) if isinstance(widths, list) else 1
+
+
 def _alone(run: Any, key: str) -> dict[float, Content] | None:
     """Remove `widths_alone` from a run and return its runs by width; None where it has none."""
     if not isinstance(run, dict) or "widths_alone" not in run:
@@ -112,6 +134,8 @@ def _alone(run: Any, key: str) -> dict[float, Content] | None:
     numbers = isinstance(widths, list) and all(type(each) in (int, float) and 0.25 <= each <= 1 for each in widths)
     if not numbers or not widths or len(set(widths)) < len(widths):
         raise LanguageError(key, f"must be a list of different widths from 0.25 to 1.0, not {widths}")
+    if len(widths) > MAX_WIDTHS:
+        raise LanguageError(key, f"lists {len(widths)} widths, and may list {MAX_WIDTHS}")
     return {float(width): run | {"sampling": width} for width in widths}
 
 

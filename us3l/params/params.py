@@ -12,6 +12,8 @@ from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
 from us3l.params.schema import Name, StrictModel, Text, error_at, require_distinct, suggestion
 from us3l.params.study import Row, Study, Table
 
+MAX_EVALUATIONS = 1_000_000
+
 
 class Params(StrictModel):
     """params.yaml: data sets, methods, protocols and studies, by their names."""
@@ -45,6 +47,7 @@ class Params(StrictModel):
             for run_name, run in study.runs.items():
                 self._check_run(run, f"{where}.runs.{run_name}")
         self._resolved = resolve(self.studies)
+        self._require_few_evaluations()
         for resolved in self._resolved.values():
             self._check_teacher(resolved)
             if not resolved.widths:
@@ -60,6 +63,13 @@ class Params(StrictModel):
     def resolved(self) -> dict[Address, ResolvedRun]:
         """All runs with the runs whose weights they take, each listed after that one."""
         return self._resolved
+
+    def _require_few_evaluations(self) -> None:
+        seeds = {name: len(study.seeds) for name, study in self.studies.items()}
+        count = sum(len(run.widths) * seeds[run.address[0]] for run in self._resolved.values())
+        if count > MAX_EVALUATIONS:
+            what = f"have {count} evaluations, counting seeds and widths, and may have {MAX_EVALUATIONS}"
+            raise error_at("studies", what)
 
     def _check_run(self, run: Run, where: str) -> None:
         if not isinstance(run, PruneRun):

@@ -11,6 +11,8 @@ from us3l.params.params import Params
 from us3l.params.yaml_file import read_yaml
 from us3l.utils.errors import UserError
 
+MOST_INCLUDED = 100  # files
+MOST_CHARACTERS = 1_000  # of an error message
 SECTIONS = ("datasets", "methods", "protocols", "studies")  # the keys of an included file
 
 
@@ -21,7 +23,7 @@ def load(path: Path) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         key, message = _sentence(error, content)
-        raise UserError(f"{_origin(key, origins, path)}: {key or 'the file'}: {message}") from None
+        raise UserError(f"{_origin(key, origins, path)}: {key or 'the file'}: {_shortened(message)}") from None
 
 
 def read(path: Path) -> Content:
@@ -44,12 +46,14 @@ def _read(path: Path) -> tuple[Any, Origins]:
     try:
         return expand(content), origins
     except LanguageError as error:
-        raise UserError(f"{_origin(error.key, origins, path)}: {error.key}: {error}") from None
+        raise UserError(f"{_origin(error.key, origins, path)}: {error.key}: {_shortened(str(error))}") from None
 
 
 def _with_included(content: Content, path: Path) -> tuple[Content, Origins]:
     names = content.get("include")
     origins: Origins = {}
+    if isinstance(names, list) and len(names) > MOST_INCLUDED:
+        raise UserError(f"{path}: include: names {len(names)} files, and may name {MOST_INCLUDED}")
     for name in names if isinstance(names, list) else []:
         file = path.parent / str(name)
         included = read_yaml(file)
@@ -100,6 +104,12 @@ def _sentence(error: ValidationError, content: Any) -> tuple[str, str]:
     has_value = not isinstance(value, dict) and kind not in ("missing", "at_key")
     shown = "null" if value is None else repr(value)
     return _dotted_key(wrong, content), f"{message}{f', not {shown}' if has_value else ''}"
+
+
+def _shortened(message: str) -> str:
+    """Leave out the middle of a message that shows a large value."""
+    half = MOST_CHARACTERS // 2
+    return message if len(message) <= MOST_CHARACTERS else f"{message[:half]} … {message[-half:]}"
 
 
 def _dotted_key(wrong: Any, content: Any) -> str:

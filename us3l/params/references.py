@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
 from us3l.params.sampling import AnySampling
-from us3l.params.schema import error_at, suggestion
+from us3l.params.schema import MAX_CHAIN, error_at, suggestion
 
 if TYPE_CHECKING:
     from us3l.params.study import Study
@@ -123,6 +123,9 @@ def _require_no_circle(studies: Studies, address: Address) -> None:
         if other in seen:
             circle = " from ".join("/".join(each) for each in [*seen, other])
             raise error_at(_reference_key(studies, address), f"weights go round in a circle: {circle}")
+        if len(seen) > MAX_CHAIN:
+            what = f"takes weights from a run that takes them from another, more than {MAX_CHAIN} times"
+            raise error_at(_reference_key(studies, address), what)
         seen.append(other)
 
 

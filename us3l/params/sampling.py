@@ -19,7 +19,7 @@ class Sampling(StrictModel):
 
     range: Annotated[tuple[Width, Width], AfterValidator(rising)] = (0.25, 1.0)
     """Narrowest and widest width multiplier."""
-    widths_per_step: PositiveInt = 3
+    widths_per_step: Annotated[PositiveInt, Field(le=100)] = 3
     """Number of widths in a training step; the official N."""
     rule: Literal["sandwich", "uniform"] = "sandwich"
     """sandwich: the widest, the narrowest and random ones (US-Nets, arXiv 1903.05134); uniform: all random."""
@@ -50,7 +50,7 @@ class Sampling(StrictModel):
 class FixedWidths(StrictModel):
     """The same few widths in every step (S-Nets, arXiv 1812.08928), by default each with its own BatchNorms."""
 
-    widths: Annotated[list[Width], Field(min_length=1)]
+    widths: Annotated[list[Width], Field(min_length=1, max_length=100)]
     """Width multipliers of every step."""
     batch_norm: Literal["switchable", "shared"] = "switchable"
     """switchable: each width has its own BatchNorms; shared: the leading channels of the widest network's."""

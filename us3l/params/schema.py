@@ -51,12 +51,15 @@ PositiveFloat = Annotated[Float, Field(gt=0)]
 NonNegativeFloat = Annotated[Float, Field(ge=0)]
 NonNegativeInt = Annotated[int, Strict(), Field(ge=0)]
 PositiveInt = Annotated[int, Strict(), Field(ge=1)]
+Pixels = Annotated[PositiveInt, Field(le=4096)]
 AtLeastTwo = Annotated[int, Strict(), Field(ge=2)]
 Seed = Annotated[NonNegativeInt, Field(lt=2**64)]
 Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(rising)]
 WidthKey = Annotated[float, Field(ge=0.25, le=1)]
 Width = Annotated[WidthKey, Strict()]
 MAX_LISTED = 16  # names in an error message: the number of keys of the largest class
+MAX_COMPARED = 1_000  # names, among which a similar one is looked for
+MAX_CHAIN = 100  # runs of which each is like the next, or takes its weights
 _NAME = "[a-z0-9]+(-[a-z0-9]+)*"
 LONGEST_NAME = 100  # characters: with seed, width and suffix, it is still the name of a file
 Name = Annotated[
@@ -74,7 +77,7 @@ def error_at(key: str, message: str) -> PydanticCustomError:
 
 def suggestion(name: str, known: list[str]) -> str:
     """Suggest the known name that is close to this one, or list the known names."""
-    close, more = difflib.get_close_matches(name, known, n=1), len(known) - MAX_LISTED
+    close, more = difflib.get_close_matches(name, known[:MAX_COMPARED], n=1), len(known) - MAX_LISTED
     if close:
         return f"did you mean {close[0]!r}?"
     return f"there is {', '.join(known[:MAX_LISTED]) or 'none'}{f', … and {more} more' if more > 0 else ''}"

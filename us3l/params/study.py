@@ -83,9 +83,9 @@ class Table(StrictModel):
 class Study(StrictModel):
     """Runs with the same seeds, widths and protocol, and the tables that compare them."""
 
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)]
     """Seeds with which each run is trained and evaluated."""
-    widths: Annotated[list[Width], Field(min_length=1)]
+    widths: Annotated[list[Width], Field(min_length=1, max_length=100)]
     """Width multipliers to evaluate at: the columns of the tables."""
     protocol: Name
     """Protocol of the evaluations."""

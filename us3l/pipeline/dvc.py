@@ -22,6 +22,7 @@ from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.requalification import qualified_code
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
+from us3l.utils.reading import read_json
 
 
 def write_plan(plan: Plan) -> None:
@@ -43,16 +44,17 @@ def stale_entries(plan: Plan) -> set[str]:
     """Name the stages that results/plan.json has with other params, seeds or code; all of an unreadable file's."""
     entries = _entries(dvc_stages(plan))
     try:
-        written = json.loads(PLAN_FILE.read_text())
+        written = read_json(PLAN_FILE)
     except FileNotFoundError:
         return set()
-    except ValueError:
+    except (OSError, ValueError):
         return {*entries}
     return {name for name in entries if not isinstance(written, dict) or written.get(name) != entries[name]}
 
 
 def _is_written(text: str) -> bool:
-    return PLAN_FILE.is_file() and PLAN_FILE.read_bytes() == text.encode()
+    expected = text.encode()
+    return PLAN_FILE.is_file() and PLAN_FILE.stat().st_size == len(expected) and PLAN_FILE.read_bytes() == expected
 
 
 def _text(plan: Plan) -> str:

@@ -9,11 +9,15 @@ from typing import Any
 
 import yaml
 
+from us3l.params.yaml_file import require_bounded
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
+from us3l.utils.reading import read_plain
 
+MOST_BYTES = 2**26  # of dvc.lock, which grows with the runs
+MOST_VALUES = 2_000_000
 DVC_FILE = Path("dvc.yaml")
 LOCK_FILE = Path("dvc.lock")
 PLAN_FILE = Path("results", "plan.json")
@@ -48,7 +52,9 @@ def read_stages(path: Path) -> dict[str, Any]:
     Raises UserError where it is not a YAML mapping with the mappings that DVC has there.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
+        text = read_plain(path, MOST_BYTES).decode()
+        require_bounded(text, MOST_VALUES)
+        content = yaml.load(text, yaml.CSafeLoader) or {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:

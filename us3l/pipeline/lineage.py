@@ -1,6 +1,5 @@
 """Lineage: what a job's files were made from by their records, compared with what exists now; without PyTorch."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from us3l.pipeline.integrity import checked_seal, damaged_since
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.requalification import requalification
 from us3l.utils.errors import UserError, in_one_line
+from us3l.utils.reading import read_json
 from us3l.utils.records import read_record
 
 Change = tuple[str, Any, Any]  # what has changed, what it was, what it is now
@@ -50,7 +50,7 @@ def _seal(path: Path) -> str:
 def _entry(path: Path, key: str) -> Any:
     """Read one entry of a record, without checking the record's seal; NOT_MADE where there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))[key]
+        return read_json(path)[key]
     except (OSError, ValueError, KeyError, TypeError):
         return NOT_MADE
 

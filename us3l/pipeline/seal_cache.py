@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from us3l.utils.errors import UserError
+from us3l.utils.reading import parse_json
 
 CACHE = Path(".us3l", "seals.sqlite")
 SETTLED = 1.0  # seconds after which a file that changes again has another time
@@ -24,9 +25,8 @@ def checked(files: Sequence[Path], check: Callable[[], str]) -> str:
     check: reads the files; it is called if one of them has changed since.
     """
     key, stamp, is_settled = str(files[0]), *_stamp(files)
-    known = _run("SELECT outcome FROM checks WHERE file = ? AND stamp = ?", key, stamp)
-    if known:
-        seal, damage = json.loads(known[0][0])
+    if known := _recall(key, stamp):
+        seal, damage = known
     else:
         seal, damage = _outcome(check)
         if is_settled:
@@ -41,6 +41,16 @@ def forget() -> None:
     _memory.cache_clear()
     with suppress(OSError):
         CACHE.unlink()
+
+
+def _recall(key: str, stamp: str) -> tuple[str, str] | None:
+    """Return seal and damage; None where they are not known, or the memory holds something else."""
+    try:
+        [(text,)] = _run("SELECT outcome FROM checks WHERE file = ? AND stamp = ?", key, stamp)
+        seal, damage = parse_json(text.encode())
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return (seal, damage) if isinstance(seal, str) and isinstance(damage, str) else None
 
 
 def _outcome(check: Callable[[], str]) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from us3l.data.stream import Shard, Stream
 from us3l.params.runs import PretrainRun
 from us3l.training.lr_schedule import learning_rate
 from us3l.training.progress import Progress
+from us3l.training.saved_state import Contradiction, require_agreement
 from us3l.training.step import TrainStep
 from us3l.training.width_sampling import sample
 from us3l.utils import checkpoint
@@ -107,12 +108,18 @@ class Trainer:
         if self.world.is_main:
             self._require_finite()
             self._count_seconds()
-            about = {"epoch": self.epoch, "step": self.step, "history": self.history}
+            about = {"epoch": self.epoch, "step": self.step, "seed": self.stream.seed, "history": self.history}
             about |= {"seconds": self.seconds, "core_seconds": self.core_seconds}
-            checkpoint.save(self.state, {**self.train_step.state(), "totals": self.totals}, about)
+            steps = torch.tensor([self.epoch * self.stream.steps + self.step])
+            checkpoint.save(self.state, {**self.train_step.state(), "totals": self.totals, "steps": steps}, about)
 
     def _resume(self) -> None:
         tensors, about = checkpoint.load(self.state)
+        try:
+            require_agreement(self.run, self.stream, about, tensors, self.train_step.state())
+        except Contradiction as what:
+            remedy = "delete it, and the training starts from its beginning"
+            raise UserError(f"{self.state}: no state of this training: {what}; {remedy}") from None
         self.totals = tensors["totals"].to(self.world.device)
         self.train_step.load_state(tensors)
         self.epoch, self.step = about["epoch"], about["step"]

@@ -39,7 +39,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     content, about = read_weights(path)
     try:
         return deserialize(content), about
-    except SafetensorError as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); {CHANGED}") from None
 
 

@@ -1,6 +1,9 @@
 """Exceptions that end a command with one sentence instead of a traceback."""
 
 import signal
+from typing import Any
+
+MOST_SHOWN = 100  # characters of a value in a sentence
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # of the user, a scheduler, or a terminal that closes
 
@@ -15,6 +18,12 @@ class UserError(Exception):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(in_one_line(sentence))
+
+
+def shown(value: Any) -> str:
+    """Return a value of a file as a sentence shows it: in one line, and not all of a long one."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} …"
 
 
 class Interrupted(UserError):

@@ -5,12 +5,20 @@ Nothing here needs PyTorch.
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase, BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
+from us3l.utils.reading import MOST_JSON, open_plain, parse_json
 
+MOST_BYTES = 2**32  # of weights; the state of a ViT-B that AdamW trains has 1.5 GB
+MOST_HEADER = 2**24  # of the names of weights and the record about them; 100 kB for a ResNet-101
+BLOCK = 2**20  # bytes that are hashed at a time
 CHANGED = "damaged: it was changed after it was written; take it back with `dvc checkout` or git, or delete it"
 
 
@@ -26,8 +34,8 @@ class Entries(dict[str, Any]):
         raise UserError(f"{self.path}: {what}; make it again, with --force where it is up to date")
 
 
-def _entries(text: str, path: Path) -> Any:
-    return json.loads(text, object_hook=lambda content: Entries(content, path))
+def _entries(content: bytes, path: Path) -> Any:
+    return parse_json(content, lambda mapping: Entries(mapping, path))
 
 
 def seal_of_record(record: Any) -> str:
@@ -37,17 +45,24 @@ def seal_of_record(record: Any) -> str:
 
 def seal_of_weights(content: bytes, about: dict[str, Any]) -> str:
     """Return the SHA-256 of the tensors in a safetensors file and of the record about them."""
-    header, data = _split(content)
+    return _seal_of_weights(BytesIO(content), about)
+
+
+def _seal_of_weights(file: BufferedIOBase, about: dict[str, Any]) -> str:
+    header = _read_header(file)
     header.pop("__metadata__", None)
     digest = hashlib.sha256(json.dumps([about, header], sort_keys=True).encode())
-    digest.update(data)
+    while block := file.read(BLOCK):
+        digest.update(block)
     return digest.hexdigest()
 
 
-def read_result(path: Path) -> bytes:
-    """Read the bytes of a file that a stage makes. Raises UserError where it is missing or not readable."""
+@contextmanager
+def open_result(path: Path, most: int) -> Iterator[BufferedReader]:
+    """Open a file of at most `most` bytes that a stage makes. Raises UserError where it is missing or not readable."""
     try:
-        return path.read_bytes()
+        with open_plain(path, most) as file:
+            yield file
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the stage before this one makes it, as `us3l plan` shows") from None
     except OSError as error:
@@ -59,28 +74,32 @@ def read_weights(path: Path) -> tuple[bytes, dict[str, Any]]:
 
     Raises UserError where it is missing, not one of ours, or not as it was written.
     """
-    content = read_result(path)
-    try:
-        metadata = _split(content)[0].get("__metadata__", {})
-    except (ValueError, AttributeError):
-        raise UserError(f"{path}: not a whole safetensors file; {CHANGED}") from None
-    if "us3l" not in (metadata or {}):
-        raise UserError(f"{path}: holds no us3l record; give a file that `us3l pretrain` or `us3l calibrate` wrote")
-    try:
-        about = _entries(metadata["us3l"], path)
-        sealed = about.pop("seal")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: {CHANGED}") from None
-    if seal_of_weights(content, about) != sealed:
-        raise UserError(f"{path}: {CHANGED}")
-    about["seal"] = sealed
-    return content, about
+    with open_result(path, MOST_BYTES) as file:
+        try:
+            metadata = _read_header(file).get("__metadata__", {})
+        except (ValueError, AttributeError):
+            raise UserError(f"{path}: not a whole safetensors file; {CHANGED}") from None
+        if not isinstance(metadata, dict) or "us3l" not in metadata:
+            raise UserError(f"{path}: holds no us3l record; give a file that `us3l pretrain` or `us3l calibrate` wrote")
+        try:
+            about = _entries(metadata["us3l"].encode(), path)
+            sealed = about.pop("seal")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path}: {CHANGED}") from None
+        if _seal_of_weights(file, about) != sealed:
+            raise UserError(f"{path}: {CHANGED}")
+        file.seek(0)
+        about["seal"] = sealed
+        return file.read(os.fstat(file.fileno()).st_size), about
 
 
-def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Return the header of a safetensors file, and its data."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    return json.loads(content[8:start]), memoryview(content)[start:]
+def _read_header(file: BufferedIOBase) -> Any:
+    """Read the header at the beginning of a safetensors file. Raises ValueError where it is none."""
+    file.seek(0)
+    size = int.from_bytes(file.read(8), "little")
+    if size > MOST_HEADER:
+        raise ValueError(f"a header of {size} bytes")
+    return parse_json(file.read(size))
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -92,9 +111,10 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 def read_record(path: Path) -> dict[str, Any]:
     """Read what `write_record` wrote, with its `seal`. Raises UserError where it is missing or was changed."""
-    content = read_result(path)
+    with open_result(path, MOST_JSON) as file:
+        content = file.read(os.fstat(file.fileno()).st_size)
     try:
-        record = _entries(content.decode(), path)
+        record = _entries(content, path)
         sealed = record.pop("seal")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: not a whole record; {CHANGED}") from None

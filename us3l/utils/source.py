@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from us3l.utils.errors import UserError
+from us3l.utils.reading import read_plain
+
+MOST_BYTES = 2**22  # of a module
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -113,11 +116,14 @@ def _absolute(name: str, package: str, path: Path) -> str:
 def _read(path: Path) -> tuple[list[ast.Import | ast.ImportFrom], str]:
     """Return the imports of a source file and the hash of its code. Raises UserError where it is not Python."""
     try:
-        tree = ast.parse(path.read_bytes(), path.name)
-    except (SyntaxError, ValueError) as error:
+        tree = ast.parse(read_plain(path, MOST_BYTES), path.name)
+        canonical = _canonical(tree)
+    except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: not readable as Python: {error}") from None
+    except (RecursionError, MemoryError):  # the latter is of the parser's stack
+        raise UserError(f"{path}: not readable as Python: nested too deeply") from None
     imports = [each for each in _statements(tree) if isinstance(each, ast.Import | ast.ImportFrom)]
-    return imports, hashlib.sha256(_canonical(tree).encode()).hexdigest()[:12]
+    return imports, hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:

@@ -1,22 +1,27 @@
 """Reader of the official python archives of CIFAR-10 and CIFAR-100, which does not trust them."""
 
-import gzip
 import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 
 from us3l.data.sources.cifar_subset import take_subset
-from us3l.data.sources.plain_pickle import PlainArray, PlainBytes, load_plain
+from us3l.data.sources.download import MOST_BYTES
+from us3l.data.sources.plain_arrays import ARRAYS, PlainArray
 from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import CifarSubset
 from us3l.utils.errors import UserError
+from us3l.utils.plain_pickle import PlainBytes, load_plain
+from us3l.utils.reading import open_plain
 
-_MOST_BYTES = 1 << 29  # the official archives unpack to 0.2 GB
-_WRONG_BYTES = (OSError, EOFError, zlib.error, tarfile.TarError)
+_MOST_BYTES = 1 << 28  # the official archives unpack to 0.19 GB
+_MOST_HEADER = 1 << 16  # bytes of a long name or of a member's attributes
+_BLOCK = 1 << 16  # packed bytes that are read at a time
+_MOST_MEMBERS = 100  # the official archives have 9
+_WRONG_BYTES = (OSError, EOFError, zlib.error, tarfile.TarError, RecursionError)  # the last: of many long names
 _WRONG_VALUES = (ValueError, TypeError, AttributeError)  # raised by numpy and the stand-ins for odd pickles
 
 
@@ -79,26 +84,49 @@ def _read_contents(archive: Path, layout: _Layout) -> DatasetSource:
     )
 
 
-class _Bounded:
-    """A stream that ends with an error after `_MOST_BYTES`: a small archive may unpack to any size."""
+class _Unpacked:
+    """The content of a gzip file, and an error after `_MOST_BYTES` of it: a small archive may unpack to any size.
 
-    def __init__(self, file: gzip.GzipFile) -> None:
-        self._file = file
+    Only the file's first member is read, which Python's gzip module cannot be told: empty ones might follow for ever.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._gzip = file, zlib.decompressobj(wbits=31)  # of a gzip file, whose checksum is compared
         self._left = _MOST_BYTES
 
     def read(self, size: int) -> bytes:
         self._left -= size
         if self._left < 0:
             raise ValueError(f"it unpacks to more than {_MOST_BYTES} bytes")
-        return self._file.read(size)
+        content = bytearray()
+        while len(content) < size and not self._gzip.eof:
+            packed = self._gzip.unconsumed_tail or self._file.read(_BLOCK)
+            if not packed:
+                raise EOFError("it ends too early")
+            content += self._gzip.decompress(packed, size - len(content))
+        return bytes(content)
+
+
+class _Member(tarfile.TarInfo):
+    """A member of an archive, before which stand no attributes of more than `_MOST_HEADER` bytes."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and self.size > _MOST_HEADER:
+            raise ValueError(f"its {self.name} claims {self.size} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc]
 
 
 def _read_members(archive: Path, names: set[str]) -> dict[str, dict[str, Any]]:
     """Read the dicts in the named members. Nothing is extracted; the stream is read once, front to back."""
     members = {}
-    # tarfile calls nothing but read of a stream.
-    with gzip.open(archive) as unpacked, tarfile.open(fileobj=cast(IO[bytes], _Bounded(unpacked)), mode="r|") as tar:
-        for member in tar:
+    with (
+        open_plain(archive, MOST_BYTES) as packed,
+        # tarfile calls nothing but read of a stream.
+        tarfile.open(fileobj=cast(IO[bytes], _Unpacked(packed)), mode="r|", tarinfo=_Member) as tar,
+    ):
+        for number, member in enumerate(tar):
+            if number == _MOST_MEMBERS:
+                raise ValueError(f"it has more than {_MOST_MEMBERS} members")
             if member.size > _MOST_BYTES:
                 raise ValueError(f"its {member.name} claims {member.size} bytes")
             if member.name in names:
@@ -113,7 +141,7 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any
     if file is None:
         raise ValueError(f"its {member.name} is not a plain file")
     try:
-        content = load_plain(file.read())
+        content = load_plain(file.read(), ARRAYS)
     except ValueError as error:
         raise ValueError(f"its {member.name} is no plain pickle: {error}") from None
     if not isinstance(content, dict):

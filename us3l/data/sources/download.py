@@ -4,13 +4,17 @@ import hashlib
 import http
 import sys
 import time
+from io import BufferedWriter, FileIO
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
+from us3l.utils.reading import open_plain
 
+MOST_BYTES = 1 << 29  # of an archive; those of CIFAR have 0.17 GB
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each retry
 _TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 1 << 20  # bytes
@@ -56,7 +60,7 @@ def _check_kept(path: Path, url: str, md5: str) -> None:
 
 def _check(path: Path, url: str, md5: str) -> None:
     try:
-        with path.open("rb") as file:
+        with open_plain(path, MOST_BYTES) as file:
             actual = hashlib.file_digest(file, "md5").hexdigest()
     except OSError as error:
         raise UserError(f"{url}: {path} cannot be read ({error.strerror}); correct url in params.yaml") from None
@@ -64,6 +68,15 @@ def _check(path: Path, url: str, md5: str) -> None:
         raise UserError(
             f"{url}: the md5 should be {md5} and is {actual}; get the file again, or correct url or md5 in params.yaml"
         )
+
+
+class _Bounded(BufferedWriter):
+    """A file that refuses more than `MOST_BYTES`: a server may send for ever."""
+
+    def write(self, content: Any) -> int:
+        if self.tell() + len(content) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
+        return super().write(content)
 
 
 def _download(url: str, file: Path) -> None:
@@ -82,13 +95,16 @@ def _download(url: str, file: Path) -> None:
     )
     for pause in (*PAUSES, None):
         try:
-            return download(url, str(file), None)
+            with _Bounded(FileIO(file, "w")) as output:
+                return download(url, output, None)
         except RequestException as error:
             response, reason = error.response, str(error)
             if response is not None:
                 reason = f"{response.status_code} {response.reason}"
                 if response.status_code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise UserError(f"{url}: the server answers {reason}; correct url in params.yaml") from None
+        except ValueError as error:
+            raise UserError(f"{url}: the server answers {error}; correct url in params.yaml") from None
         if pause is not None:
             time.sleep(pause)
     raise UserError(f"{url}: the download broke off ({reason}); run the same command again")

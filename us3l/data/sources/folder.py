@@ -2,25 +2,24 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from us3l.data.files import table_dtype
+from us3l.data.picture import MOST_BYTES, open_picture
 from us3l.data.sources.subset import read_subset
 from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import Folder
 from us3l.utils.errors import UserError
+from us3l.utils.reading import read_plain
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,10 @@ def _list_images(folder: Path, page: str | None) -> Listing:
     if not folder.is_dir():
         elsewhere = f", or get the images from {page}" if page else ""
         raise UserError(f"{folder}: there is no such folder; correct its path in params.yaml{elsewhere}")
-    classes = {path.name: _images_in(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    try:
+        classes = {path.name: _images_in(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    except (OSError, RecursionError) as error:
+        raise UserError(f"{folder}: its folders cannot be listed ({error}); correct its path in params.yaml") from None
     if len(classes) < 2:
         found = f"is only the class folder {next(iter(classes))}" if classes else "are no class folders"
         raise UserError(f"{folder}: there {found}; put the images of each class into a folder, two or more of them")
@@ -172,23 +174,21 @@ def _in_threads(read: Callable[[Path], Any], paths: list[Path]) -> list[Any]:
 
 def _facts(path: Path) -> tuple[int, int, int, str]:
     """Read bytes, height, width and SHA-256 of an image, and decode all of it, coarsely, to check that it is whole."""
-    with _readable(path):
-        content = path.read_bytes()
-        with Image.open(BytesIO(content)) as image:
-            width, height = image.size
-            image.draft("RGB", (1, 1))
-            image.load()
+    content = _read(path)
+    with open_picture(path, content) as image:
+        width, height = image.size
+        image.draft("RGB", (1, 1))
+        image.load()
     return len(content), height, width, hashlib.sha256(content).hexdigest()
 
 
 def _read_square(path: Path, size: int) -> np.ndarray:
-    with _readable(path), Image.open(path) as image:
+    with open_picture(path, _read(path)) as image:
         return np.asarray(center_crop(resize(image.convert("RGB"), [size]), [size]))
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _read(path: Path) -> bytes:
     try:
-        yield
-    except Exception as error:  # Pillow's decoders raise many kinds of exceptions
-        raise UserError(f"{path}: not a readable image ({error}); replace or remove it") from None
+        return read_plain(path, MOST_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: not a readable image ({error.strerror}); replace or remove it") from None

@@ -5,6 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from us3l.utils.errors import UserError
+from us3l.utils.reading import read_plain
+
+MOST_BYTES = 2**26  # of a list; one of all images of ImageNet has 40 MB
+MOST_LINES = 2_000_000
 
 
 def read_subset(file: Path, folder: Path, images: Iterable[Path]) -> set[Path]:
@@ -35,8 +39,10 @@ def read_subset(file: Path, folder: Path, images: Iterable[Path]) -> set[Path]:
 def _read_lines(file: Path) -> list[tuple[int, str]]:
     """Read the lines that are not blank, with their numbers from 1."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_plain(file, MOST_BYTES).decode()
+        if text.count("\n") > MOST_LINES:
+            raise ValueError(f"it has more than {MOST_LINES} lines")
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: not a readable list of images ({error}); correct subset in params.yaml") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:

@@ -5,6 +5,7 @@ train with val and test, Food-101 train and test, Pets trainval and test. Caltec
 images of each class, the others for the test, drawn with a fixed seed; its background class is left out.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ from us3l.data.sources.folder import (
 from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import Transfer
 from us3l.utils.errors import UserError
+from us3l.utils.reading import open_plain
 
+# Bytes of a list of images; the largest, of Food-101, has 2 MB. A MATLAB file may unpack to a thousand times as much.
+MOST_BYTES = {".txt": 2**24, ".json": 2**24, ".mat": 2**18}
 _CALTECH_TRAIN = 30  # images of each class
 
 
@@ -86,11 +90,23 @@ def _open(source: Transfer, **arguments: str) -> Any:
             f"{folder}: there is no such folder; set download: true in params.yaml, or get the data set from "
             f"{known.page}, or name a folder of class folders with kind: folder"
         )
+    _check_lists(Path(source.root, Path(known.folder).parts[0]).absolute(), known.page)
     try:
         return known.reader(str(Path(source.root).absolute()), download=source.download, **arguments)
     except Exception as error:  # network, archives and annotations raise many kinds of exceptions
         what = " ".join(str(error).split())
         raise UserError(f"{folder}: torchvision cannot read the data set ({what}); get it from {known.page}") from None
+
+
+def _check_lists(folder: Path, page: str) -> None:
+    """Raise UserError where a file beside the images is none, or too large: torchvision would wait for it."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names if Path(name).suffix in MOST_BYTES):
+            try:
+                with open_plain(path, MOST_BYTES[path.suffix]):
+                    pass
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror}); get it again from {page}") from None
 
 
 def _joined_splits(parts: list[Any], source: Transfer) -> SplitSource:

@@ -9,6 +9,7 @@ import numpy as np
 
 from us3l.data.sources.places import Source, digest_of_files, image_folders
 from us3l.data.sources.read import read_source
+from us3l.data.sources.subset import MOST_BYTES
 from us3l.data.store import DatasetSource, SplitSource, write_store
 from us3l.params.dataset import Folder
 from us3l.pipeline.plan.dataset import PrepareJob
@@ -16,6 +17,7 @@ from us3l.pipeline.probes.comparison import Outcome
 from us3l.pipeline.probes.sample import sample_rows
 from us3l.pipeline.provenance import record
 from us3l.pipeline.stages.seals import OpenedSeals
+from us3l.utils.reading import read_plain
 from us3l.utils.records import write_record
 
 
@@ -56,7 +58,7 @@ def _hashes(source: Source) -> dict[str, str]:
     """Return the SHA-256 of the list of images, if the source has one, and of its image files."""
     hashes = {}
     if isinstance(source, Folder) and source.subset:
-        hashes["subset"] = hashlib.sha256(Path(source.subset).read_bytes()).hexdigest()
+        hashes["subset"] = hashlib.sha256(read_plain(Path(source.subset), MOST_BYTES)).hexdigest()
     if folders := image_folders(source):
         hashes["files"] = digest_of_files(folders)
     return hashes
