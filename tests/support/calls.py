@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType
@@ -53,6 +52,11 @@ def record_fork() -> None:
         listen()
 
 
+def processor_seconds() -> float:
+    """Return the seconds that processors have worked for this process and for its children that have ended."""
+    return sum(os.times()[:4])
+
+
 class Calls:
     """Notes the calls of each test, with those of the wider fixtures that it uses."""
 
@@ -60,7 +64,8 @@ class Calls:
         self.folder = folder
         self.found: dict[str, tuple[float, set[Function]]] = {}
         self.not_passed: set[str] = set()
-        self.of_fixtures: dict[str, set[Function]] = {}
+        self.of_fixtures: dict[str, tuple[float, set[Function]]] = {}
+        self.setting_up = 0.0  # seconds of wider fixtures in the present test
         self.number = 0
 
     @pytest.hookimpl(hookwrapper=True)
@@ -68,22 +73,25 @@ class Calls:
         self.number += 1
         os.environ[WHOSE] = str(self.number)
         clear()
-        start = time.monotonic()
+        start, self.setting_up = processor_seconds(), 0.0
         listen()
         yield
-        seconds = time.monotonic() - start
-        wider = [self.of_fixtures.get(name, set()) for name in getattr(item, "fixturenames", ())]
-        self.found[item.nodeid] = seconds, calls.union(self._forked(), *wider)
+        own = processor_seconds() - start - self.setting_up
+        wider = [self.of_fixtures[name] for name in getattr(item, "fixturenames", ()) if name in self.of_fixtures]
+        seconds = own + sum(of_fixture for of_fixture, _ in wider)
+        self.found[item.nodeid] = seconds, calls.union(self._forked(), *(called for _, called in wider))
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
         if fixturedef.scope == "function":
             yield
             return
-        before = set(calls)
+        before, start = set(calls), processor_seconds()
         clear()
         yield
-        self.of_fixtures[fixturedef.argname] = calls | self._forked()
+        seconds = processor_seconds() - start
+        self.setting_up += seconds
+        self.of_fixtures[fixturedef.argname] = seconds, calls | self._forked()
         calls.update(before)
 
     def _forked(self) -> set[Function]:

@@ -5,12 +5,13 @@
     python tests/support/mutants.py report             writes docs/mutants.md from what was tried
 
 Mutants are generated from the syntax trees, the same ones for the same code; others were written by hand. One process
-imports PyTorch and pytest and is forked for each mutant, which ends at the first test that fails. What was caught by a
-test is tried again only after an edit of the module or of the test.
+imports the package and collects the tests; for each mutant a fork exchanges the function and runs tests until one
+fails. What was caught by a test is tried again only after an edit of the module or of the test.
 """
 
 import ast
 import csv
+import inspect
 import json
 import os
 import platform
@@ -20,15 +21,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib import import_module
 from importlib.metadata import version
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from types import CodeType
 from typing import Any, TypeVar
 
 from edits import PACKAGE, Edit, apply, as_code
@@ -39,12 +40,9 @@ MEMORY = ROOT / ".mutants"  # what was measured and tried
 TRIED = MEMORY / "tried.json"
 LEFT_OUT = (".git", ".venv", MEMORY.name, ".snakemake", ".us3l", "runs", "__pycache__", ".*_cache")
 NOT_HERE = ("models/ghost_batch_norm_triton.py",)  # runs on a GPU alone
-PRELOADED = (
-    *("numpy", "pandas", "PIL.Image", "pydantic", "pytest", "rich.progress", "safetensors.torch", "scipy.stats"),
-    *("sklearn.datasets", "sklearn.linear_model", "torch", "torchvision.transforms.v2", "typer", "yaml"),
-)
 LINES = 25  # of a module for each of its mutants
-SECONDS = 60.0  # of tests, as they were measured, that judge a mutant
+SECONDS = 30.0  # of tests, as they were measured, that judge a mutant
+SLOW = 1.0  # seconds from which on a test comes after the others
 PATIENCE = 5  # times as long as its tests took may a mutant take, and a minute
 
 T = TypeVar("T")
@@ -62,66 +60,144 @@ class Outcome:
 # --- a copy of the project and processes in it ----------------------------------------------------------------------
 
 
-class Workshop:
-    """A copy of the project's working tree, in which one module at a time is edited."""
+class Trials:
+    """A plugin of pytest: instead of running the tests that were collected, runs those that `work` asks for in forks.
 
-    def __init__(self, folder: Path) -> None:
-        self.tree, self.log = folder / "tree", folder / "log"
-        shutil.copytree(ROOT, self.tree, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
-        for name in PRELOADED:
-            import_module(name)
+    All is done in a copy of the project, `tree`, whose modules are edited one at a time.
+    """
+
+    def __init__(self, tree: Path, work: Callable[["Trials"], None]) -> None:
+        self.tree, self.work, self.failed = tree, work, tree.with_name("failed")
+        self.items: dict[str, Any] = {}
+        self.passing: dict[str, bool] = {}  # without an edit
+        self.in_fork = False
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        self.items = {item.nodeid: item for item in session.items}
+        self.work(self)
+        return True
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if self.in_fork and report.failed:
+            self.failed.write_text(report.nodeid)
+            os._exit(1)
 
     def try_(self, edit: Edit, tests: dict[str, float]) -> Outcome:
-        """Run tests, in their order, until one fails."""
+        """Make an edit, and run tests in their order until one fails that passes without the edit."""
+        outcome = self._try(edit, tests)
+        if outcome.by in self.items and not self._passes(outcome.by):
+            return self.try_(edit, {test: seconds for test, seconds in tests.items() if test != outcome.by})
+        return outcome
+
+    def _passes(self, test: str) -> bool:
+        """Tell whether a test passes in a fork of its own, without any edit."""
+        if test not in self.passing:
+            self.passing[test] = self.fork(lambda: self._run([test]), 600) == 0
+        return self.passing[test]
+
+    def _try(self, edit: Edit, tests: dict[str, float]) -> Outcome:
         path = self.tree / "us3l" / edit.module
         text = path.read_text()
         apply(edit, self.tree / "us3l")
         _forget_compiled(path)
+        self.failed.write_text("no test runs")
         try:
-            code = self._run([*tests], 60 + PATIENCE * sum(tests.values()))
+            code = self.fork(lambda: self._judge(edit, path, tests), 60 + PATIENCE * sum(tests.values()))
         finally:
             path.write_text(text)
             _forget_compiled(path)
-        by = self.log.with_suffix(".failed").read_text()
-        return Outcome("no end" if code is None else by or ("no test runs" if code else None), len(tests))
+        return Outcome("no end" if code is None else self.failed.read_text() if code else None, len(tests))
 
-    def _run(self, tests: list[str], seconds: float) -> int | None:
-        """Run pytest in a fork; its exit code, None where it does not end in time."""
-        self.log.with_suffix(".failed").write_text("")
+    def fork(self, function: Callable[[], int], seconds: float) -> int | None:
+        """Call a function in a fork and return its exit code; None where it does not end in time."""
         pid = os.fork()
         if pid == 0:
-            _become(self.tree, self.log)
-            import pytest
-
-            files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
-            chosen = Chosen(tests, self.log.with_suffix(".failed"))
-            os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files], plugins=[chosen]))
+            os.setsid()
+            self.in_fork = True
+            os._exit(function())
         return _wait(pid, seconds)
 
-    def measure(self, file: str, folder: Path) -> None:
-        """Write the calls of a file's tests to `folder`/calls.json."""
-        pid = os.fork()
-        if pid == 0:
-            _become(self.tree, self.log)
-            os.environ["US3L_CALLS"] = str(folder)
-            import pytest
+    def _judge(self, edit: Edit, path: Path, tests: dict[str, float]) -> int:
+        """Run tests on an edited module; its functions are exchanged, and where that is not enough all is read anew."""
+        function = _function(edit)
+        if not (function and _exchange(path, edit.module, function.partition(".<locals>")[0])):
+            return self._read_anew(tests)
+        return self._run(tests)
 
-            os._exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "calls", file]))
-        _wait(pid, 3600)
+    def _run(self, tests: Iterable[str]) -> int:
+        chosen = [self.items[test] for test in tests if test in self.items]
+        for item, following in zip(chosen, [*chosen[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        return 0
+
+    def _read_anew(self, tests: dict[str, float]) -> int:
+        import pytest
+
+        for name, module in [*sys.modules.items()]:
+            if str(getattr(module, "__file__", None)).startswith(f"{self.tree}/"):
+                del sys.modules[name]
+        files = dict.fromkeys(test.partition("::")[0] for test in tests)
+        again = Chosen(tests, self)
+        return int(pytest.main(["-p", "no:terminal", "-p", "no:cacheprovider", *files], plugins=[again]))
 
 
-def _become(tree: Path, log: Path) -> None:
-    """Make a fork a process of its own, in the copy of the project."""
-    os.setsid()
-    with log.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    os.chdir(tree)
-    here = str(ROOT / "tests" / "support")
-    sys.path[:] = [str(tree), str(tree / "tests" / "support"), *(p for p in sys.path if p not in ("", here, str(ROOT)))]
-    os.environ["PYTHONPATH"] = str(tree)
-    for name in ("edits", "generated_edits"):  # tests import those of the copy
-        del sys.modules[name]
+class Chosen:
+    """A plugin of pytest: runs tests in this order."""
+
+    def __init__(self, tests: Iterable[str], trials: Trials) -> None:
+        self.order, self.pytest_runtest_logreport = (
+            {test: i for i, test in enumerate(tests)},
+            trials.pytest_runtest_logreport,
+        )
+        self.pytest_collectreport = trials.pytest_runtest_logreport
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = sorted((each for each in items if each.nodeid in self.order), key=lambda i: self.order[i.nodeid])
+
+
+def in_a_copy(files: Iterable[str], work: Callable[[Trials], None]) -> None:
+    """Collect tests in a copy of the project, and let `work` run them."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        shutil.copytree(ROOT, tree, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        os.chdir(tree)
+        here = ("", str(ROOT), str(ROOT / "tests" / "support"))
+        sys.path[:] = [str(tree), str(tree / "tests" / "support"), *(path for path in sys.path if path not in here)]
+        os.environ["PYTHONPATH"] = str(tree)
+        for name in ("edits", "generated_edits"):  # tests import those of the copy
+            del sys.modules[name]
+        import pytest
+
+        options = ["-p", "no:terminal", "-p", "no:cacheprovider", "--capture=sys"]
+        if code := pytest.main([*options, *files], plugins=[Trials(tree, work)]):
+            raise SystemExit(f"the tests cannot be collected: pytest ends with {code!r}")
+
+
+def _exchange(path: Path, module: str, function: str) -> bool:
+    """Give a function of a module that was imported the code that it has in the file now; tell whether that is all."""
+    found: Any = sys.modules.get(f"us3l.{module.removesuffix('.py').replace('/', '.')}")
+    for name in function.split("."):
+        found = inspect.getattr_static(found, name, None)
+    for inner in ("fget", "func", "__func__", "__wrapped__"):  # of properties, cached ones, methods and decorators
+        found = getattr(found, inner, found)
+    new = _code_of(compile(path.read_text(), str(path), "exec"), function)
+    if not inspect.isfunction(found) or found.__code__.co_qualname != function or new is None:
+        return False
+    if new == found.__code__ or new.co_freevars != found.__code__.co_freevars:  # its defaults have changed, perhaps
+        return False
+    found.__code__ = new
+    return True
+
+
+def _code_of(code: CodeType, function: str) -> CodeType | None:
+    """Find the code of a function by its qualified name."""
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            if each.co_qualname == function:
+                return each
+            if function.startswith(f"{each.co_qualname}.") and (inner := _code_of(each, function)):
+                return inner
+    return None
 
 
 def _wait(pid: int, seconds: float) -> int | None:
@@ -130,7 +206,7 @@ def _wait(pid: int, seconds: float) -> int | None:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
+        time.sleep(0.01)
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return None
@@ -140,24 +216,6 @@ def _forget_compiled(module: Path) -> None:
     """Delete what Python has compiled: it takes a module for the same where size and second of its date are."""
     for compiled in module.parent.glob(f"__pycache__/{module.stem}.*.pyc"):
         compiled.unlink()
-
-
-class Chosen:
-    """A plugin of pytest: runs tests in this order, and writes down the first that fails."""
-
-    def __init__(self, tests: Sequence[str], failed: Path) -> None:
-        self.order, self.failed = {test: number for number, test in enumerate(tests)}, failed
-
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items[:] = sorted((each for each in items if each.nodeid in self.order), key=lambda i: self.order[i.nodeid])
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed:
-            self.failed.write_text(report.nodeid)
-
-    def pytest_collectreport(self, report: Any) -> None:
-        if report.failed:
-            self.failed.write_text(report.nodeid)
 
 
 # --- what judges a mutant -------------------------------------------------------------------------------------------
@@ -174,22 +232,21 @@ def measured() -> Measured:
     return found
 
 
-def judges(edit: Edit, tests: Measured) -> dict[str, float]:
-    """Return the tests that may catch an edit, with their seconds: those of its room and the fast ones first.
+def judges(edit: Edit, tests: Measured, proven: Container[str] = ()) -> dict[str, float]:
+    """Return the tests that may catch an edit, with their seconds: proven ones, fast ones, those of its room first.
 
     They call the function that it changes; where it is in no function, any of its module or of those that import that.
     """
     function = _function(edit)
-    modules = {edit.module} if function else {edit.module, *_importers(edit.module)}
-    callers = {
-        test: seconds
-        for test, (seconds, calls) in tests.items()
-        if any(module in modules and (not function or name == function) for module, name in calls)
-    }
+    if function:
+        callers = {test: seconds for test, (seconds, calls) in tests.items() if (edit.module, function) in calls}
+    else:
+        modules = {edit.module, *_importers(edit.module)}
+        callers = {test: seconds for test, (seconds, calls) in tests.items() if any(m in modules for m, _ in calls)}
 
-    def place(test: str) -> tuple[bool, int, str, float]:
-        file = test.partition("::")[0]
-        return room(edit.module) not in Path(file).parts, int(callers[test]), file, callers[test]
+    def place(test: str) -> tuple[bool, bool, bool, str, float]:
+        file, seconds = test.partition("::")[0], callers[test]
+        return test not in proven, seconds > SLOW, room(edit.module) not in Path(file).parts, file, seconds
 
     found, total = {}, 0.0
     for test in sorted(callers, key=place):
@@ -295,6 +352,10 @@ class Tried:
         outcome = Outcome(by, tests)
         return outcome if by and state == _state(edit, outcome) else None
 
+    def proven(self, module: str) -> set[str]:
+        """Return the tests that have caught mutants of a module."""
+        return {by for edit, (by, _, _) in self.outcomes.items() if by and f"module={module!r}" in edit}
+
     def verdict(self, edit: Edit, known: Container[Any]) -> str:
         """Return caught, missed or equivalent. Raises SystemExit where the mutant is still to be tried."""
         if _key(edit) in known:
@@ -312,16 +373,17 @@ def try_all(paths: Sequence[str]) -> None:
     """Try the mutants that are not known to be caught or equivalent, and print each with what catches it."""
     tests, tried, known = measured(), Tried(), equivalent()
     waiting = [edit for edit in mutants(paths) if not tried.get(edit) and _key(edit) not in known]
-    with tempfile.TemporaryDirectory() as folder:
-        workshop = Workshop(Path(folder))
+
+    def work(trials: Trials) -> None:
         for edit in waiting:
-            chosen = judges(edit, tests)
-            outcome = workshop.try_(edit, chosen) if chosen else Outcome(None, 0)
+            chosen = judges(edit, tests, tried.proven(edit.module))
+            outcome = trials.try_(edit, chosen) if chosen else Outcome(None, 0)
             tried.keep(edit, outcome)
             verdict = f"caught by {outcome.by}" if outcome.by else f"missed by {outcome.tests} tests"
-            print(
-                f"{room(edit.module)}: {edit.module}: {as_code(edit.old)} -> {as_code(edit.new)}: {verdict}", flush=True
-            )
+            change = f"{edit.module}: {as_code(edit.old)} -> {as_code(edit.new)}"
+            print(f"{room(edit.module)}: {change}: {verdict}", file=sys.__stdout__, flush=True)
+
+    in_a_copy({test.partition("::")[0] for test in tests}, work)
 
 
 INTRODUCTION = """# What the tests see
@@ -364,17 +426,24 @@ def report() -> str:
 def measure(files: Sequence[str]) -> None:
     """Measure the tests of these files, or of all."""
     every = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/test_*.py"))
+
+    def work(trials: Trials) -> None:
+        for file in files or every:
+            trials.fork(lambda file=file: _measure(file), 3600)
+
+    (MEMORY / "calls").mkdir(parents=True, exist_ok=True)
+    in_a_copy(files or every, work)
+
+
+def _measure(file: str) -> int:
+    import pytest
+
     with tempfile.TemporaryDirectory() as folder:
-        workshop = Workshop(Path(folder))
-        for number, file in enumerate(files or every):
-            calls = Path(folder, str(number))
-            calls.mkdir()
-            workshop.measure(file, calls)
-            if not (calls / "calls.json").is_file():
-                raise SystemExit(f"{file}: {workshop.log.read_text()[-500:]}")
-            (MEMORY / "calls").mkdir(parents=True, exist_ok=True)
-            shutil.move(calls / "calls.json", MEMORY / "calls" / f"{file.replace('/', '.')}.json")
-            print(f"{file}: {workshop.log.read_text().splitlines()[-1]}", flush=True)
+        os.environ["US3L_CALLS"] = folder
+        code = pytest.main(["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "calls", file])
+        shutil.move(Path(folder, "calls.json"), MEMORY / "calls" / f"{file.replace('/', '.')}.json")
+    print(f"{file}: {'all pass' if code == 0 else code}", file=sys.__stdout__, flush=True)
+    return int(code)
 
 
 def main() -> None:
