@@ -28,7 +28,7 @@ from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.probes.outcome import describe
 from us3l.training.build import build_train_step
-from us3l.training.queue import Queue
+from us3l.training.step import TrainStep
 from us3l.training.width_sampling import sample
 from us3l.utils import philox
 from us3l.utils.checkpoint import load
@@ -162,16 +162,26 @@ MOCO = {
     "momentum": 0.9,
     "projector": {"hidden": 16, "output": 8},
 }
-INITIAL: dict[str, Callable[[int], dict[str, Tensor]]] = {
-    "student": lambda seed: student(seed),
-    "classifier": lambda seed: dict(linear_layer(16, 4, seed, CPU).named_parameters()),
-    "queue": lambda seed: {"queue": Queue(8, 4, seed, CPU).values},
-}
+
+
+def initial(seed: int, **run: Any) -> TrainStep:
+    return build_train_step(small_run(**run), Backbone("small-resnet", 1), 10, seed, World(0, 1, CPU))
 
 
 def student(seed: int) -> dict[str, Tensor]:
-    made = build_train_step(small_run(), Backbone("small-resnet", 1), 10, seed, World(0, 1, CPU))
-    return {name: each for name, each in made.student.weights.parameters.items() if len(each.unique()) > 1}
+    weights = initial(seed).student.weights.parameters
+    return {name: each for name, each in weights.items() if len(each.unique()) > 1}
+
+
+def queue(seed: int) -> dict[str, Tensor]:
+    return {"queue": initial(seed, method=MOCO, batch={"size": 8}).teacher.state()["queue"]}
+
+
+INITIAL: dict[str, Callable[[int], dict[str, Tensor]]] = {
+    "student": student,
+    "queue": queue,
+    "classifier": lambda seed: dict(linear_layer(16, 4, seed, CPU).named_parameters()),
+}
 
 
 @pytest.mark.parametrize("what", INITIAL)

@@ -31,7 +31,9 @@ def edits_of(text: str, module: str) -> set[Edit]:
     silent = {id(each) for node in ast.walk(tree) for each in _silent(node)}
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.expr | ast.stmt) and id(node) not in silent]
     edits = {_edit(module, text, node, new) for node in nodes for new in _variants(node)}
-    edits |= {_edit(module, text, node, f"(not {ast.unparse(node)})") for node in _conditions(tree)}
+    edits |= {
+        _edit(module, text, node, f"(not {ast.unparse(node)})") for node in _conditions(tree) if id(node) not in silent
+    }
     return {edit for edit in edits if edit.old != edit.new}
 
 
@@ -43,10 +45,16 @@ def _conditions(tree: ast.Module) -> Iterator[ast.expr]:
 
 
 def _silent(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what is only said or typed: docstrings, messages, annotations, imports."""
+    """Yield what is only said or typed, or guards against faults of the package: messages, annotations, assertions."""
     match node:
-        case ast.Expr(value=ast.Constant()) | ast.JoinedStr() | ast.Import() | ast.ImportFrom():
+        case ast.Expr(value=ast.Constant()) | ast.JoinedStr() | ast.Import() | ast.ImportFrom() | ast.Assert():
             yield from ast.walk(node)
+        case ast.If(test=ast.Name(id="TYPE_CHECKING") as test):
+            yield test
+        case ast.keyword(arg="strict", value=value):
+            yield value
+        case ast.ClassDef(decorator_list=decorators):
+            yield from (each for decorator in decorators for each in ast.walk(decorator))
         case ast.arg(annotation=ast.expr() as typed) | ast.AnnAssign(annotation=typed):
             yield from ast.walk(typed)
         case ast.FunctionDef(returns=ast.expr() as typed):
@@ -88,7 +96,8 @@ def _variants(node: ast.expr | ast.stmt) -> Iterator[str]:
 def _calls(node: ast.Call) -> Iterator[str]:
     function, given, keywords = node.func, node.args, node.keywords
     for keyword in keywords:
-        yield _text(ast.Call(function, given, [each for each in keywords if each is not keyword]))
+        if keyword.arg != "strict":
+            yield _text(ast.Call(function, given, [each for each in keywords if each is not keyword]))
     match given:
         case [ast.Starred(), *_] | [_, ast.Starred(), *_]:
             pass
