@@ -81,7 +81,7 @@ def test_an_edit_of_a_text_that_is_not_there_once_is_refused(tmp_path: Path) -> 
 def test_a_mutant_is_judged_by_the_tests_that_call_its_function_the_fast_ones_of_its_room_first() -> None:
     here, other = ("utils/philox.py", "uniform"), ("utils/philox.py", "permutation")
     calls = {
-        "tests/utils/test_a.py::slow": (9.0, {here}),
+        "tests/utils/test_a.py::slow": (2.0, {here}),
         "tests/utils/test_a.py::fast": (0.1, {here, other}),
         "tests/data/test_b.py::fast": (0.1, {here}),
         "tests/utils/test_a.py::other": (0.1, {other}),

@@ -41,7 +41,7 @@ TRIED = MEMORY / "tried.json"
 LEFT_OUT = (".git", ".venv", MEMORY.name, ".snakemake", ".us3l", "runs", "__pycache__", ".*_cache")
 NOT_HERE = ("models/ghost_batch_norm_triton.py",)  # runs on a GPU alone
 LINES = 60  # of a module for each of its mutants
-SECONDS = 12.0  # of processors, of tests that judge a mutant
+SECONDS = 5.0  # of processors, of tests that judge a mutant
 SLOW = 0.5  # seconds from which on a test comes after the others
 PATIENCE = 5  # times as long as its tests took may a mutant take, and a minute
 
@@ -136,7 +136,7 @@ class Trials:
         for name, module in [*sys.modules.items()]:
             if str(getattr(module, "__file__", None)).startswith(f"{self.tree}/"):
                 del sys.modules[name]
-        files = dict.fromkeys(test.partition("::")[0] for test in tests)
+        files = dict.fromkeys(_file(test) for test in tests)
         again = Chosen(tests, self)
         return int(pytest.main(["-p", "no:terminal", "-p", "no:cacheprovider", *files], plugins=[again]))
 
@@ -235,14 +235,16 @@ def measured() -> Measured:
 def judges(edit: Edit, tests: Measured, proven: Container[str] = ()) -> dict[str, float]:
     """Return the tests that may catch an edit, with their seconds: proven ones, fast ones, those of its room first.
 
-    They call the function that it changes; where it is in no function, any of its module or of those that import that.
+    They call the function that it changes; where it is in no function, they are of a file with tests that call one of
+    its module or of those that import that.
     """
     function = _function(edit)
     if function:
         callers = {test: seconds for test, (seconds, calls) in tests.items() if (edit.module, function) in calls}
     else:
         modules = {edit.module, *_importers(edit.module)}
-        callers = {test: seconds for test, (seconds, calls) in tests.items() if any(m in modules for m, _ in calls)}
+        files = {_file(test) for test, (_, calls) in tests.items() if any(module in modules for module, _ in calls)}
+        callers = {test: seconds for test, (seconds, _) in tests.items() if _file(test) in files}
 
     def place(test: str) -> tuple[Any, ...]:
         seconds = callers[test]
@@ -254,6 +256,10 @@ def judges(edit: Edit, tests: Measured, proven: Container[str] = ()) -> dict[str
         if total < SECONDS or not found:
             found[test] = callers[test]
     return found
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
 
 
 def room(module: str) -> str:
@@ -383,7 +389,7 @@ def try_all(paths: Sequence[str]) -> None:
             change = f"{edit.module}: {as_code(edit.old)} -> {as_code(edit.new)}"
             print(f"{room(edit.module)}: {change}: {verdict}", file=sys.__stdout__, flush=True)
 
-    in_a_copy({test.partition("::")[0] for test in tests}, work)
+    in_a_copy({_file(test) for test in tests}, work)
 
 
 INTRODUCTION = """# What the tests see
