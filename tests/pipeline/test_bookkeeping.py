@@ -101,6 +101,20 @@ def test_seconds_are_those_of_computing_however_often_a_training_was_interrupted
     assert (second.seconds, second.core_seconds) == (12.0, 36.0)
 
 
+def test_an_epoch_ends_with_the_seconds_until_then_whether_or_not_a_state_was_saved(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = training(tmp_path / "state", Step(clock), save_every=1000.0)
+    made.run_to_the_end()
+    assert [entry["seconds"] for entry in made.history] == [4.0, 8.0, 12.0]
+    assert (made.seconds, made.core_seconds) == (12.0, 36.0)
+    assert [line.split()[-2:] for line in capsys.readouterr().err.splitlines()] == [
+        ["4.0", "s"],
+        ["8.0", "s"],
+        ["12.0", "s"],
+    ]
+
+
 def test_a_state_is_saved_once_in_so_many_seconds(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,9 +149,9 @@ def test_gpu_hours_are_those_of_all_processes_on_gpus(
     monkeypatch: pytest.MonkeyPatch, device: str | None, processes: int, gpu_hours: float
 ) -> None:
     monkeypatch.setattr(provenance, "circumstances", lambda identity, device: {"finished": "now"})
-    made = provenance.record({"stage": "x"}, device and torch.device(device), 1800.0004, processes)
-    assert made["seconds"] == 1800.0
-    assert made["gpu_hours"] == pytest.approx(gpu_hours, rel=1e-6)
+    made = provenance.record({"stage": "x"}, device and torch.device(device), 1800.01264, processes)
+    assert made["seconds"] == 1800.013
+    assert made["gpu_hours"] == pytest.approx(gpu_hours, rel=1e-4)
     assert (made["processes"], made["finished"], made["stage"]) == (processes, "now", "x")
 
 
@@ -271,6 +285,17 @@ def test_the_cheapest_run_on_gpus_is_listed_first_and_those_that_no_record_tells
         ("longer", "24.000", "48.000"),
     ]
     assert [row[1:] for row in listed[3:]] == [("?", "?")] * 4
+
+
+def test_hours_on_gpus_are_dearer_than_others(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    longer = plan.run("tiny", "longer")
+    for path in (path for stage in longer.stages for path in RunStage(longer, stage, 0).records):
+        write_record(path, {"seconds": 360000.0, "gpu_hours": 0.0})
+    listing.show_costs(plan, "tiny")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
+    hours = {row[1]: float(row[-2]) for row in rows if row[-1] != "?"}
+    assert rows[0][1] == "longer" and rows[0][-1] == "0.000"
+    assert hours["longer"] > max(hours["us3l"], hours["narrow"])
 
 
 def test_costs_add_up_and_scale() -> None:

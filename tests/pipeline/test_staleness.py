@@ -20,6 +20,7 @@ from us3l.pipeline.plan import job as plan_job
 from us3l.pipeline.plan.dataset import PrepareJob
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs
+from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TableJob
 
 TABLE = Path(__file__).with_name("staleness.csv")
@@ -310,3 +311,30 @@ def test_a_table_rests_on_the_evaluations_that_are_there_and_on_what_those_came_
     assert appears(plan.run("study", "fixed").evaluation_record(0, 1.0)), "whether or not it says what it came from"
     assert len(TableJob(job.table).present_inputs) == 5
     assert len(set(seen)) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "origin"),
+    [
+        ("trained", "pretrain", {}),
+        ("taught", "pretrain", {"teacher": "trained"}),
+        ("trained", "calibrate", {"checkpoint": "trained"}),
+        ("pruned", "calibrate", {"checkpoint": "trained"}),
+        ("by-knn", "knn", {"checkpoint": "trained", "width": 0.5, "network": "trained"}),
+        ("pruned", "linear", {"checkpoint": "trained", "width": 0.5, "network": "pruned"}),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_result_is_known_by_its_seed_its_width_and_the_seals_of_what_it_is_made_from(
+    name: str, stage: str, origin: dict[str, Any], seed: int
+) -> None:
+    plan = Plan(PARAMS)
+    job = RunStage(plan.run("study", name), stage, seed)
+    files = {"teacher": plan.runs["study", "trained"].checkpoint(seed)}
+    if "checkpoint" in origin:
+        files["checkpoint"] = plan.runs["study", origin["checkpoint"]].checkpoint(seed)
+    if "network" in origin:
+        files["network"] = plan.runs["study", origin["network"]].network(seed, 0.5)
+    seals = {key: str(files[key]) for key in origin if key in files}
+    expected = {"stage": stage, "params": job.stage_params, "code": job.code, "data": "data/files", "seed": seed}
+    assert [*job.identities(Paths()).values()][-1] == expected | origin | seals
