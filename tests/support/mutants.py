@@ -41,7 +41,7 @@ TRIED = MEMORY / "tried.json"
 LEFT_OUT = (".git", ".venv", MEMORY.name, ".snakemake", ".us3l", "runs", "__pycache__", ".*_cache")
 NOT_HERE = ("models/ghost_batch_norm_triton.py",)  # runs on a GPU alone
 LINES = 60  # of a module for each of its mutants
-SECONDS = 5.0  # of processors, of tests that judge a mutant
+SECONDS = 3.0  # of processors, of tests that judge a mutant
 SLOW = 0.5  # seconds from which on a test comes after the others
 PATIENCE = 5  # times as long as its tests took may a mutant take, and a minute
 
@@ -363,11 +363,11 @@ class Tried:
         return {by for edit, (by, _, _) in self.outcomes.items() if by and f"module={module!r}" in edit}
 
     def verdict(self, edit: Edit, known: Container[Any]) -> str:
-        """Return caught, missed or equivalent. Raises SystemExit where the mutant is still to be tried."""
+        """Return one of VERDICTS."""
         if _key(edit) in known:
             return "equivalent"
         if repr(edit) not in self.outcomes:
-            raise SystemExit(f"not tried yet: {edit}")
+            return "not tried"
         return "caught" if self.outcomes[repr(edit)][0] else "missed"
 
     def keep(self, edit: Edit, outcome: Outcome) -> None:
@@ -392,19 +392,20 @@ def try_all(paths: Sequence[str]) -> None:
     in_a_copy({_file(test) for test in tests}, work)
 
 
+VERDICTS = ("caught", "missed", "equivalent", "not tried")
 INTRODUCTION = """# What the tests see
 
 A mutant is the package with one small edit: another comparison, constant or operator, an argument or a call left out,
 a wrong seed, an order turned round. The tests that call what it changes run until one fails: then the mutant is caught.
-One that changes nothing that anybody could see is equivalent; the reasons stand in
-`tests/support/equivalent_mutants.csv`.
+It is missed where none fails of as many as take {seconds:g} s of a processor, the fast ones first. One that changes
+nothing that anybody could see is equivalent; the reasons stand in `tests/support/equivalent_mutants.csv`.
 
-`python tests/support/mutants.py` makes this page: {n} mutants, {written} of them by hand, with Python {python}, PyTorch
-{torch} and pytest {pytest}, on a CPU. Code that runs on a GPU alone is left out. Of the mutants that are not equivalent
-{share:.1%} are caught.
+`python tests/support/mutants.py report` writes this page: {n} mutants, {written} of them by hand, with Python {python},
+PyTorch {torch} and pytest {pytest}, on a CPU. Code that runs on a GPU alone is left out. Of the mutants that were tried
+and are not equivalent {share:.1%} are caught.
 
-| room | mutants | caught | missed | equivalent |
-|---|---|---|---|---|
+| room | mutants | caught | missed | equivalent | not tried |
+|---|---|---|---|---|---|
 """
 
 
@@ -414,19 +415,16 @@ def report() -> str:
     verdicts = {edit: tried.verdict(edit, known) for edit in found}
     counts = Counter((room(edit.module), verdict) for edit, verdict in verdicts.items())
     rooms = sorted({of for of, _ in counts})
-    caught, missed = (sum(counts[of, verdict] for of in rooms) for verdict in ("caught", "missed"))
+    total = {verdict: sum(counts[of, verdict] for of in rooms) for verdict in VERDICTS}
     about = {name: version(name) for name in ("torch", "pytest")} | {"python": platform.python_version()}
-    written = len(_apart(_by_hand))
-    text = INTRODUCTION.format(n=len(found), written=written, share=caught / (caught + missed), **about)
-    for of in [*rooms, "all"]:
-        each = [sum(counts[r, v] for r in rooms if of in (r, "all")) for v in ("caught", "missed", "equivalent")]
+    share = total["caught"] / (total["caught"] + total["missed"])
+    numbers = {"n": len(found), "written": len(_apart(_by_hand)), "share": share, "seconds": SECONDS}
+    text = INTRODUCTION.format(**numbers, **about)
+    for of, each in {**{of: [counts[of, v] for v in VERDICTS] for of in rooms}, "all": [*total.values()]}.items():
         text += f"| {of} | {sum(each)} | {' | '.join(map(str, each))} |\n"
-    rows = [
-        f"| {edit.module} | {as_code(edit.old)} | {as_code(edit.new)} |" for edit in found if verdicts[edit] == "missed"
-    ]
-    return text + "".join(
-        ["\n## Missed\n\n| module | was | is |\n|---|---|---|\n", *(f"{row}\n" for row in rows)] if rows else []
-    )
+    text += "\n## Missed\n\n| module | was | is |\n|---|---|---|\n"
+    lost = [edit for edit in found if verdicts[edit] == "missed"]
+    return text + "".join(f"| {each.module} | {as_code(each.old)} | {as_code(each.new)} |\n" for each in lost)
 
 
 def measure(files: Sequence[str]) -> None:
