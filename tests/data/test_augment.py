@@ -402,3 +402,29 @@ def test_pixels_stay_in_range() -> None:
 def test_a_blur_wider_than_the_images_is_refused() -> None:
     with pytest.raises(UserError, match=r"blur\.kernel_size is 17, too wide for images of 8x8 pixels"):
         view(photos(2, 8, 8), Augmentation(blur=Blur(kernel_size=17)))
+
+
+@pytest.mark.parametrize(
+    ("alone", "theirs"),
+    [
+        ("brightness", tv.adjust_brightness),
+        ("contrast", tv.adjust_contrast),
+        ("saturation", tv.adjust_saturation),
+        ("hue", tv.adjust_hue),
+    ],
+)
+def test_a_jitter_of_one_setting_alone_is_torchvisions(alone: str, theirs: Callable[..., Tensor]) -> None:
+    images = photos(40)
+    settings = ColorJitter.model_validate({alone: 0.4})
+    column = ["brightness", "contrast", "saturation", "hue"].index(alone)
+    factors = draw.jitter(numbers_of(40), settings).factors
+    assert len(factors[:, column].unique()) == 40
+    x = images.permute(0, 3, 1, 2) / 255
+    expected = each(x, theirs, factors[:, column])
+    assert ((expected - x).abs().amax((1, 2, 3)) > 0.01).sum() > 30
+    close(view(images, Augmentation(color_jitter=settings)), expected)
+
+
+def numbers_of(count: int) -> Tensor:
+    """What `view` draws for a color jitter alone."""
+    return uniform(RandomKey(0, Purpose.AUGMENT, 0), torch.arange(count), 0, 9)

@@ -18,6 +18,7 @@ from sources import files
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
+from waiting import SECONDS, until
 
 from us3l.data import decoded
 from us3l.data.augment import draw
@@ -172,13 +173,6 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 def test_an_image_is_decoded_once_for_both_views(photos: Files, reads: list[int]) -> None:
     all_views(Decoded(photos, CPU), [CROP, MUCH])
     assert sorted(reads) == list(range(20))
@@ -187,7 +181,7 @@ def test_an_image_is_decoded_once_for_both_views(photos: Files, reads: list[int]
 def test_as_many_images_are_decoded_at_a_time_as_there_are_threads(
     photos: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together, read = Barrier(3, timeout=10), Files.read
+    together, read = Barrier(3, timeout=SECONDS), Files.read
 
     def waiting(self: Files, index: int) -> bytes:
         together.wait()
@@ -212,7 +206,7 @@ def test_the_next_batch_and_no_other_is_decoded_while_one_is_used(
     batches = Decoded(photos, CPU).augmented(torch.arange(20).split(4), [CROP], AS_IT_IS, KEY)
     for number, _ in enumerate(batches, 1):
         expected = min(4 * (number + 1), 20)
-        until(lambda expected=expected: len(reads) == expected)
+        until(lambda expected=expected: len(reads) == expected, f"{expected} images read")
         time.sleep(0.02)
         assert sorted(reads) == list(range(expected))
         assert len(alive) <= 2

@@ -1,4 +1,5 @@
 import json
+import re
 from itertools import product
 from pathlib import Path
 
@@ -92,22 +93,35 @@ def test_a_store_with_a_truncated_file_is_refused(tmp_path: Path, name: str, kep
         open_store(tmp_path)
 
 
+IMAGES, LABELS, OUTSIDE = "uint8 (12, 5, 6, 3)", "int64 (4,)", "labels outside 0..1"
+
+
 @pytest.mark.parametrize(
-    ("name", "array"),
+    ("name", "array", "reason"),
     [
-        ("train_images.npy", np.zeros((11, 5, 6, 3), np.uint8)),
-        ("train_images.npy", np.zeros((12, 5, 6, 3), np.float32)),
-        ("test_labels.npy", np.zeros(5, np.int64)),
-        ("test_labels.npy", np.zeros(4, np.int32)),
-        ("test_labels.npy", np.full(4, 2)),
-        ("test_labels.npy", np.full(4, -1)),
-        ("test_labels.npy", np.array([{}] * 4, object)),
+        ("train_images", np.zeros((11, 5, 6, 3), np.uint8), f"uint8 (11, 5, 6, 3), meta.json says {IMAGES}"),
+        ("train_images", np.zeros((12, 5, 6, 3), np.float32), f"float32 (12, 5, 6, 3), meta.json says {IMAGES}"),
+        ("test_labels", np.zeros(5, np.int64), f"int64 (5,), meta.json says {LABELS}"),
+        ("test_labels", np.zeros(4, np.int32), f"int32 (4,), meta.json says {LABELS}"),
+        ("test_labels", np.full(4, 2), OUTSIDE),
+        ("test_labels", np.array([0, 1, 2, 1]), OUTSIDE),
+        ("test_labels", np.array([0, 1, -1, 1]), OUTSIDE),
     ],
 )
-def test_arrays_that_do_not_fit_meta_json_are_refused(tmp_path: Path, name: str, array: np.ndarray) -> None:
+def test_arrays_that_do_not_fit_meta_json_are_refused_each_for_its_own_reason(
+    tmp_path: Path, name: str, array: np.ndarray, reason: str
+) -> None:
     write_store(tmp_path, contents())
-    np.save(tmp_path / name, array)
-    with pytest.raises(UserError, match="is damaged"):
+    np.save(tmp_path / f"{name}.npy", array)
+    said = f"{tmp_path}: the prepared data set is damaged ({name}.npy holds {reason}); run `us3l prepare"
+    with pytest.raises(UserError, match=f"^{re.escape(said)}"):
+        open_store(tmp_path)
+
+
+def test_an_array_of_objects_is_never_unpickled(tmp_path: Path) -> None:
+    write_store(tmp_path, contents())
+    np.save(tmp_path / "test_labels.npy", np.array([{}] * 4, object))
+    with pytest.raises(UserError, match=r"is damaged \(Array can't be memory-mapped: Python objects in dtype"):
         open_store(tmp_path)
 
 

@@ -249,3 +249,8 @@ def test_a_network_gives_the_projection_and_what_the_head_makes_of_it(head: str 
     torch.testing.assert_close(projection, made.projector(made.backbone(x)))
     torch.testing.assert_close(prediction, made.get_submodule(head)(projection) if head else projection)
     assert prediction.shape == projection.shape == (4, 6)
+
+
+def test_built_in_networks_keep_groups_of_images_apart_and_a_users_own_may_mix_them() -> None:
+    assert all(Backbone(name, 3).separates_groups is True for name in BUILT_IN)
+    assert Backbone("networks.mine:tiny", 3).separates_groups is False

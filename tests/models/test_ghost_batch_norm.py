@@ -67,3 +67,16 @@ def test_a_batch_norm_that_keeps_groups_apart_has_no_statistics_of_its_own_and_i
         torch.testing.assert_close(norm(x), expected, rtol=0, atol=1e-12)
         assert torch.equal(seen[-1], norm(x))
     assert norm.running_mean is None and not list(norm.buffers())
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.BatchNorm2d, NormReLU])
+@pytest.mark.parametrize("groups", [1, GROUPS])
+def test_a_users_batch_norm_keeps_its_own_epsilon(kind: type[nn.Module], groups: int) -> None:
+    norm = kind(CHANNELS, eps=0.3)
+    x = noise(GROUPS * IMAGES, CHANNELS, *([] if kind is nn.BatchNorm1d else [5, 5])).detach()
+    expected = torch.cat([norm.train()(part) for part in x.chunk(groups)])
+    to_ghost_batch_norm(norm, lambda: groups)
+    torch.testing.assert_close(norm(x), expected, rtol=0, atol=1e-12)
+    ordinary = nn.BatchNorm2d(CHANNELS)(x.view(len(x), CHANNELS, -1, 1)).view(x.shape)
+    assert (norm(x) - ordinary).abs().max() > 0.1

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from forks import Process
 from project import Project, params
+from waiting import SECONDS, until
 
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
@@ -26,7 +28,6 @@ SNAKEMAKE = ("snakemake", "--cores", "2", "--quiet")
 TRAINING = (*SNAKEMAKE, "--", str(CHECKPOINT))
 PRETRAIN = ("us3l", "pretrain", "tiny", "us3l", "0", "--save-every", "0")
 TWO = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *PRETRAIN)
-SECONDS = 60  # that anything may take
 
 Start = Callable[..., Process]
 
@@ -56,7 +57,7 @@ def start(project: Project) -> Iterator[Start]:
     started: list[Process] = []
 
     def start(*command: str) -> Process:
-        project.environment["PATH"] = os.environ["PATH"]
+        project.environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         started.append(project.start(*command))
         del project.environment["PATH"]
         return started[-1]
@@ -83,13 +84,6 @@ def ranks(project: Project) -> dict[int, psutil.Process]:
             if "pretrain" in process.cmdline() and TWO[0] not in process.cmdline():
                 found[int(process.environ().get("RANK", 0))] = process
     return found
-
-
-def until(happens: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not happens():
-        assert time.monotonic() < deadline, f"not within {SECONDS} s: {what}"
-        time.sleep(0.01)
 
 
 def until_it_logs(project: Project, text: str) -> None:
@@ -192,7 +186,7 @@ def test_a_kill_of_the_launcher_ends_its_processes_which_save(
     assert any("epoch 1/2" in line for line in launcher.stdout)
     both = ranks(project)
     launcher.kill()
-    assert psutil.wait_procs(both.values(), timeout=10)[1] == []
+    assert psutil.wait_procs(both.values(), timeout=SECONDS)[1] == []
     assert saved(project) and not (project.folder / CHECKPOINT).exists()
     assert "epoch 1/2" not in project.must(*TWO)
     assert same_bytes(project, undisturbed)
@@ -204,8 +198,8 @@ def test_a_kill_of_one_process_ends_all_and_the_same_command_continues(
     for victim in (1, 0):
         launcher, both = start_two(project, start)
         both[victim].kill()
-        assert launcher.wait(timeout=10) == 1
-        assert psutil.wait_procs(both.values(), timeout=10)[1] == []
+        assert launcher.wait(timeout=SECONDS) == 1
+        assert psutil.wait_procs(both.values(), timeout=SECONDS)[1] == []
         assert not (project.folder / CHECKPOINT).exists()
     project.must(*TWO)
     assert same_bytes(project, undisturbed)

@@ -3,18 +3,8 @@
 from pathlib import Path
 
 import pytest
-from mutations import (
-    BITWISE,
-    DIFFERS,
-    MUTATIONS,
-    PACKAGE,
-    REFACTORINGS,
-    REORDERINGS,
-    ROUNDING,
-    VARIANTS,
-    Bench,
-    Edit,
-)
+from edits import PACKAGE, Edit
+from mutations import BITWISE, DIFFERS, MUTATIONS, REFACTORINGS, REORDERINGS, ROUNDING, VARIANTS, Bench
 
 RUN = "simclr"
 CAUGHT = {

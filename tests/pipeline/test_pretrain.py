@@ -12,6 +12,7 @@ import pytest
 from fork_program import FORKED_RANKS
 from project import Project, params
 from safetensors.torch import load_file
+from waiting import until
 
 from us3l.training import trainer
 from us3l.utils.records import read_record
@@ -47,8 +48,7 @@ def saved_states(made: Project) -> list[Path]:
 
 
 def wait_for_state(made: Project, process: Any) -> None:
-    while process.poll() is None and not saved_states(made):
-        time.sleep(0.01)
+    until(lambda: process.poll() is not None or bool(saved_states(made)), "a saved state")
 
 
 def test_killed_ten_times_it_ends_bitwise_where_the_uninterrupted_training_ends(

@@ -203,8 +203,7 @@ def test_an_unfinished_training_goes_on_after_an_edit(project: Project) -> None:
     for path in (RECORDS["pretrain"], Path("results/tiny/checkpoints/us3l/seed0.safetensors")):
         (project.folder / path).unlink()
     process = project.start("us3l", "pretrain", "tiny", "us3l", "0", "--save-every", "0")
-    while "epoch 2" not in process.stdout.readline():
-        pass
+    assert any("epoch 2" in line for line in process.stdout)
     process.send_signal(15)
     process.communicate()
     [before] = (project.folder / "runs").glob("*/")

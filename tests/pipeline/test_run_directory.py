@@ -11,6 +11,7 @@ from typing import IO
 
 import pytest
 from project import params
+from waiting import SECONDS
 
 import us3l
 from us3l.params.params import Params
@@ -27,10 +28,17 @@ HOLDER = """
 import sys
 from pathlib import Path
 from us3l.pipeline.run_directory import run_directory
+
+def note(what):
+    with open(f"{sys.argv[1]}.log", "a") as log:
+        log.write(what + "\\n")
+
 with run_directory(Path(sys.argv[1])) as folder:
     (folder / "state").touch()
+    note("in")
     print("in", flush=True)
     sys.stdin.readline()
+    note("out")
 print("out", flush=True)
 """
 
@@ -57,19 +65,24 @@ def hold(tmp_path: Path) -> Iterator[Callable[[], Holder]]:
 
 def line(stream: IO[str]) -> str:
     """The next line; nothing where none comes."""
-    return stream.readline() if select.select([stream], [], [], 10)[0] else ""
+    return stream.readline() if select.select([stream], [], [], SECONDS)[0] else ""
 
 
 def finish(process: Holder) -> tuple[str, str]:
     """Send it its line; the rest of what it printed, and its errors."""
-    return process.communicate("\n", timeout=10)
+    return process.communicate("\n", timeout=SECONDS)
 
 
 def waits(process: Holder) -> bool:
-    """Whether it says that it waits, and then does."""
-    said = line(process.stderr)
-    goes_on = select.select([process.stdout], [], [], 0.2)[0]
-    return "is in use by another process; waiting for it" in said and not goes_on
+    """Whether it says that it waits; that it does so is seen by `turns`."""
+    return "is in use by another process; waiting for it" in line(process.stderr)
+
+
+def turns(folder: Path) -> int:
+    """How many processes have held the directory, one after the other."""
+    noted = (folder / "run.log").read_text().split()
+    assert noted == ["in", "out"] * (len(noted) // 2), "two held it at once"
+    return len(noted) // 2
 
 
 def test_the_second_process_says_that_it_waits_and_goes_on_when_the_first_is_done(
@@ -86,6 +99,7 @@ def test_the_second_process_says_that_it_waits_and_goes_on_when_the_first_is_don
     assert waits(third)
     assert finish(second) == ("out\n", "")
     assert finish(third) == ("in\nout\n", "")
+    assert turns(tmp_path) == 3
     assert not (tmp_path / "run").exists()
 
 
@@ -109,7 +123,8 @@ def test_of_many_processes_each_gets_its_turn(tmp_path: Path, hold: Callable[[],
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    assert [process.communicate(timeout=10)[0] for process in processes] == ["in\nout\n"] * 6
+    assert [process.communicate(timeout=SECONDS)[0] for process in processes] == ["in\nout\n"] * 6
+    assert turns(tmp_path) == 6
     assert not (tmp_path / "run").exists()
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from forks import Process, fork_server
 from project import ROOT, keep_studies
+from waiting import until
 
 from us3l.params.reading import read
 from us3l.utils.records import read_record, write_record
@@ -372,9 +372,8 @@ def test_an_edit_while_snakemake_runs_is_an_edit_for_both(built: Checkout) -> No
     log = built.folder / "runs" / "log"
     log.unlink()
     building = built.start(*SNAKEMAKE)
-    while not log.exists() or "calibrate us3l" not in log.read_text():
-        assert building.poll() is None
-        time.sleep(0.01)
+    until(lambda: log.exists() and "calibrate us3l" in log.read_text(), "the calibration")
+    assert building.poll() is None
     built.edit(temperature(0.4))
     (built.folder / "edited").touch()
     building.communicate()

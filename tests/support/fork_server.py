@@ -22,6 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from calls import record_fork
+
 PRELOADED = (
     *("dvc.cli.parser", "dvc.data_cloud", "dvc.dirs", "dvc.repo.artifacts", "dvc.repo.datasets", "dvc.repo.index"),
     *("dvc.repo.metrics", "dvc.repo.open_repo", "dvc.repo.params", "dvc.repo.plots", "dvc.repo.stage", "dvc.rwlock"),
@@ -133,6 +135,7 @@ def become(folder: Path, command: list[str], cwd: str, environment: dict[str, st
     sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
     importlib.invalidate_caches()
+    record_fork()
 
 
 def run(command: list[str]) -> None:

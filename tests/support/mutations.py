@@ -14,8 +14,9 @@ from contextlib import chdir
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from edits import EQUIVALENT, PACKAGE, Edit, apply, as_code
 from forks import fork_server
 from project import ROOT, Project, params
 from tiny import draw_images
@@ -23,7 +24,6 @@ from tiny import draw_images
 from us3l.params.reading import load
 from us3l.pipeline.plan.plan import Plan, jobs
 
-PACKAGE = ROOT / "us3l"
 CORES = 2
 BITWISE, ROUNDING, DIFFERS, NOTHING, FAILS = "bitwise", "within rounding", "differs", "nothing to probe", "fails"
 
@@ -260,16 +260,6 @@ VARIANTS = {
 }
 
 
-class Edit(NamedTuple):
-    """An edit of a module, a path in us3l; run: the variant whose probe judges it; note: why it is missed."""
-
-    module: str
-    old: str
-    new: str
-    run: str
-    note: str = ""
-
-
 @dataclass(frozen=True)
 class Judgement:
     """What `us3l requalify` says of an edit: the verdict, and by which number."""
@@ -280,7 +270,6 @@ class Judgement:
 
 
 Judged = tuple[Edit, Judgement]
-EQUIVALENT = "not a change: "
 
 # What a line of `us3l requalify` says, the worst first.
 PATTERNS = {
@@ -757,16 +746,6 @@ class Bench:
         return judgement(code, output)
 
 
-def apply(edit: Edit, package: Path) -> None:
-    """Edit a module of a package. Raises ValueError where the old text does not occur exactly once."""
-    path = package / edit.module
-    text = path.read_text()
-    if (found := text.count(edit.old)) != 1:
-        raise ValueError(f"{edit.module} has {found} times, and not once: {edit.old}")
-    path.unlink()  # it may be linked to the module of another copy
-    path.write_text(text.replace(edit.old, edit.new))
-
-
 def judgement(code: int, output: str) -> Judgement:
     """Read what `us3l requalify` has printed."""
     for verdict, pattern in PATTERNS.items():
@@ -813,11 +792,7 @@ def _reason(edit: Edit, judgement: Judgement) -> str:
 
 
 def _row(edit: Edit, verdict: str) -> str:
-    return f"| {edit.module} | {_code(edit.old)} | {_code(edit.new)} | {edit.run} | {verdict} |"
-
-
-def _code(text: str) -> str:
-    return f"`{' '.join(text.split())}`".replace("|", "\\|") if text.strip() else "–"
+    return f"| {edit.module} | {as_code(edit.old)} | {as_code(edit.new)} | {edit.run} | {verdict} |"
 
 
 def main() -> None:
@@ -829,7 +804,7 @@ def main() -> None:
         bench = Bench(Path(folder), [edit.run for edit in wanted])
         judged = []
         for edit, judgement in zip(wanted, in_parallel(bench.judge, wanted), strict=True):
-            print(f"{judgement.verdict}: {edit.module}: {_code(edit.old)} {edit.run}: {judgement.by}", flush=True)
+            print(f"{judgement.verdict}: {edit.module}: {as_code(edit.old)} {edit.run}: {judgement.by}", flush=True)
             judged.append((edit, judgement))
     if not sys.argv[1:]:
         first, second = len(MUTATIONS), len(MUTATIONS + REFACTORINGS)

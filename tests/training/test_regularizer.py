@@ -147,3 +147,13 @@ def test_alpha_of_the_growing_group_l1_has_no_bound_but_one() -> None:
     assert regularizer(kind="group-l1-batchnorm", alpha=1.0).alpha == 1
     with pytest.raises(ValidationError, match="the last of 8 groups would grow"):
         regularizer(alpha=1.0)
+
+
+@pytest.mark.parametrize(("epochs", "ramp_end"), [(5, 2), (11, 5), (401, 200)])
+def test_of_an_odd_number_of_epochs_the_ramp_takes_the_smaller_half(epochs: int, ramp_end: int) -> None:
+    last = [relative(8, epoch, epochs)[-1] for epoch in range(epochs)]
+    assert last == pytest.approx([1 - 0.35 * min(epoch / ramp_end, 1) for epoch in range(epochs)])
+
+
+def test_a_training_of_one_epoch_has_the_full_slope_at_once() -> None:
+    assert relative(8, 0, epochs=1) == pytest.approx([1 - 0.05 * index for index in range(8)])

@@ -5,12 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from project import ROOT, Project, params
+from waiting import until
 
 from us3l.utils.fork_server import ADDRESS
 
@@ -91,8 +91,8 @@ def test_an_error_of_the_program_has_its_traceback(project: Project, server: str
 
 
 def wait_for_steps(project: Project, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None and not list(project.folder.glob("runs/*/state.safetensors")):
-        time.sleep(0.01)
+    states = project.folder / "runs"
+    until(lambda: process.poll() is not None or any(states.glob("*/state.safetensors")), "a saved state")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

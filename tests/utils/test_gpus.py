@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from project import ROOT, Project, params
+from waiting import SECONDS, until
 
 from us3l.utils.errors import UserError
 from us3l.utils.gpus import lease, lock_folder, visible_gpus
@@ -105,10 +106,22 @@ def test_an_orphan_keeps_its_devices_until_it_dies(tmp_path: Path) -> None:
     parent.wait()
     (tmp_path / "log").touch()
     late = python(JOB, tmp_path, 3, 0, "ends", "a,b,c")
-    time.sleep(0.5)
-    assert late.poll() is None, "a job took the devices of an orphan that still computes"
+    wait_for_tries(tmp_path, late)
     os.kill(child, signal.SIGKILL)
-    assert late.wait(10) == 0
+    assert late.wait(SECONDS) == 0
+
+
+def wait_for_tries(folder: Path, process: Any) -> None:
+    """Wait until a process has looked in vain for free devices five times."""
+    looking = folder / "looking"  # written at each try
+    tries: set[int] = set()
+
+    def has_tried() -> bool:
+        assert process.poll() is None, "it took devices that another job holds"
+        tries.add(looking.stat().st_mtime_ns if looking.exists() else 0)
+        return len(tries) > 5
+
+    until(has_tried, "five tries")
 
 
 def test_a_child_whose_parents_devices_went_to_another_job_is_refused(tmp_path: Path) -> None:
@@ -139,13 +152,8 @@ def test_a_command_waits_for_the_device_that_another_one_holds(tmp_path: Path, m
     with lease(1, ["0"], lock_folder()):
         monkeypatch.delenv("US3L_LEASE")
         command = project.start("us3l", "pretrain", "tiny", "us3l", "0")
-        looking = lock_folder() / "looking"  # written at each try
-        tries = {looking.stat().st_mtime_ns}
-        while len(tries) < 5:
-            assert command.poll() is None
-            tries.add(looking.stat().st_mtime_ns)
-            time.sleep(0.01)
-    assert command.wait(30) == 0
+        wait_for_tries(lock_folder(), command)
+    assert command.wait(SECONDS) == 0
     assert list(project.folder.glob("results/tiny/checkpoints/us3l/*.safetensors"))
 
 
