@@ -86,7 +86,7 @@ def evaluated(seed: int, protocol: Any, **settings: Any) -> None:
     content = params()
     content["protocols"]["quick"] = settings
     made = Params.model_validate(content).protocols["quick"]
-    protocol.predict_logits(
+    protocol.evaluate_networks(
         [network()], EvaluationImages(Store(split(), split(), ("a", "b"), ""), VIEWS, seed, CPU), made
     )
 
