@@ -39,6 +39,10 @@ COMMANDS = [
     "schema",
     "import-official nosuch.pth.tar --backbone resnet18",
     "plan --study n\u00f6\n\x1b[31m",
+    "export tiny us3l 0 --width 2",
+    "slices tiny us3l 0 --widths 1:0:1",
+    "choose tiny us3l --macs 1M",
+    "init .",
     "nosuch",
 ]
 WRITING = ("--force", "--write", "requalify", "schema")

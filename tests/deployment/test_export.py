@@ -24,6 +24,7 @@ from us3l.deployment import formats
 from us3l.deployment.config import Config
 from us3l.deployment.export import export
 from us3l.deployment.network import Network
+from us3l.evaluation.predictions import decode, encode
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.batch_norms import batch_norms
 from us3l.params.dataset import Normalize
@@ -32,7 +33,7 @@ from us3l.pipeline.deploy import DeployedRun
 from us3l.pipeline.plan.plan import Plan
 from us3l.utils import extras
 from us3l.utils.errors import UserError
-from us3l.utils.records import read_record
+from us3l.utils.records import read_record, write_record
 
 Command = Callable[..., tuple[int, str, str]]
 NETWORK = Path("results/tiny/networks/us3l/seed0-w025.safetensors")
@@ -81,6 +82,21 @@ def test_an_exported_folder_runs_without_us3l_and_has_the_tables_accuracy(us3l: 
     assert config["provenance"]["verify"] == 'us3l verify "tiny/main:1:0.25x" --level 3'
     assert config["files"]["model.onnx"]["largest_relative_difference"] < 1e-5
     assert f"{record['top1']:.1f}% top-1" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("project")
+def test_a_classifier_that_does_not_give_the_recorded_classes_is_not_exported(us3l: Command) -> None:
+    path = Path("results/tiny/linear/us3l/seed0-w025.json")
+    record = read_record(path)
+    classes = decode(record["predictions"], record["n"]).copy()
+    classes[:: len(classes) - 1] = (classes[:: len(classes) - 1] + 1) % 10
+    write_record(path, {**record, "predictions": encode(classes)})
+    code, _, errors = us3l("export", "tiny", "us3l", "0", "--width", "0.25", "--head", "--formats", "")
+    assert code == 2
+    assert errors == (
+        f"us3l: tiny us3l at width 0.25: 2 of 256 test images get another class than {path} says; evaluate again\n"
+    )
+    assert not Path("exports").exists()
 
 
 @pytest.mark.usefixtures("project")

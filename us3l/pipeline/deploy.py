@@ -12,6 +12,7 @@ from us3l.data.store import Store, open_store
 from us3l.deployment.config import Config
 from us3l.deployment.loading import with_classifier
 from us3l.deployment.network import Network
+from us3l.evaluation.predictions import decode
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.saved_network import open_network
 from us3l.params.dataset import Normalize
@@ -21,6 +22,7 @@ from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunPlan, RunStage
 from us3l.pipeline.requirements import require_params
 from us3l.pipeline.stages.calibrate import calibrated_network
+from us3l.pipeline.verify.rounding import LOGITS, unexplained
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
 
@@ -75,14 +77,33 @@ class DeployedRun:
     def classes(self) -> int:
         return len(self._store.classes)
 
+    @torch.no_grad()
+    def require_recorded_classes(self, network: Network, width: float) -> None:
+        """Raise UserError where a network with its classifier sorts test images otherwise than the study recorded.
+
+        Only those may differ whose two best logits are nearly equal, since the evaluation folds BatchNorms.
+        """
+        path = self.run.evaluation_record(self.seed, width)
+        record = read_record(path)
+        recorded = decode(record["predictions"], record["n"])[self._numbers]
+        wrong = unexplained(recorded, network(self.test_images).double().numpy(), max(LOGITS.values()))
+        if len(wrong):
+            what = f"{len(wrong)} of {len(recorded)} test images get another class than {path} says"
+            raise UserError(f"{self.run.study} {self.run.name} at width {width:g}: {what}; evaluate again")
+
+    @cached_property
+    def _numbers(self) -> Tensor:
+        """The numbers of the test images that are looked at, evenly spaced."""
+        count = len(self._store.test.labels)
+        return torch.linspace(0, count - 1, min(MOST_IMAGES, count)).long()
+
     @cached_property
     def test_images(self) -> Tensor:
         """At most 256 test images, evenly spaced, as networks take them, [n, C, H, W] in [0, 1]."""
         images = open_images(self._store.test, torch.device("cpu"))
-        numbers = torch.linspace(0, len(images) - 1, min(MOST_IMAGES, len(images))).long()
         channels = self._store.channels
         unchanged = Normalize(mean=[0.0] * channels, std=[1.0] * channels)
-        return torch.cat(list(images.plain([numbers], self.run.data.dataset.views.test, unchanged)))
+        return torch.cat(list(images.plain([self._numbers], self.run.data.dataset.views.test, unchanged)))
 
     @cached_property
     def _store(self) -> Store:

@@ -26,6 +26,8 @@ def export_run(
     holds = True
     for width in widths or run.widths:
         network = deployed.network(width, with_head)
+        if with_head:
+            deployed.require_recorded_classes(network, width)
         holds &= _export(network, parent / width_label(width), formats, deployed.test_images)
     return holds
 
