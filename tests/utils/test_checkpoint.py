@@ -83,7 +83,7 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        *((kept, "not a whole safetensors file; damaged: ") for kept in (0, 4, 8, 100)),
+        *((kept, "not a whole safetensors file; if a stage wrote it, ") for kept in (0, 4, 8, 100)),
         (-100, "damaged"),
         (-1, "damaged"),
     ],

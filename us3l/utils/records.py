@@ -19,6 +19,7 @@ from us3l.utils.reading import MOST_JSON, open_plain, parse_json
 MOST_BYTES = 2**32  # of weights; the state of a ViT-B that AdamW trains has 1.5 GB
 MOST_HEADER = 2**24  # of the names of weights and the record about them; 100 kB for a ResNet-101
 BLOCK = 2**20  # bytes that are hashed at a time
+MADE_AGAIN = "if a stage wrote it, take it back with `dvc checkout` or make it again"
 CHANGED = "damaged: it was changed after it was written; take it back with `dvc checkout` or git, or delete it"
 
 
@@ -78,7 +79,7 @@ def read_weights(path: Path) -> tuple[bytes, dict[str, Any]]:
         try:
             metadata = _read_header(file).get("__metadata__", {})
         except (ValueError, AttributeError):
-            raise UserError(f"{path}: not a whole safetensors file; {CHANGED}") from None
+            raise UserError(f"{path}: not a whole safetensors file; {MADE_AGAIN}") from None
         if not isinstance(metadata, dict) or "us3l" not in metadata:
             raise UserError(f"{path}: holds no us3l record; give a file that `us3l pretrain` or `us3l calibrate` wrote")
         try:
