@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from fuzz_inputs import RUN, sealed, trainer
+from attacks import trainer
+from fuzz_inputs import RUN, sealed
 from torch import Tensor
 
 from us3l.params.runs import PretrainRun
