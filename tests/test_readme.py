@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,14 +24,19 @@ def snippet(language: str, holding: str) -> str:
     return found
 
 
-def test_a_narrow_network_is_loaded_by_the_name_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_loaded_by_its_checkpoint_and_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     small = Backbone("small-resnet", 1).build(0.25).eval()
-    save_network(Path("results/digits/networks/us3l/seed0-w025.safetensors"), small, "small-resnet", 0.25, 1, {})
-    names: dict[str, torch.nn.Module] = {}
-    exec(snippet("python", "load_network"), names)
-    images = torch.rand(2, 1, 8, 8)
-    assert torch.equal(names["network"](images), small(images))
+    views = {"views": {"normalize": {"mean": [0.5], "std": [0.25]}}}
+    results = Path("results/digits")
+    save_network(results / "networks/us3l/seed0-w025.safetensors", small, "small-resnet", 0.25, 1, {"params": views})
+    (results / "checkpoints/us3l").mkdir(parents=True)
+    (results / "checkpoints/us3l/seed0.safetensors").touch()
+    names: dict[str, Any] = {"images": torch.rand(2, 1, 8, 8)}
+    exec(snippet("python", "us3l.load"), names)
+    assert torch.equal(names["logits"], small((names["images"] - 0.5) / 0.25))
+    assert [*names["maps"]] == ["layer1", "layer2", "layer3"]
+    torch.testing.assert_close(names["faster"](names["images"]), names["logits"], rtol=1e-4, atol=1e-4)
 
 
 def test_ones_own_images_are_added_to_the_params_file_as_it_is(tmp_path: Path) -> None:

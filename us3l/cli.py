@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from us3l.utils.errors import UserError
+from us3l.utils.extras import needs
 
 if TYPE_CHECKING:
+    import torch
+
+    from us3l.pipeline.deploy import DeployedRun
     from us3l.pipeline.plan.job import Job
     from us3l.pipeline.plan.plan import Plan
     from us3l.pipeline.plan.run import RunStage
 
 app = typer.Typer(
-    help="Universally slimmable self-supervised networks: one training without labels, every width.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,7 +39,38 @@ Force = Annotated[bool, typer.Option("--force", help="Make it again, even where 
 PARAMS = Path("params.yaml")
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"us3l {version('us3l')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Universally slimmable self-supervised networks: one training without labels, every width."""
+
+
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The project's folder; it may not exist yet.")] = Path(),
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of class folders, or of train and test or val with class folders.")
+    ] = None,
+) -> None:
+    """Make a project, ready for Snakemake and DVC, that trains on a folder of images; without one, on the digits."""
+    from us3l.pipeline.new_project.create import create
+
+    create(folder, images)
+
+
+@app.command()
+@needs("train")
 def prepare(
     dataset: Annotated[str, typer.Argument(help="A data set of the params file.")],
     params: ParamsFile = PARAMS,
@@ -55,6 +89,7 @@ def prepare(
 
 
 @app.command()
+@needs("train")
 def pretrain(
     study: StudyName,
     run: RunName,
@@ -101,6 +136,7 @@ def import_official(
 
 
 @app.command()
+@needs("train")
 def calibrate(
     study: StudyName,
     run: RunName,
@@ -127,6 +163,7 @@ def _add_evaluation(kind: str, help: str) -> None:
     """Add the command of one kind of evaluation, which calls the kind's module in us3l.evaluation."""
 
     @app.command(kind, help=help)
+    @needs("train")
     def evaluate(
         study: StudyName,
         run: RunName,
@@ -146,7 +183,7 @@ def _add_evaluation(kind: str, help: str) -> None:
         from us3l.utils.devices import leased_device
 
         with leased_device(device, gpus, threads) as where:
-            evaluate(job, where, import_module(EVALUATIONS[kind]).predict_logits)
+            evaluate(job, where, import_module(EVALUATIONS[kind]).evaluate_networks)
 
 
 _add_evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
@@ -156,6 +193,7 @@ _add_evaluation("finetune", "Train each width's network and a classifier on it w
 
 
 @app.command()
+@needs("train")
 def table(
     study: StudyName,
     name: Annotated[str, typer.Argument(help="A table of the study.")],
@@ -172,6 +210,72 @@ def table(
     from us3l.pipeline.stages.table import write_table
 
     write_table(job)
+
+
+@app.command()
+def export(
+    source: Annotated[list[str], typer.Argument(metavar="STUDY RUN SEED | FILE", help="A run, or a network's file.")],
+    width: Annotated[list[float] | None, typer.Option(help="Any trained width; by default those of the study.")] = None,
+    head: Annotated[bool, typer.Option("--head", help="With the classifier that the evaluation trained.")] = False,
+    formats: Annotated[str, typer.Option(help="Besides model.py and safetensors.")] = "onnx,pt2",
+    out: Annotated[Path | None, typer.Option(help="Folder for a folder of each width; by default in exports/.")] = None,
+    params: ParamsFile = PARAMS,
+    device: Device = "auto",
+    gpus: Gpus = 1,
+    threads: Threads = 1,
+) -> None:
+    """Write networks as folders that run without us3l, and compare what they compute; exit code 1 if one differs."""
+    from us3l.pipeline.export import export_file, export_run
+    from us3l.utils.devices import leased_device
+
+    chosen = [name for name in formats.split(",") if name]
+    with leased_device(device, gpus, threads) as where:
+        if len(source) == 1 and not width:
+            holds = export_file(Path(source[0]), chosen, out)
+        else:
+            holds = export_run(_deployed(_plan(params), source, where), width or [], head, chosen, out)
+    if not holds:
+        raise typer.Exit(1)
+
+
+@app.command()
+def slices(
+    study: StudyName,
+    run: RunName,
+    seed: Annotated[int, typer.Argument(help="One of the study's seeds.")] = 0,
+    widths: Annotated[str | None, typer.Option(help="FIRST:LAST:STEP, or widths with commas.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for slices.json and .csv; by default in exports/.")] = None,
+    params: ParamsFile = PARAMS,
+    threads: Threads = 1,
+) -> None:
+    """Measure the network of each width on this machine: channels, parameters, size, accuracy, milliseconds."""
+    from us3l.pipeline.slices import parse_widths, show_slices
+    from us3l.utils.devices import leased_device
+
+    chosen = parse_widths(widths) if widths else []
+    with leased_device("cpu", 0, threads) as where:
+        show_slices(_deployed(_plan(params), [study, run, str(seed)], where), chosen, out)
+
+
+@app.command()
+def choose(
+    study: StudyName,
+    run: RunName,
+    seed: Annotated[int, typer.Argument(help="One of the study's seeds.")] = 0,
+    latency: Annotated[str | None, typer.Option(help="Most time of an image in PyTorch, such as 5ms.")] = None,
+    macs: Annotated[str | None, typer.Option(help="Most multiply-accumulates of an image, such as 50M.")] = None,
+    params_count: Annotated[str | None, typer.Option("--parameters", help="Most parameters, such as 1M.")] = None,
+    size: Annotated[str | None, typer.Option(help="Largest model.safetensors, such as 4MB.")] = None,
+    params: ParamsFile = PARAMS,
+    threads: Threads = 1,
+) -> None:
+    """Find the widest network that fits a budget, by bisection over the trained range."""
+    from us3l.pipeline.choose import choose, parse_budget
+    from us3l.utils.devices import leased_device
+
+    budget = parse_budget(latency=latency, macs=macs, parameters=params_count, size=size)
+    with leased_device("cpu", 0, threads) as where:
+        choose(_deployed(_plan(params), [study, run, str(seed)], where), budget)
 
 
 @app.command()
@@ -198,6 +302,7 @@ def plan(
 
 
 @app.command()
+@needs("train")
 def verify(
     cells: Annotated[
         str | None, typer.Argument(metavar="[STUDY/TABLE[:ROW[:COLUMN]]]", help="All tables by default.")
@@ -216,6 +321,7 @@ def verify(
 
 
 @app.command()
+@needs("train")
 def requalify(
     address: Annotated[
         str | None, typer.Argument(metavar="[STUDY[/RUN]]", help="All studies to build by default.")
@@ -243,6 +349,7 @@ def why(file: Annotated[Path, typer.Argument(help="A file that a stage made.")],
 
 
 @app.command()
+@needs("workflow")
 def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], params: ParamsFile = PARAMS) -> None:
     """Have Snakemake make the files of one stage of dvc.yaml; DVC calls this."""
     from us3l.pipeline.dvc import make
@@ -278,6 +385,7 @@ def dvc(params: ParamsFile = PARAMS) -> None:
 
 
 @app.command()
+@needs("workflow")
 def commit(params: ParamsFile = PARAMS) -> None:
     """Record results in DVC; Snakemake calls this at its end, with the files that it made on standard input."""
     from us3l.pipeline.dvc import commit
@@ -313,6 +421,17 @@ def _job(plan: "Plan", study: str, name: str, seed: int, stage: str) -> "RunStag
     if stage not in run.stages:
         raise UserError(f"{plan.file}: the run {study} {name} has the stages {', '.join(run.stages)}, and no {stage}")
     return RunStage(run, stage, seed)
+
+
+def _deployed(plan: "Plan", source: list[str], device: "torch.device") -> "DeployedRun":
+    """Return the run that STUDY RUN SEED names. Raises UserError where params.yaml has no such run or seed."""
+    from us3l.pipeline.deploy import DeployedRun
+
+    if len(source) != 3 or not source[2].isdecimal():
+        raise UserError(f"{' '.join(source)}: give STUDY RUN SEED, or without --width the file of one network")
+    study, name, seed = source
+    job = _job(plan, study, name, int(seed), plan.run(study, name).stages[-1])
+    return DeployedRun(plan, job.run, job.seed, device)
 
 
 def _is_made(plan: "Plan", job: "Job", force: bool) -> bool:

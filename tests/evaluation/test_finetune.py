@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from us3l.data.store import Split, Store
 from us3l.evaluation.classifier import linear_layer, train_on_features
-from us3l.evaluation.features_linear import predict_logits as features_linear_logits
-from us3l.evaluation.finetune import Tuned, predict_logits
+from us3l.evaluation.features_linear import evaluate_networks as features_linear_results
+from us3l.evaluation.finetune import Tuned, evaluate_networks
 from us3l.evaluation.metrics import score
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.complexity import cost
@@ -78,14 +78,14 @@ def test_its_accuracy_is_that_of_logistic_regression() -> None:
 def test_the_features_are_those_of_the_test_view_whatever_the_augmentation() -> None:
     plain, rotated = (evaluated(*pictures(), **view) for view in ({}, {"affine": {"degrees": 90.0}}))
     frozen = network(0.5).eval()
-    logits, others = (features_linear_logits([frozen], images, features_linear(2))[0] for images in (plain, rotated))
-    assert torch.equal(logits, others)
+    ours, others = (features_linear_results([frozen], images, features_linear(2))[0] for images in (plain, rotated))
+    assert torch.equal(ours.logits, others.logits)
 
 
 def test_bright_rows_are_told_apart_without_a_mistake() -> None:
     images = evaluated(*pictures())
-    (logits,) = features_linear_logits([Backbone("pixels", 1).build(1.0)], images, features_linear(10))
-    assert score(logits, pictures()[1][60:])["top1"] == 100
+    (result,) = features_linear_results([Backbone("pixels", 1).build(1.0)], images, features_linear(10))
+    assert score(result.logits, pictures()[1][60:])["top1"] == 100
 
 
 # --- all weights ----------------------------------------------------------------------------------------------------
@@ -137,15 +137,15 @@ def test_the_classifiers_rate_follows_the_networks_schedule() -> None:
 
 def test_all_widths_see_the_same_augmented_images_and_do_not_disturb_one_another() -> None:
     images = evaluated(*pictures(), affine={"degrees": 20.0})
-    together = predict_logits([network(1.0).eval(), network(0.25).eval()], images, finetune(2))
-    alone = predict_logits([network(0.25).eval()], images, finetune(2))
-    assert torch.equal(together[1], alone[0])
+    together = evaluate_networks([network(1.0).eval(), network(0.25).eval()], images, finetune(2))
+    alone = evaluate_networks([network(0.25).eval()], images, finetune(2))
+    assert torch.equal(together[1].logits, alone[0].logits)
 
 
 def test_the_network_sees_the_linear_view_of_every_image_anew_in_every_epoch() -> None:
     images, tuned, seen = evaluated(*pictures(), affine={"degrees": 90.0}), network(0.25).eval(), []
     tuned.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]) if module.training else None)
-    predict_logits([tuned], images, finetune(2))
+    evaluate_networks([tuned], images, finetune(2))
     for epoch, each in enumerate(torch.cat(seen).split(60)):
         order = permutation(RandomKey(0, Purpose.LINEAR_ORDER, epoch), 60, CPU)
         (expected,) = images.augmented(epoch, [order])
@@ -155,8 +155,8 @@ def test_the_network_sees_the_linear_view_of_every_image_anew_in_every_epoch() -
 def test_the_result_is_the_evaluation_modes_after_the_last_epoch() -> None:
     images, tuned = evaluated(*pictures()), network(0.5).eval()
     before = deepcopy(tuned.state_dict())
-    (logits,) = predict_logits([tuned], images, finetune(8))
-    assert score(logits, pictures()[1][60:])["top1"] > 90
+    (result,) = evaluate_networks([tuned], images, finetune(8))
+    assert score(result.logits, pictures()[1][60:])["top1"] > 90
     assert not tuned.training
     for name, value in tuned.state_dict().items():
         assert not torch.equal(value, before[name]), name
@@ -176,8 +176,8 @@ class OnePixel(nn.Module):
 def test_a_last_batch_of_one_image_is_left_out() -> None:
     images, ours = evaluated(*pictures(51)), OnePixel().eval()  # 34 for training
     protocol = Finetune.model_validate(finetune().model_dump() | {"batch_size": 33})
-    (logits,) = predict_logits([ours], images, protocol)
-    assert logits.isfinite().all()
+    (result,) = evaluate_networks([ours], images, protocol)
+    assert result.logits.isfinite().all()
     assert ours.norm.num_batches_tracked == 1
 
 
@@ -234,7 +234,7 @@ def test_views_of_which_a_network_makes_features_of_different_lengths_are_refuse
     with pytest.raises(
         UserError, match=r"16 features of views.linear's 4x4 pixels and 64 features of views.test's 8x8"
     ):
-        predict_logits([Backbone("pixels", 1).build(1.0)], images, finetune())
+        evaluate_networks([Backbone("pixels", 1).build(1.0)], images, finetune())
 
 
 # --- pruned networks ------------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def evaluation_of(run: str, tuned: nn.Module, folder: Path, patch: pytest.Monkey
     plan = Plan(Params.model_validate(made)).run("tiny", run)
     seals = dict.fromkeys([plan.checkpoint(0), plan.network(0, 0.5)], "")
     patch.setattr(evaluate, "networks_to_evaluate", lambda *arguments: ({0.5: tuned}, seals))
-    evaluate.evaluate(RunStage(plan, "finetune", 0), CPU, predict_logits)
+    evaluate.evaluate(RunStage(plan, "finetune", 0), CPU, evaluate_networks)
     return read_record(plan.evaluation_record(0, 0.5))
 
 

@@ -7,7 +7,7 @@ from pictures import evaluated, pictures
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from us3l.evaluation.knn import predict_logits, votes
+from us3l.evaluation.knn import evaluate_networks, votes
 from us3l.params.protocols.knn import Knn
 from us3l.utils.errors import UserError
 
@@ -59,11 +59,11 @@ def test_a_class_that_no_neighbour_has_gets_no_vote() -> None:
 
 def test_fewer_training_images_than_neighbours_are_refused_before_anything_is_computed() -> None:
     with pytest.raises(UserError) as caught:
-        predict_logits([lambda x: pytest.fail("a network has run")], evaluated(*pictures()), protocol(61))
+        evaluate_networks([lambda x: pytest.fail("a network has run")], evaluated(*pictures()), protocol(61))
     message = "the knn protocol's neighbours must be at most 60, the number of training images, not 61"
     assert str(caught.value) == message
 
 
 def test_as_many_neighbours_as_training_images_are_not() -> None:
-    (shares,) = predict_logits([torch.nn.Flatten()], evaluated(*pictures()), protocol(60))
-    torch.testing.assert_close(shares.sum(1), torch.ones(30))
+    (result,) = evaluate_networks([torch.nn.Flatten()], evaluated(*pictures()), protocol(60))
+    torch.testing.assert_close(result.logits.sum(1), torch.ones(30))

@@ -17,7 +17,7 @@ from us3l.data.store import Split, Store
 from us3l.evaluation.calibration import calibrate_batch_norms, full_batches
 from us3l.evaluation.classifier import Classifiers, linear_layer
 from us3l.evaluation.features import features
-from us3l.evaluation.linear import predict_logits, train
+from us3l.evaluation.linear import evaluate_networks, train
 from us3l.evaluation.metrics import score
 from us3l.models.backbones.backbone import Backbone
 from us3l.params.params import Params
@@ -221,8 +221,8 @@ def test_lars_leaves_the_gradient_of_weights_that_are_zero() -> None:
 
 def test_classes_that_a_plane_separates_are_told_apart_without_a_mistake() -> None:
     images, labels = pictures()
-    (logits,) = predict_logits([pixels_network()], evaluated(images, labels), protocol(epochs=10))
-    assert score(logits, labels[60:])["top1"] == 100
+    (result,) = evaluate_networks([pixels_network()], evaluated(images, labels), protocol(epochs=10))
+    assert score(result.logits, labels[60:])["top1"] == 100
 
 
 def test_features_that_are_kept_give_what_features_of_every_epoch_give() -> None:
@@ -268,10 +268,10 @@ def test_views_of_which_a_network_makes_features_of_different_lengths_are_refuse
     cropped = images.views.test.model_copy(update={"center_crop": test})
     images.views = images.views.model_copy(update={"test": cropped})
     with pytest.raises(UserError) as caught:
-        predict_logits([pixels_network()], images, protocol())
+        evaluate_networks([pixels_network()], images, protocol())
     message = "the network makes {} features of views.linear's {} pixels and {} features of views.test's {} pixels"
     assert str(caught.value) == f"{message.format(*made)}; both views must be of one size"
-    assert predict_logits([network(0.25).eval()], images, protocol())[0].shape == (30, 3), (
+    assert evaluate_networks([network(0.25).eval()], images, protocol())[0].logits.shape == (30, 3), (
         "one that averages over positions"
     )
 
@@ -280,7 +280,7 @@ def test_a_network_that_does_not_take_the_view_of_the_training_is_named_with_the
     images = evaluated(*pictures(), resized_crop={"size": 4})
     fixed = nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval()
     with pytest.raises(UserError, match=r"^views.linear: the network does not take an image of 1 x 4 x 4"):
-        predict_logits([fixed], images, protocol())
+        evaluate_networks([fixed], images, protocol())
 
 
 # --- the score ------------------------------------------------------------------------------------------------------

@@ -138,7 +138,10 @@ def test_a_run_makes_its_files_for_a_seed_and_for_the_widths_it_has() -> None:
                 f"results/tiny/networks/us3l/seed{seed}-w025.safetensors",
                 f"results/tiny/calibrate/us3l/seed{seed}.json",
             ],
-            "linear": [f"results/tiny/linear/us3l/seed{seed}-w025.json"],
+            "linear": [
+                f"results/tiny/classifiers/us3l/seed{seed}-w025.safetensors",
+                f"results/tiny/linear/us3l/seed{seed}-w025.json",
+            ],
         }
 
 
@@ -276,7 +279,7 @@ def test_a_run_has_the_stages_that_no_other_has_done_for_it(
             "cut",
             "linear",
             [LATER.format("networks", "cut", "-w025.safetensors")],
-            [LATER.format("linear", "cut", "-w025.json")],
+            [LATER.format("classifiers", "cut", "-w025.safetensors"), LATER.format("linear", "cut", "-w025.json")],
         ),
         (
             "student",
@@ -379,9 +382,10 @@ def test_the_evaluations_of_each_kind_of_protocol_are_a_stage_with_a_folder(kind
     made["protocols"]["quick"] = {"kind": kind} | training
     run = plan(made).run("tiny", "us3l")
     assert run.stages == ("pretrain", "calibrate", kind)
-    assert [str(path) for path in RunStage(run, kind, 0).outputs] == [
-        f"results/tiny/{kind}/us3l/seed0-{label}.json" for label in ("w100", "w025")
-    ]
+    trained = [f"results/tiny/classifiers/us3l/seed0-{label}.safetensors" for label in ("w100", "w025")]
+    records = [f"results/tiny/{kind}/us3l/seed0-{label}.json" for label in ("w100", "w025")]
+    assert [str(path) for path in RunStage(run, kind, 0).outputs] == ([] if kind == "knn" else trained) + records
+    assert [str(path) for path in RunStage(run, kind, 0).records] == records
     assert RunStage(run, kind, 0).stage_params["protocol"]["kind"] == kind
     assert "calibration" not in RunStage(run, kind, 0).stage_params["protocol"]
     assert {EVALUATIONS[kind], "us3l.pipeline.stages.evaluate"} <= code(kind).keys()

@@ -41,7 +41,7 @@ ALLOWED_HOST_READS = {
     "pipeline/probes/outcome.py _flat": "a probe's tensors, which are described on the host",
     "pipeline/probes/training.py _advance": "a probe's losses, after each of its few steps",
     "pipeline/probes/training.py _norms_into": "a probe's gradients, in each of its few steps",
-    "pipeline/stages/evaluate.py Evaluation.results": "the logits of all test images, once",
+    "evaluation/result.py Result.on_cpu": "the logits of all test images and the classifiers, once",
     "training/trainer.py Trainer._finish_epoch": "the losses of an epoch, at its end",
     "training/trainer.py Trainer._require_finite": "whether an epoch, or a state to be saved, is finite",
     "utils/checkpoint.py save": "a state, once every few minutes, and the results",

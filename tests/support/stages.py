@@ -77,4 +77,4 @@ def pass_stage(job: RunStage, device: torch.device) -> None:
         case "calibrate":
             calibrate(job, device)
         case _:
-            evaluate(job, device, import_module(EVALUATIONS[job.stage]).predict_logits)
+            evaluate(job, device, import_module(EVALUATIONS[job.stage]).evaluate_networks)

@@ -155,7 +155,7 @@ def evaluate(kind: str) -> None:
     calibrate_batch_norms([network], Calibration(passes=1, batch_size=4), images._train, VIEWS, 0)
     settings = {"neighbours": 2} if kind == "knn" else TRAINED
     protocol = KINDS[kind].model_validate({"kind": kind, **settings}, strict=False)
-    import_module(EVALUATIONS[kind]).predict_logits([network.eval()], images, protocol)
+    import_module(EVALUATIONS[kind]).evaluate_networks([network.eval()], images, protocol)
 
 
 class Fault(NamedTuple):

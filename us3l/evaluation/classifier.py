@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from us3l.evaluation.result import Result
 from us3l.params.protocols.linear import FeaturesLinear, Linear
 from us3l.params.protocols.trained import ClassifierOptimizer, TrainedProtocol
 from us3l.training.lr_schedule import learning_rate
@@ -63,6 +64,13 @@ class Classifiers:
         """Return the logits [B, classes] of the features of each network, [B, F]."""
         layers = zip(self.biases, features, self.weights.split(self.sizes), strict=True)
         return [torch.addmm(*layer) for layer in layers]
+
+    def results(self, features: Sequence[Tensor]) -> list[Result]:
+        """Return the logits of the features of each network, [N, F], with the weights of its classifier."""
+        of_each = zip(self(features), self.weights.split(self.sizes), self.biases, strict=True)
+        return [
+            Result(logits, {"classifier.weight": weight.T, "classifier.bias": bias}) for logits, weight, bias in of_each
+        ]
 
     def step(self, features: Sequence[Tensor], labels: Tensor, lr: float) -> None:
         """Take a step on the features of each network [B, F] with the labels [B]."""

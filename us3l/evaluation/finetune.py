@@ -5,18 +5,21 @@ data set that is a share of another it is the semi-supervised evaluation. The of
 a learning rate of its own, FC_LR, but gives it that of the network; here it has its own.
 """
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from us3l.evaluation.classifier import fit, linear_layer
 from us3l.evaluation.features import EvaluationImages, feature_sizes, features
+from us3l.evaluation.result import Result
 from us3l.params.protocols.finetune import Finetune
 from us3l.training.optimizers import sgd_step
 
 
-def predict_logits(networks: list[nn.Module], images: EvaluationImages, protocol: Finetune) -> list[Tensor]:
-    """Return each network's logits of the test images [N, classes]; the networks are trained in place."""
+def evaluate_networks(networks: list[nn.Module], images: EvaluationImages, protocol: Finetune) -> list[Result]:
+    """Train the networks in place; return the logits of the test images by each, and all of its weights."""
     labels, seed = images.labels, images.seed
     tuned = [
         Tuned(network, linear_layer(size, images.classes, seed, labels.device), protocol)
@@ -28,14 +31,15 @@ def predict_logits(networks: list[nn.Module], images: EvaluationImages, protocol
             each.step(x, labels, lr)
 
     fit(step, images.augmented, labels, protocol, seed)
-    return features([each.model.eval() for each in tuned], images.test())
+    logits = features([each.model.eval() for each in tuned], images.test())
+    return [Result(of_one, each.model.state_dict()) for of_one, each in zip(logits, tuned, strict=True)]
 
 
 class Tuned:
     """Network with a classifier on it, and the momentum buffers of what is not frozen (`requires_grad`)."""
 
     def __init__(self, network: nn.Module, classifier: nn.Linear, protocol: Finetune) -> None:
-        self.model = nn.Sequential(network, classifier).train()
+        self.model = nn.Sequential(OrderedDict(backbone=network, classifier=classifier)).train()
         self.optimizer = protocol.optimizer
         classifier_rate = (protocol.classifier_lr or protocol.optimizer.lr) / protocol.optimizer.lr
         self.relative_rates = {

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from us3l.evaluation.features import EvaluationImages, features
+from us3l.evaluation.result import Result
 from us3l.models.folding import fold_batch_norms
 from us3l.params.protocols.knn import Knn
 from us3l.utils.errors import UserError
@@ -12,8 +13,8 @@ from us3l.utils.errors import UserError
 CHUNK = 256  # test images that are compared at once
 
 
-def predict_logits(networks: list[nn.Module], images: EvaluationImages, protocol: Knn) -> list[Tensor]:
-    """Return each network's votes for the classes of the test images [N, classes].
+def evaluate_networks(networks: list[nn.Module], images: EvaluationImages, protocol: Knn) -> list[Result]:
+    """Return each network's votes for the classes of the test images, as logits.
 
     Raises UserError where the training images are fewer than the neighbours.
     """
@@ -23,7 +24,8 @@ def predict_logits(networks: list[nn.Module], images: EvaluationImages, protocol
         raise UserError(f"the knn protocol's neighbours {what}")
     frozen = [fold_batch_norms(network) for network in networks]
     banks, queries = features(frozen, images.training()), features(frozen, images.test())
-    return [votes(*each, images.labels, images.classes, protocol) for each in zip(banks, queries, strict=True)]
+    of_each = zip(banks, queries, strict=True)
+    return [Result(votes(*each, images.labels, images.classes, protocol)) for each in of_each]
 
 
 def votes(bank: Tensor, queries: Tensor, labels: Tensor, classes: int, protocol: Knn) -> Tensor:

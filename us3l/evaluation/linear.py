@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from us3l.evaluation.classifier import Classifiers, fit, train_on_features
 from us3l.evaluation.features import CHUNK, EvaluationImages, feature_sizes, features
+from us3l.evaluation.result import Result
 from us3l.models.folding import fold_batch_norms
 from us3l.params.dataset import Augmentation
 from us3l.params.protocols.linear import Linear
 
 
-def predict_logits(networks: list[nn.Module], images: EvaluationImages, protocol: Linear) -> list[Tensor]:
-    """Return each network's logits of the test images [N, classes]."""
+def evaluate_networks(networks: list[nn.Module], images: EvaluationImages, protocol: Linear) -> list[Result]:
+    """Return each network's logits of the test images, and its classifier."""
     frozen = [fold_batch_norms(network) for network in networks]
-    return train(frozen, images, protocol)(features(frozen, images.test()))
+    return train(frozen, images, protocol).results(features(frozen, images.test()))
 
 
 def train(networks: list[nn.Module], images: EvaluationImages, protocol: Linear) -> Classifiers:

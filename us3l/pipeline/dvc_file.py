@@ -102,7 +102,10 @@ def _plan_stage(plan: Plan) -> dict[str, Any]:
     networks = {path.parts[0] for run in plan.runs.values() for path in run.network_files}
     included = {name.rpartition("/")[0] or name for name in plan.included}
     output = {str(PLAN_FILE): {"cache": False, "persist": True}}
-    return {"cmd": f"{COMMAND} plan", "deps": ["params.yaml", "us3l", *sorted(included | networks)], "outs": [output]}
+    code = ["us3l"] if Path("us3l").is_dir() else []
+    dependencies = ["params.yaml", *code, *sorted(included | networks)]
+    stage = {"cmd": f"{COMMAND} plan", "deps": dependencies, "outs": [output]}
+    return stage if code else stage | {"always_changed": True}  # DVC does not see code that is installed elsewhere
 
 
 def _group(name: str, members: dict[str, list[Job]]) -> dict[str, Any]:
@@ -149,7 +152,7 @@ def _outputs(members: dict[str, list[Job]], name: str) -> list[dict[str, dict[st
 
 
 def _settings(path: Path) -> dict[str, bool]:
-    is_for_dvc = path.parts[0] == "data" or path.parts[2] in ("checkpoints", "networks")
+    is_for_dvc = path.parts[0] == "data" or path.parts[2] in ("checkpoints", "networks", "classifiers")
     return {"persist": True} if is_for_dvc else {"cache": False, "persist": True}
 
 

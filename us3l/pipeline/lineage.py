@@ -90,13 +90,13 @@ def _all_changes(job: Job) -> Changes:
 
 
 def _foreign_weights(job: Job) -> dict[Path, Change]:
-    """Find weights whose seals are not those that the job's record states."""
-    if not job.record.is_file():
-        return {}
-    try:
-        stated = job.stated_seals(read_record(job.record))
-    except UserError:
-        return {}
+    """Find weights whose seals are not those that the job's records state."""
+    stated: dict[Path, Any] = {}
+    for path in job.records:
+        try:
+            stated |= job.stated_seals(read_record(path))
+        except UserError:  # missing or damaged, as is said elsewhere
+            continue
     actual = {path: _seal(path) for path in stated if path.is_file()}
     return {path: ("seal", stated[path], seal) for path, seal in actual.items() if seal not in (stated[path], DAMAGED)}
 

@@ -168,7 +168,7 @@ def _probe_run(job: RunStage, made: dict[str, Any]) -> Probed:
     hardware = made["hardware"]
     with leased_device(hardware["device"], job.run.run.resources.gpus, hardware["threads"]) as device:
         if job.stage in EVALUATIONS:
-            stage, arguments = "evaluate", [import_module(EVALUATIONS[job.stage]).predict_logits]
+            stage, arguments = "evaluate", [import_module(EVALUATIONS[job.stage]).evaluate_networks]
         else:
             stage, arguments = job.stage, []
         outcome: Outcome = import_module(f"{STAGE_MODULES}.{stage}").probe(job, device, *arguments)

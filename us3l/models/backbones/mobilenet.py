@@ -55,3 +55,11 @@ class MobileNetV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.avgpool(self.features(x)).flatten(1)
+
+    def feature_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the last map of each resolution, [B, channels, h, w], by the layer's name."""
+        by_height: dict[int, tuple[str, Tensor]] = {}
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            by_height[x.shape[2]] = f"features.{index}", x
+        return dict(by_height.values())

@@ -3,22 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from us3l.models.backbones.mobilenet import MobileNetV2
+from us3l.models.backbones.pixels import Pixels
 from us3l.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from us3l.models.backbones.vit import VisionTransformer
-
-
-class Pixels(nn.Module):
-    """The pixels [B, C*H*W] of images [B, C, H, W] as features: the baseline for every learned one."""
-
-    def __init__(self, width: float, in_channels: int) -> None:
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1)
-
 
 _PLANES = (64, 128, 256, 512)
 _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {

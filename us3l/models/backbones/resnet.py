@@ -95,6 +95,13 @@ class ResNet(nn.Module):
         self.num_features = channels
         initialize(self)
 
+    def feature_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the output of each stage, [B, channels, h, w], by its name."""
+        x, maps = self.maxpool(self.bn1(self.conv1(x))), {}
+        for stage in self.stages:
+            maps[stage] = x = self.get_submodule(stage)(x)
+        return maps
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.bn1(self.conv1(x)))
         for stage in self.stages:

@@ -116,10 +116,23 @@ class VisionTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self._tokens(self._patches(x)))[:, 0]
+
+    def feature_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the patches' tokens after the last block, [B, size, H / 16, W / 16]."""
+        patches = self._patches(x)
+        tokens = self._tokens(patches)[:, 1:]
+        return {"blocks": tokens.unflatten(1, patches.shape[1:3]).permute(0, 3, 1, 2)}
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Embed patches, with their positions: [B, H / 16, W / 16, size]."""
         patches = self.patch_embed(x)
-        patches = patches + positions(*patches.shape[1:], self.cls_token.dtype, x.device)
-        tokens = torch.cat((self.cls_token.expand(len(x), -1, -1), patches.flatten(1, 2)), dim=1)
-        return self.norm(self.blocks(tokens))[:, 0]
+        return patches + positions(*patches.shape[1:], self.cls_token.dtype, x.device)
+
+    def _tokens(self, patches: Tensor) -> Tensor:
+        """Return the class token and the patches' tokens after the last block, [B, N, size]."""
+        tokens = torch.cat((self.cls_token.expand(patches.shape[0], -1, -1), patches.flatten(1, 2)), dim=1)
+        return self.blocks(tokens)
 
 
 @lru_cache

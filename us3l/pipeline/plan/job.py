@@ -74,7 +74,7 @@ class Job(ABC):
         """Return, for each record that it writes, the identity of the result."""
 
     def stated_seals(self, record: dict[str, Any]) -> dict[Path, Any]:
-        """Return the seals of weights that its record states, by their path."""
+        """Return the seals of weights that one of its records states, by their path."""
         return {}
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 from us3l.params.dataset import Augmentation
 from us3l.params.protocols.protocol import Protocol
+from us3l.params.protocols.trained import TrainedProtocol
 from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
 from us3l.params.sampling import AnySampling, width_label
 from us3l.pipeline.identity import Identity
@@ -105,6 +106,15 @@ class RunPlan:
         """Return the path of a calibration's record: its inputs, and the seals of the networks."""
         return self.producer("calibrate")._file("calibrate", f"seed{seed}.json")
 
+    def classifier(self, seed: Seed, width: float) -> Path:
+        """Return the path of the classifier of a width, with the network where that was fine-tuned."""
+        return self._file("classifiers", f"seed{seed}-{width_label(width)}.safetensors")
+
+    def classifiers(self, seed: Seed) -> list[Path]:
+        """Return the paths of what the evaluations trained; none where nearest neighbours vote."""
+        trains = isinstance(self.protocol, TrainedProtocol)
+        return [self.classifier(seed, width) for width in self.widths] if trains else []
+
     def evaluation_record(self, seed: Seed, width: float) -> Path:
         """Return the path of an evaluation's record: its inputs, and the accuracy."""
         return self._file(self.protocol.kind, f"seed{seed}-{width_label(width)}.json")
@@ -163,7 +173,7 @@ class RunStage(Job):
                 return [run.checkpoint(self.seed), self.record]
             case "calibrate":
                 return [*run.networks(self.seed), self.record]
-        return run.evaluation_records(self.seed)
+        return [*run.classifiers(self.seed), *run.evaluation_records(self.seed)]
 
     @property
     def record(self) -> Path:
@@ -176,7 +186,7 @@ class RunStage(Job):
 
     @property
     def records(self) -> list[Path]:
-        return [self.record] if self.stage in ("pretrain", "calibrate") else self.outputs
+        return [self.record] if self.stage in ("pretrain", "calibrate") else self.run.evaluation_records(self.seed)
 
     @property
     def network_code(self) -> dict[str, str]:
@@ -214,7 +224,8 @@ class RunStage(Job):
             case "calibrate":
                 networks = record.get("networks", {})
                 return {run.network(self.seed, width): networks.get(width_label(width)) for width in run.widths}
-        return {}
+        classifier = run.classifier(self.seed, record["width"])
+        return {classifier: record["classifier"]} if "classifier" in record else {}
 
     @property
     def stage_params(self) -> dict[str, Any]:

@@ -66,6 +66,17 @@ def calibrate(job: RunStage, device: torch.device) -> None:
     write_record(job.record, {**facts, "networks": seals, "probe": probed})
 
 
+def calibrated_network(job: RunStage, width: float, device: torch.device) -> nn.Module:
+    """Cut out and calibrate the network of one width, whether the run lists it or not; nothing is written.
+
+    It has the bits that the stage would write. Raises UserError as `calibrate` does.
+    """
+    require_network(RunStage(job.run.producer("pretrain"), "pretrain", job.seed))
+    inputs = open_inputs(job)
+    network = _calibrated(inputs, inputs.store, [width], job.run.protocol.calibration, device)[width]
+    return network.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stub
+
+
 def probe(job: RunStage, device: torch.device) -> Outcome:
     """Return the outcome of the calibration's probe, with the present code."""
     return _probe(open_inputs(job), device)

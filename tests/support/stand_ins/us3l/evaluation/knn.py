@@ -1,6 +1,6 @@
 from us3l.stand_in import log
 
 
-def predict_logits(plan):
+def evaluate_networks(plan):
     log("knn", plan.name)
     return 10

@@ -3,6 +3,6 @@ from us3l.stand_in import log
 SCALE = 100
 
 
-def predict_logits(plan):
+def evaluate_networks(plan):
     log("linear", plan.name)
     return SCALE
