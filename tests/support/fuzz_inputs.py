@@ -17,23 +17,19 @@ import torch
 import yaml
 from PIL import Image
 from project import params
+from reader_attacks import NETWORK, TRAINED, WEIGHTS, trainer
 from safetensors.torch import save as serialize
 
 from us3l.data.picture import open_picture
 from us3l.data.sources.cifar import read_cifar
 from us3l.data.sources.folder import _facts, _read_square
-from us3l.data.store import DatasetSource, Split, SplitSource, open_store, write_store
-from us3l.data.stream import Stream
+from us3l.data.store import DatasetSource, SplitSource, open_store, write_store
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.official_checkpoint import import_backbone, read
 from us3l.models.saved_network import open_network, save_network
-from us3l.params.dataset import Views
+from us3l.params.optimizer import TrainingOptimizer
 from us3l.params.reading import load
-from us3l.params.runs import PretrainRun
-from us3l.training.build import build_train_step
-from us3l.training.trainer import Trainer
 from us3l.utils import checkpoint
-from us3l.utils.distributed import World
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, seal_of_record, seal_of_weights, write_record
 
@@ -253,9 +249,6 @@ def _swollen(random: Random) -> bytes:
 
 # --- official checkpoints -------------------------------------------------------------------------------------------
 
-NETWORK = "small-resnet"
-WEIGHTS = {name: each.detach() for name, each in Backbone(NETWORK, 1).build(1.0).named_parameters()}
-
 
 def _saved(random: Random) -> bytes:
     buffer = io.BytesIO()
@@ -285,29 +278,7 @@ def _read_checkpoint(path: Path) -> None:
 
 # --- states of trainings, and networks ------------------------------------------------------------------------------
 
-RUN = PretrainRun.model_validate(
-    {
-        "dataset": "noise",
-        "backbone": NETWORK,
-        "method": {"name": "simclr", "base_loss": "infonce", "projector": {"hidden": 4, "output": 4}},
-        "epochs": 4,
-        "batch": {"size": 4},
-        "optimizer": {"kind": "adamw", "lr": 0.001},
-        "regularizer": None,
-    },
-    strict=False,
-)
-VIEWS = Views.model_validate(
-    {"normalize": {"mean": [0.5], "std": [0.5]}, "pretrain": [{"flip": 0.5}] * 2}, strict=False
-)
-
-
-def trainer(state: Path, run: PretrainRun = RUN) -> Trainer:
-    """A training of noise, which continues from a state if there is one."""
-    split, world = Split(np.zeros((8, 8, 8, 1), np.uint8), np.zeros(8, np.int64)), World(0, 1, torch.device("cpu"))
-    step = build_train_step(run, Backbone(run.backbone, 1), 2, 0, world)
-    stream = Stream(split, run.batch, VIEWS.pretrain, VIEWS.normalize, 0, world, run.method.name == "moco")
-    return Trainer(run, step, stream, state, 60.0, "noise")
+RUN = TRAINED.model_copy(update={"optimizer": TrainingOptimizer(kind="adamw", lr=0.001)})  # which counts its steps
 
 
 def sealed(tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> bytes:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from fuzz_inputs import RUN, sealed, trainer
+from fuzz_inputs import RUN, sealed
+from reader_attacks import trainer
 from torch import Tensor
 
 from us3l.params.runs import PretrainRun
@@ -109,6 +110,7 @@ def steps(number: int) -> Edit:
         (lambda about, tensors: about.update(history=[3]), "epoch 0 in it is not as the run has it"),
         (set_entry(epoch=1), "epoch 0 in it is not as the run has it"),
         (set_entry(lr=0.002), "epoch 0 in it is not as the run has it"),
+        (set_entry(seconds=10**4000), "epoch 0 in it is not as the run has it"),
         (set_entry(lr="x"), "epoch 0 in it is not as the run has it"),
         (set_entry(loss=[0.1, 0.1]), "epoch 0 in it is not as the run has it"),
         (set_entry(loss=["x"]), "epoch 0 in it is not as the run has it"),

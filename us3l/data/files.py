@@ -48,7 +48,8 @@ class Files:
             try:
                 actual = os.stat(f"{folder}/{os.fsdecode(name)}").st_size  # without a Path: a million take 4 seconds
             except (OSError, ValueError) as error:  # the latter for a zero byte in the name
-                raise UserError(f"{self.path(index)}: cannot be found ({error}); {self._remedy}") from None
+                what = getattr(error, "strerror", "no name of a file")
+                raise UserError(f"{self.path(index)}: cannot be found ({what}); {self._remedy}") from None
             if actual != size:
                 path, what = self.path(index), f"has {actual} bytes, and had {size} when the data set was prepared"
                 raise UserError(f"{path}: {what}; {self._remedy}")

@@ -1,5 +1,6 @@
 """Image files that nobody vouches for, opened without decoding more pixels than an honest one has."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -14,6 +15,8 @@ MOST_PIXELS = 2**26  # as many as cameras of 64 megapixels take; ImageNet's have
 MOST_ELONGATED = 200  # longer by shorter side: to resize the shorter side multiplies the longer one, too
 MOST_SCANS = 200  # of a JPEG, each a pass over all pixels; progressive ones have about 10
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of the others some start a program
+# Pillow only warns of images beyond its own limit, in a line more.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 START_OF_SCAN = b"\xff\xda"
 
 

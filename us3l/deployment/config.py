@@ -1,12 +1,12 @@
 """What a deployed network needs besides its weights: the content of `config.json`."""
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from us3l.params.dataset import Normalize, TestView
 from us3l.utils.errors import UserError
+from us3l.utils.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def read_config(folder: Path) -> Config:
     """Read the `config.json` of an exported folder. Raises UserError where it is missing or not one of ours."""
     path = folder / "config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         content["normalize"] = Normalize.model_validate(content["normalize"])
         content["test_view"] = content["test_view"] and TestView.model_validate(content["test_view"])
         own = {each.name: content.pop(each.name) for each in fields(Config) if each.name != "facts"}

@@ -60,20 +60,24 @@ def parse_json(content: bytes, as_mapping: Callable[[dict[str, Any]], Any] | Non
 
     Raises ValueError where it is none, or has too many values or too deep ones.
     """
-    if sum(map(content.count, (b",", b"[", b"{"))) > MOST_VALUES:
+    if len(content) > MOST_VALUES and sum(map(content.count, (b",", b"[", b"{"))) > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES} values")
-    too_deep = ValueError(f"nested more than {MOST_DEPTH} deep")
     try:
         value = json.loads(content.decode(), object_hook=as_mapping)
+        if content.count(b"[") + content.count(b"{") > MOST_DEPTH:
+            _require_shallow(value)
     except RecursionError:
-        raise too_deep from None
-    level = [value]
+        raise ValueError(f"nested more than {MOST_DEPTH} deep") from None
+    return value
+
+
+def _require_shallow(value: Any) -> None:
+    """Raise RecursionError for a JSON value that is nested too deeply. It is looked at level by level."""
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(MOST_DEPTH):
-        level = [each for outer in level for each in _children(outer) if isinstance(each, dict | list)]
         if not level:
-            return value
-    raise too_deep
-
-
-def _children(value: Any) -> Any:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            return
+        inner = [each for outer in level for each in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [each for each in inner if isinstance(each, dict | list)]
+    if level:
+        raise RecursionError
