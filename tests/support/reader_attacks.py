@@ -1,6 +1,6 @@
 """Attacks on the readers, each tried in a process of its own: what held, with the largest memory and the longest time.
 
-    python tests/support/reader_attacks.py            # of the us3l on PYTHONPATH: a table, and a line for each that fell
+    python tests/support/reader_attacks.py  # of the us3l on PYTHONPATH: a table, and a line for each that fell
 
 One holds if it ends in a UserError, in under 5 seconds of a core and with under 1 GB more than before it. A process may
 take 20 seconds and 8 GB: then it fell, too.

@@ -145,5 +145,5 @@ def test_a_queue_that_is_not_where_the_steps_have_left_it_is_refused(tmp_path: P
 def test_a_state_that_lacks_an_entry_is_refused(tmp_path: Path, key: str) -> None:
     saved(tmp_path / "state", RUN)
     edit(tmp_path / "state", lambda about, tensors: about.pop(key))
-    with pytest.raises(UserError, match=f"{tmp_path}/state: says nothing of {key}; make it again"):
+    with pytest.raises(UserError, match=f"{tmp_path}/state: has no entry {key}: another version"):
         trainer(tmp_path / "state", RUN)
