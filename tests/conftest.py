@@ -1,5 +1,6 @@
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,11 +9,15 @@ import pytest
 import torch
 
 from us3l.cli import main
+from us3l.utils.errors import ENDING
 from us3l.utils.fork_server import ADDRESS
 from us3l.utils.memory import keep_freed_memory
 
 os.environ[ADDRESS] = ""  # tests fork from a server of their own
 keep_freed_memory()
+for number in ENDING:
+    if signal.getsignal(number) is signal.SIG_IGN:  # as nohup has it, and a shell for its background jobs
+        signal.signal(number, signal.SIG_DFL)
 torch.set_num_threads(1)  # each worker has a core, and threads that wait for each other take longer than one alone
 
 
