@@ -227,7 +227,7 @@ def test_a_narrow_network_of_no_known_architecture_is_refused(tmp_path: Path, ch
     architecture = {"backbone": "small-resnet", "width": 0.5, "in_channels": 1} | changes if changes else "odd"
     save(tmp_path / "x", Backbone("small-resnet", 1).build(0.5).state_dict(), ABOUT | {"architecture": architecture})
     message = refusal(load_network, tmp_path / "x")
-    assert message.startswith(f"{tmp_path}/x: there is no such architecture here: {architecture}; take the version")
+    assert message.startswith(f"{tmp_path}/x: there is no such architecture here: {architecture!r}; take the version")
 
 
 def test_a_narrow_network_whose_tensors_do_not_fit_its_record_is_refused(tmp_path: Path) -> None:
