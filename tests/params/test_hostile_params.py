@@ -11,6 +11,7 @@ from project import RUN, params
 from us3l.params.reading import load
 from us3l.params.yaml_file import MOST_BYTES, MOST_VALUES, read_yaml
 from us3l.utils.errors import UserError
+from us3l.utils.reading import MOST_DEPTH
 
 pytestmark = pytest.mark.usefixtures("must_end")
 TOO_MANY = f"more than {MOST_VALUES} values, with its aliases written out"
@@ -75,6 +76,11 @@ def test_values_that_are_nested_deeply_are_refused(unit: str) -> None:
     assert TOO_DEEP in refusal(unit * 100_000)
 
 
+def test_the_deepest_values_are_read_and_deeper_ones_are_not() -> None:
+    assert refusal("[" * MOST_DEPTH + "]" * MOST_DEPTH).startswith("the file: must be a mapping")
+    assert TOO_DEEP in refusal("[" * (MOST_DEPTH + 1) + "]" * (MOST_DEPTH + 1))
+
+
 @pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}", "a: &a {<<: *a}", "a: &a [{b: [*a]}]"])
 def test_an_alias_within_its_own_anchor_is_refused(text: str) -> None:
     assert refusal(text).endswith("*a stands within &a")
@@ -137,8 +143,10 @@ def teaching(teacher: str) -> dict[str, Any]:
 
 
 def test_runs_that_are_like_others_without_end_are_refused() -> None:
-    chain = {f"r{number}": {"like": f"r{number + 1}"} for number in range(2000)}
+    chain = {f"r{number}": {"like": f"r{number + 1}"} for number in range(100)} | {"r100": {"like": "us3l"}}
     where, fan = "studies.tiny.runs.r0.like: ", {f"r{number}": {"like": "us3l"} for number in range(5000)}
+    Path("params.yaml").write_text(of(**{name: run for name, run in chain.items() if name != "r0"}))
+    assert len(load(Path("params.yaml")).studies["tiny"].runs) == 101
     assert refusal(of(**chain)) == f"{where}is like a run that is like another, more than 100 times"
     assert refusal(of(**fan)) == "studies: have more than 5000 runs, counting those of each width"
     alone = {"us3l": RUN | {"widths_alone": [0.25 + number / 1000 for number in range(100)]}}

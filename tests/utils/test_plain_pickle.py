@@ -1,6 +1,7 @@
 """Pickles that would keep a reader busy or fill its memory are refused."""
 
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,6 +88,13 @@ def test_operations_that_no_data_set_needs_are_refused(content: bytes) -> None:
 def test_only_a_stand_in_gets_a_state(inst: bytes) -> None:
     refusal(b"\x80\x02" + inst + b"}U\x01aK\x01sb.")
     assert isinstance(load_plain(b"\x80\x02cgeometry\nPoint\n)R}U\x01aK\x01sb.", STAND_INS), Point)
+
+
+def test_an_object_outside_of_the_pickle_gets_no_state() -> None:
+    found = SimpleNamespace(a=0)
+    with pytest.raises(ValueError, match="it sets the state of a SimpleNamespace"):
+        load_plain(b"\x80\x02K\x01Q}X\x01\0\0\0aK\x01sb.", {}, lambda address: found)
+    assert found.a == 0
 
 
 def test_a_long_text_that_takes_four_times_as_much_in_memory_is_refused() -> None:
