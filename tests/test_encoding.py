@@ -26,7 +26,7 @@ def lacks_encoding(call: ast.Call) -> bool:
     if name in ("read_text", "write_text", "makefile"):
         return True
     module = ast.unparse(call.func).rpartition(".")[0]
-    opens_bytes = any("b" in text for text in texts) or module in ("os", "gzip", "tarfile", "Image")
+    opens_bytes = any("b" in text for text in texts) or module in ("os", "gzip", "tarfile", "archive", "Image")
     return not opens_bytes
 
 

@@ -242,7 +242,7 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(content(regularizer=None)))
-    code, _, error = benchmarks("--device", "cpu", *arguments)
+    code, _, error = benchmarks("--device", "cpu", "--out", ".", *arguments)
     assert code == 2 and error.startswith(f"benchmarks: {message}") and error.count("\n") == 1
 
 

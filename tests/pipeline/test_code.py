@@ -36,6 +36,7 @@ STALE = {
     "params/params": set(),
     "params/references": set(),
     "params/reading": set(),
+    "deployment/network": set(),
     "data/sources/cifar": {"prepare"},
     "data/store": {"prepare", *NETWORKS},
     "data/augment/views": NETWORKS,

@@ -116,10 +116,10 @@ CORNERS = [
     Edit(TRAINER, "min(feature_stds) < COLLAPSED", "feature_stds[-1] < COLLAPSED"),
     Edit(
         "utils/atomic.py",
-        "            _sync(temporary)\n            temporary.replace(path)\n",
-        "            temporary.replace(path)\n            _sync(path)\n",
+        "                _sync(temporary)\n                temporary.replace(path)\n",
+        "                temporary.replace(path)\n                _sync(path)\n",
     ),
-    Edit("utils/atomic.py", "            _sync(path.parent)\n", ""),
+    Edit("utils/atomic.py", "            _sync(folder)\n", ""),
     Edit(
         "utils/atomic.py",
         "            temporary.replace(path)\n",
@@ -132,8 +132,8 @@ CORNERS = [
     ),
     Edit(
         "pipeline/run_directory.py",
-        "        shutil.rmtree(folder)\n        lock.unlink()\n",
-        "        lock.unlink()\n        shutil.rmtree(folder)\n",
+        "        shutil.rmtree(folder)\n        Path(lock.lock_file).unlink()\n",
+        "        Path(lock.lock_file).unlink()\n        shutil.rmtree(folder)\n",
     ),
     Edit(GPUS, "        fcntl.flock(looking, fcntl.LOCK_EX)\n", ""),
     Edit(GPUS, "fcntl.flock(looking, fcntl.LOCK_EX)", "fcntl.flock(looking, fcntl.LOCK_SH)"),

@@ -118,7 +118,7 @@ def _outputs(folder: Path, images: np.ndarray) -> dict[str, np.ndarray]:
         np.save(images_file, images)
         paths = [os.path.abspath(each) for each in (folder, images_file, outputs_file)]
         command = [sys.executable, "-P", run_exported.__file__, *paths, str(torch.get_num_threads())]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8")
         if done.returncode:
             raise UserError(f"{folder}: the exported files cannot be run: {done.stderr.strip().splitlines()[-1]}")
         with np.load(outputs_file) as found:

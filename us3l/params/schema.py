@@ -67,7 +67,7 @@ Name = Annotated[
 ]
 Reference = Annotated[str, Matching(f"({_NAME}/)?{_NAME}", "the name of a run of this study, or study/run")]
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"  # characters that end a line, or that a terminal obeys
-Text = Annotated[str, Matching(rf"[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*", "one line of text")]
+Text = Annotated[str, Matching(rf"[^\S{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*", "one line of text")]
 
 
 def error_at(key: str, message: str) -> PydanticCustomError:

@@ -16,7 +16,7 @@ from us3l.utils.reading import MOST_DEPTH, read_plain
 
 MOST_BYTES = 2**22  # of a params file; that of 1,000 runs has 200 kB
 MOST_VALUES = 100_000  # of a params file, aliases written out; 1,000 runs written in full have 60,000
-MOST_CHARACTERS = 100  # of a key, or of a number
+MOST_CHARACTERS = 200  # of a key, or of a number; a name of more than 100 is refused by its own sentence
 LINE = 100  # characters of a text that count as one value
 
 

@@ -204,5 +204,5 @@ def _sentence(error: Any) -> str:
 
 def is_as_written(path: Path) -> bool:
     """Tell whether the text of a JSON file is the one that its content has when we write it."""
-    text = path.read_text(errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     return json.dumps(json.loads(text), indent=2) + "\n" == text

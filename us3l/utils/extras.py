@@ -32,7 +32,7 @@ def needs(extra: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def checked(*arguments: Any, **options: Any) -> None:
-            require_extra(extra, f"us3l {sys.argv[1]}")
+            require_extra(extra, " ".join(["us3l", *sys.argv[1:2]]))
             command(*arguments, **options)
 
         return checked

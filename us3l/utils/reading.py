@@ -26,6 +26,8 @@ def open_plain(path: Path, most: int) -> Iterator[BufferedReader]:
     """
     try:
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  # closed below
+    except UnicodeEncodeError:  # of this locale
+        raise
     except ValueError:
         raise OSError(EINVAL, "no name of a file") from None  # it holds a zero byte
     with file:

@@ -57,7 +57,9 @@ def _require_empty(folder: Path, images: Path | None) -> None:
 
 def _is_of_dvc(path: Path) -> bool:
     """Tell whether a file is the .dvcignore of `dvc init`, which ignores nothing."""
-    return path.name == ".dvcignore" and all(line.startswith("#") for line in path.read_text().splitlines())
+    return path.name == ".dvcignore" and all(
+        line.startswith("#") for line in path.read_text(encoding="utf-8").splitlines()
+    )
 
 
 def _params(images: Path | None, folder: Path) -> str:
@@ -118,11 +120,11 @@ def _start_git_and_dvc(folder: Path) -> Iterator[str]:
 
 def _top_of_git(folder: Path) -> Path | None:
     command = ["git", "rev-parse", "--show-toplevel"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
     return None if done.returncode else Path(done.stdout.strip())
 
 
 def _run(name: str, command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     output = " ".join(done.stdout.split())
     return f"`{name}` failed, so mend this and run it again here: {output}" if done.returncode else f"ran `{name}`"

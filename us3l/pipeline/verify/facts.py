@@ -66,7 +66,7 @@ def _of_store(folder: Path) -> list[str]:
     meta = folder / "meta.json"
     if not (meta.is_file() and is_as_written(meta)):
         return [f"{meta}: not as us3l writes it"] if meta.is_file() else []
-    unknown = json.loads(meta.read_text()).keys() - META
+    unknown = json.loads(meta.read_text(encoding="utf-8")).keys() - META
     wrong = [f"{meta}: {key} is no key of it" for key in sorted(unknown)]
     for path in (folder / name for name in FILES if name.endswith(".npy")):
         array = np.load(path, mmap_mode="r")
@@ -128,7 +128,9 @@ def _of_classifier(job: RunStage, record: Facts, identity: Facts) -> list[str]:
     if "classifier" not in record:
         return [f"{classifier}: not sealed in the record; `us3l {job.command} --force` writes both"]
     seen = {"image": record["image"], "prepared_size": job.run.data.prepared_size}
-    return _of_weights(classifier, {**identity, **seen, "classes": json.loads(meta.read_text("utf-8"))["classes"]})
+    return _of_weights(
+        classifier, {**identity, **seen, "classes": json.loads(meta.read_text(encoding="utf-8"))["classes"]}
+    )
 
 
 def _of_weights(path: Path, expected: Facts) -> list[str]:

@@ -114,7 +114,7 @@ def _wrong_in_dvc_files(selection: Selection, stages: set[str]) -> list[str]:
 
 
 def _wrong_for_dvc(stages: Iterable[str]) -> list[str]:
-    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True)
+    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, encoding="utf-8")
     if status.returncode:
         return [f"dvc status: {' '.join(status.stderr.split())}"]
     return [

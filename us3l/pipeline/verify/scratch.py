@@ -53,7 +53,7 @@ def _clear(folder: Path) -> None:
 def _write_tokens(token: Path, copy: Path) -> None:
     """Write the same token twice; without a cache folder the next verification starts anew."""
     text = secrets.token_hex()
-    token.write_text(text)
+    token.write_text(text, encoding="utf-8")
     with suppress(OSError):
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(text)
+        copy.write_text(text, encoding="utf-8")
