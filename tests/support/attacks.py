@@ -114,6 +114,17 @@ def chain() -> None:
 def _identify(stage: RunStage) -> None:
     for path, identity in stage.identities(CurrentSeals()).items():
         seal(path, lambda record, identity=identity: record.update(identity, fingerprint=fingerprint(identity)))
+        if stage.stage == "linear":
+            _keep(stage, path, identity)
+
+
+def _keep(stage: RunStage, path: Path, identity: Record) -> None:
+    """Have a classifier say that it was trained on what its record says."""
+    file = stage.run.classifier(0, identity["width"])
+    tensors, about = checkpoint.load(file)
+    seen = {key: about[key] for key in ("image", "prepared_size", "classes")}
+    sealed = checkpoint.save(file, tensors, identity | seen)
+    seal(path, lambda record: record.update(classifier=sealed))
 
 
 def _identity(stage: RunStage, path: Path) -> Record:
@@ -409,7 +420,9 @@ def requalify(change: Callable[[Record, Record], Any]) -> Attack:
         }
         for path in of_stage.records:
             seal(path, lambda each: (each.update(code=was), change(each, found)))
-            _own_fingerprint(path, [*of_stage.identities(CurrentSeals())[path]])
+            _own_fingerprint(path, keys := [*of_stage.identities(CurrentSeals())[path]])
+            made = read_record(path)
+            _keep(of_stage, path, {key: made[key] for key in keys})
         write_record(requalification_file(of_stage), {**found, "records": record_seals(of_stage)})
         tables()
 
