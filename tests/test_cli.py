@@ -234,7 +234,7 @@ OF_WEIGHTS = pytest.mark.parametrize(("stage", "path"), [("calibrate", CHECKPOIN
 def test_a_truncated_file_is_refused(project: Project, refusal: Refusal, stage: str, path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     message = refusal(*STAGES[stage])
-    assert message.startswith(f"{path}: ") and DAMAGED in message
+    assert message.startswith(f"{path}: ") and (DAMAGED if kept < 0 else "if a stage wrote it, take it back") in message
     assert message.startswith(f"{path}: not a whole safetensors file") == (kept >= 0)
 
 
