@@ -49,7 +49,7 @@ def rows() -> Iterator[list[str]]:
     """Yield the cells of a row for each architecture and width."""
     for name, side in ARCHITECTURES.items():
         for width in WIDTHS:
-            made, images = network(name, width, side), torch.rand(4, 3, side, side)
+            made, images = network(name, width, side, CLASSES), torch.rand(4, 3, side, side)
             with tempfile.TemporaryDirectory() as folder:
                 compared = {each.file: each for each in export(made, Path(folder, "out"), ["onnx", "pt2"], images)}
             numbers = sum(each.numel() for each in made.parameters()) + statistics(made)
@@ -73,16 +73,17 @@ def cells(each: Compared) -> tuple[str, str]:
     return f"{each.bytes:,}", each.problem or f"{each.difference:.1g}"
 
 
-def network(name: str, width: float, side: int) -> Network:
-    """Build a network with a classifier; images: [3, side, side]."""
+def network(name: str, width: float, side: int, classes: int | None = None, channels: int = 3) -> Network:
+    """Build a network with random weights, and statistics of random images [channels, side, side]."""
     torch.manual_seed(0)
-    backbone = Backbone(name, 3).build(width)
+    backbone = Backbone(name, channels).build(width)
     for norm in batch_norms(backbone, nn.BatchNorm2d).values():
         norm.momentum = 1.0
-    features = backbone.train()(torch.rand(4, 3, side, side)).shape[1]
-    classes = [str(number) for number in range(CLASSES)]
-    config = Config(name, width, 3, Normalize(mean=[0.5] * 3, std=[0.3] * 3), [3, side, side], classes=classes)
-    return Network(backbone, config, nn.Linear(features, CLASSES))
+    features = backbone.train()(torch.rand(8, channels, side, side)).shape[1]
+    normalize = Normalize(mean=[0.4] * channels, std=[0.3] * channels)
+    names = [f"class {number}" for number in range(classes)] if classes else None
+    config = Config(name, width, channels, normalize, [channels, side, side], classes=names)
+    return Network(backbone, config, nn.Linear(features, classes) if classes else None)
 
 
 if __name__ == "__main__":

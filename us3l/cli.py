@@ -241,7 +241,8 @@ def export(
         if len(source) == 1 and not width:
             holds = export_file(Path(source[0]), chosen, out)
         else:
-            holds = export_run(_deployed(_plan(params), source, where), width or [], head, chosen, out)
+            deployed = _deployed(_plan(params), *_address(source), where)
+            holds = export_run(deployed, width or [], head, chosen, out)
     if not holds:
         raise typer.Exit(1)
 
@@ -262,7 +263,7 @@ def slices(
 
     chosen = parse_widths(widths) if widths else []
     with leased_device("cpu", 0, threads) as where:
-        show_slices(_deployed(_plan(params), [study, run, str(seed)], where), chosen, out)
+        show_slices(_deployed(_plan(params), study, run, seed, where), chosen, out)
 
 
 @app.command()
@@ -283,7 +284,7 @@ def choose(
 
     budget = parse_budget(latency=latency, macs=macs, parameters=params_count, size=size)
     with leased_device("cpu", 0, threads) as where:
-        choose(_deployed(_plan(params), [study, run, str(seed)], where), budget)
+        choose(_deployed(_plan(params), study, run, seed, where), budget)
 
 
 @app.command()
@@ -367,15 +368,14 @@ def make(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], par
 @app.command()
 def schema() -> None:
     """Write params.schema.json, for the completion of params files in editors, and docs/params.md, on each key."""
-    import json
 
     from us3l.params.documentation import params_documentation
-    from us3l.params.json_schema import params_schema
+    from us3l.params.json_schema import params_schema_text
     from us3l.utils.atomic import atomic_write, require_folder
 
     require_folder(Path("docs"), "run the command at the top of this project's repository")
     texts = {
-        Path("params.schema.json"): json.dumps(params_schema(), indent=2, ensure_ascii=False) + "\n",
+        Path("params.schema.json"): params_schema_text(),
         Path("docs", "params.md"): params_documentation(),
     }
     for path, text in texts.items():
@@ -436,15 +436,18 @@ def _job(plan: "Plan", study: str, name: str, seed: int, stage: str) -> "RunStag
     return RunStage(run, stage, seed)
 
 
-def _deployed(plan: "Plan", source: list[str], device: "torch.device") -> "DeployedRun":
-    """Return the run that STUDY RUN SEED names. Raises UserError where params.yaml has no such run or seed."""
+def _address(words: list[str]) -> tuple[str, str, int]:
+    """Read STUDY RUN SEED. Raises UserError for other words."""
+    if len(words) != 3 or not words[2].isdecimal():
+        raise UserError(f"{' '.join(words)}: give STUDY RUN SEED, or without --width the file of one network")
+    return words[0], words[1], int(words[2])
+
+
+def _deployed(plan: "Plan", study: str, name: str, seed: int, device: "torch.device") -> "DeployedRun":
+    """Return a run whose networks are to be deployed. Raises UserError where params.yaml has no such run or seed."""
     from us3l.pipeline.deploy import DeployedRun
 
-    if len(source) != 3 or not source[2].isdecimal():
-        raise UserError(f"{' '.join(source)}: give STUDY RUN SEED, or without --width the file of one network")
-    study, name, seed = source
-    job = _job(plan, study, name, int(seed), plan.run(study, name).stages[-1])
-    return DeployedRun(plan, job.run, job.seed, device)
+    return DeployedRun(plan, _job(plan, study, name, seed, plan.run(study, name).stages[-1]).run, seed, device)
 
 
 def _is_made(plan: "Plan", job: "Job", force: bool) -> bool:

@@ -1,7 +1,6 @@
 """`us3l export`: folders that run without us3l, and what is said where one would not."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,15 +18,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 import us3l
+from benchmarks.exports import network
 from us3l.deployment import export as exporting
 from us3l.deployment import formats
 from us3l.deployment.config import Config
 from us3l.deployment.export import export
 from us3l.deployment.network import Network
 from us3l.evaluation.predictions import decode, encode
-from us3l.models.backbones.backbone import Backbone
-from us3l.models.batch_norms import batch_norms
-from us3l.params.dataset import Normalize
 from us3l.params.reading import load
 from us3l.pipeline.deploy import DeployedRun
 from us3l.pipeline.plan.plan import Plan
@@ -37,32 +34,6 @@ from us3l.utils.records import read_record, write_record
 
 Command = Callable[..., tuple[int, str, str]]
 NETWORK = Path("results/tiny/networks/us3l/seed0-w025.safetensors")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shipped.make(tmp_path_factory.mktemp("finished"), shipped.content()).folder
-
-
-@pytest.fixture
-def project(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished project, which is the current directory."""
-    monkeypatch.chdir(shutil.copytree(finished, tmp_path, dirs_exist_ok=True))
-    return tmp_path
-
-
-def network(name: str, width: float, side: int, classes: int | None = None, channels: int = 3) -> Network:
-    """A network with random weights, and statistics of random images."""
-    torch.manual_seed(0)
-    backbone = Backbone(name, channels).build(width)
-    for norm in batch_norms(backbone, nn.BatchNorm2d).values():
-        norm.momentum = 1.0
-    backbone.train()(torch.rand(8, channels, side, side))
-    names = [f"class {number}" for number in range(classes or 0)] or None
-    image = [channels, side, side]
-    config = Config(name, width, channels, Normalize(mean=[0.4] * channels, std=[0.3] * channels), image, classes=names)
-    features = backbone.eval()(torch.zeros(2, *image)).shape[1]
-    return Network(backbone, config, nn.Linear(features, classes) if classes else None)
 
 
 @pytest.mark.usefixtures("project")
@@ -220,7 +191,7 @@ def test_a_format_that_does_not_hold_is_removed_and_said(us3l: Command, monkeypa
     def write_another(made: Network, example: torch.Tensor, path: Path) -> None:
         formats.write_pt2(network("small-resnet", 0.25, 8, channels=1), example, path)
 
-    monkeypatch.setitem(formats.FORMATS, "pt2", ("model.pt2", write_another))
+    monkeypatch.setitem(formats.FORMATS, "pt2", write_another)
     code, output, _ = us3l("export", "tiny", "us3l", "0", "--width", "0.25", "--formats", "pt2", "--out", "out")
     assert code == 1
     assert "model.pt2 removed: outputs differ by" in output

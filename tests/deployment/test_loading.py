@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import shipped
 import torch
 from image_files import write
 from PIL import Image
@@ -21,7 +20,7 @@ from us3l.deployment.network import Network
 from us3l.deployment.transform import to_image
 from us3l.evaluation.metrics import score
 from us3l.models.backbones.backbone import Backbone
-from us3l.models.saved_network import load_network
+from us3l.models.saved_network import open_network
 from us3l.params.dataset import Normalize
 from us3l.params.dataset import TestView as View
 from us3l.utils.errors import UserError
@@ -29,18 +28,6 @@ from us3l.utils.records import read_record
 
 CHECKPOINT = Path("results/tiny/checkpoints/us3l/seed0.safetensors")
 NETWORK = Path("results/tiny/networks/us3l/seed0-w025.safetensors")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shipped.make(tmp_path_factory.mktemp("finished"), shipped.content()).folder
-
-
-@pytest.fixture
-def project(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished project, which is the current directory."""
-    monkeypatch.chdir(shutil.copytree(finished, tmp_path, dirs_exist_ok=True))
-    return tmp_path
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -80,7 +67,7 @@ def test_normalization_is_inside_and_the_backbone_is_what_calibrate_wrote() -> N
     images, _ = digits()
     network = us3l.load(NETWORK)
     assert network.classifier is None
-    assert torch.equal(network(images), load_network(NETWORK)((images - 0.3) / 0.4))
+    assert torch.equal(network(images), open_network(NETWORK)[0]((images - 0.3) / 0.4))
     with pytest.raises(UserError, match=r"small-resnet at width 0\.25 was never evaluated by a classifier"):
         network.transform(Image.new("L", (8, 8)))
 

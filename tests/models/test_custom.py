@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.custom import require_features
-from us3l.models.saved_network import load_network
+from us3l.models.saved_network import open_network
 from us3l.models.slimmable import Slimmable
 from us3l.params.reading import load
 from us3l.pipeline.provenance import record
@@ -211,7 +211,7 @@ def test_a_network_file_whose_source_is_absent_is_refused(
     with pytest.raises(
         UserError, match=r"backbone networks.mine:tiny: there is no module networks.mine, since .* has no"
     ):
-        load_network(built.folder / NETWORK)
+        open_network(built.folder / NETWORK)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.official_checkpoint import expected_shapes, import_backbone, map_names, read
-from us3l.models.saved_network import load_network
+from us3l.models.saved_network import open_network
 from us3l.utils import checkpoint
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
@@ -154,7 +154,7 @@ def test_an_imported_checkpoint_is_evaluated_like_our_own(
     assert us3l("table", "tiny", "main")[0] == 0
     record = read_record(Path("results/tiny/pretrain/us3l/seed0.json"))
     assert record["params"]["run"]["sha256"] == found and record["official"]["mapped"] == len(weights())
-    narrow = load_network(Path("results/tiny/networks/us3l/seed0-w025.safetensors"))
+    narrow = open_network(Path("results/tiny/networks/us3l/seed0-w025.safetensors"))[0]
     plain = Backbone(NAME, CHANNELS).build(0.25).train()
     with torch.no_grad():
         for key, value in plain.named_parameters():

@@ -11,7 +11,7 @@ from typing import Any, Self
 import attacks
 import pytest
 import yaml
-from attacks import CHECKPOINT, DATA, LISTED, Listed, make
+from attacks import CHECKPOINT, DATA, LISTED, TABLE, Listed, make
 from project import params
 
 from us3l.pipeline.code import EVALUATIONS
@@ -20,6 +20,7 @@ from us3l.pipeline.requalify import ProbedJob
 from us3l.pipeline.verify import rederive
 from us3l.pipeline.verify.levels import LEVELS
 from us3l.pipeline.verify.selection import select
+from us3l.utils.atomic import atomic_write
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,15 @@ def wrong_at(level: int) -> list[str]:
 
 def test_all_levels_hold_without_an_attack(project: None) -> None:
     assert [wrong_at(level) for level in range(len(LEVELS))] == [[], [], [], []]
+
+
+def test_a_file_that_is_being_written_is_no_attack_and_another_unknown_one_is(project: None) -> None:
+    with atomic_write(TABLE.with_suffix(".md")) as temporary:
+        temporary.touch()
+        assert wrong_at(1) == []
+    TABLE.with_name(".us3l-host-1.tmp").touch()
+    assert [line.partition(":")[0] for line in wrong_at(1)] == [f"{TABLE.parent}/.us3l-host-1.tmp"]
+    TABLE.with_name(".us3l-host-1.tmp").unlink()
 
 
 @pytest.mark.parametrize("listed", LISTED, ids=[f"{each.kind}: {each.what}" for each in LISTED])

@@ -288,14 +288,19 @@ def trainer(state: Path, run: PretrainRun = TRAINED) -> Trainer:
     return Trainer(run, step, stream, state, 60.0, "noise")
 
 
+def train_a_little(state: Path) -> None:
+    """Save the state of a training after its first epoch and a step of the second."""
+    made = trainer(state)
+    for shards in made.stream.shards(0):
+        made.advance(shards)
+    made._finish_epoch(lambda line: None)
+    made.advance(next(iter(made.stream.shards(1))))
+    made.save()
+
+
 def edited_state(change: Callable[[dict[str, Any], dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        made = trainer(path)
-        for shards in made.stream.shards(0):
-            made.advance(shards)
-        made._finish_epoch(lambda line: None)
-        made.advance(next(iter(made.stream.shards(1))))
-        made.save()
+        train_a_little(path)
         tensors, record = checkpoint.load(path)
         about = json.loads(json.dumps({key: value for key, value in record.items() if key != "seal"}))
         change(about, tensors)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import us3l
 from us3l.models.backbones.backbone import Backbone
-from us3l.models.saved_network import load_network, open_network, save_network
+from us3l.models.saved_network import open_network, save_network
 from us3l.pipeline.identity import differences
 from us3l.pipeline.requirements import require_data, require_params
 from us3l.utils.checkpoint import load, require_shapes, save
@@ -123,7 +123,7 @@ def test_a_pickle_is_refused_without_being_unpickled(tmp_path: Path) -> None:
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Trap(sprung)))
     torch.save({"trap": Trap(sprung)}, tmp_path / "checkpoint.pth.tar")
     for name in ("plain.pth", "checkpoint.pth.tar"):
-        for read in (load, load_network):
+        for read in (load, open_network):
             assert f"{tmp_path}/{name}: not a whole safetensors file" in refusal(read, tmp_path / name)
     assert not sprung.exists()
     pickle.loads((tmp_path / "plain.pth").read_bytes())
@@ -194,7 +194,7 @@ def test_a_narrow_network_comes_back_in_evaluation_mode_with_its_statistics(tmp_
     assert torch.equal(loaded(x), network(x))
     architecture = {"backbone": "small-resnet", "width": 0.37, "in_channels": 1}
     assert about == {**ABOUT, "architecture": architecture, "seal": seal}
-    assert torch.equal(load_network(tmp_path / "w037")(x), network(x))
+    assert torch.equal(open_network(tmp_path / "w037")[0](x), network(x))
 
 
 def test_a_narrow_network_loads_where_there_is_no_slimmable_one(tmp_path: Path) -> None:
@@ -202,8 +202,8 @@ def test_a_narrow_network_loads_where_there_is_no_slimmable_one(tmp_path: Path) 
     script = """
 import json, sys, torch
 from pathlib import Path
-from us3l.models.saved_network import load_network
-features = load_network(Path(sys.argv[1]))(torch.ones(1, 1, 8, 8))
+from us3l.models.saved_network import open_network
+features = open_network(Path(sys.argv[1]))[0](torch.ones(1, 1, 8, 8))
 print(json.dumps([sorted(name for name in sys.modules if name.startswith("us3l")), features.flatten().tolist()]))
 """
     environment = os.environ | {"PYTHONPATH": str(Path(us3l.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
@@ -216,7 +216,7 @@ print(json.dumps([sorted(name for name in sys.modules if name.startswith("us3l")
 
 def test_a_checkpoint_of_the_widest_weights_is_not_a_narrow_network(tmp_path: Path) -> None:
     save(tmp_path / "seed0", tensors(), ABOUT)
-    assert f"{tmp_path}/seed0: not a narrow network" in refusal(load_network, tmp_path / "seed0")
+    assert f"{tmp_path}/seed0: not a narrow network" in refusal(open_network, tmp_path / "seed0")
 
 
 @pytest.mark.parametrize(
@@ -226,10 +226,10 @@ def test_a_checkpoint_of_the_widest_weights_is_not_a_narrow_network(tmp_path: Pa
 def test_a_narrow_network_of_no_known_architecture_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     architecture = {"backbone": "small-resnet", "width": 0.5, "in_channels": 1} | changes if changes else "odd"
     save(tmp_path / "x", Backbone("small-resnet", 1).build(0.5).state_dict(), ABOUT | {"architecture": architecture})
-    message = refusal(load_network, tmp_path / "x")
+    message = refusal(open_network, tmp_path / "x")
     assert message.startswith(f"{tmp_path}/x: there is no such architecture here: {architecture!r}; take the version")
 
 
 def test_a_narrow_network_whose_tensors_do_not_fit_its_record_is_refused(tmp_path: Path) -> None:
     save_network(tmp_path / "x", Backbone("small-resnet", 1).build(0.5), "small-resnet", 0.25, 1, ABOUT)
-    assert "bn1.bias is (16,) here and (8,) in a small-resnet of width 0.25" in refusal(load_network, tmp_path / "x")
+    assert "bn1.bias is (16,) here and (8,) in a small-resnet of width 0.25" in refusal(open_network, tmp_path / "x")

@@ -80,8 +80,7 @@ def _write(network: Network, folder: Path, formats: Iterable[str], example: Tens
     copied_modules(files_of_network(architecture), folder)
     (folder / "model.py").write_text(model_file(network.config, num_features(network, example)), encoding="utf-8")
     for name in dict.fromkeys(formats):
-        file, write = FORMATS[name]
-        write(network, example, folder / file)
+        FORMATS[name](network, example, folder / f"model.{name}")
 
 
 @torch.no_grad()
@@ -98,11 +97,11 @@ def _compare(network: Network, folder: Path, images: Tensor) -> list[Compared]:
     expected = network(images).numpy()
     outputs = _outputs(folder, images.numpy())
     compared = []
-    for name, (file, _) in FORMATS.items():
-        path = folder / file
+    for name in FORMATS:
+        path = folder / f"model.{name}"
         if path.is_file():
             size, (difference, problem) = path.stat().st_size, _difference(name, outputs, expected)
-            compared.append(Compared(file, size, difference, problem))
+            compared.append(Compared(path.name, size, difference, problem))
             if problem:
                 path.unlink()
     if compared[0].problem:

@@ -59,10 +59,10 @@ def write_onnx(network: Network, example: Tensor, path: Path) -> None:
     exported.save(path)
 
 
-FORMATS: dict[str, tuple[str, Write]] = {
-    "safetensors": ("model.safetensors", write_safetensors),
-    "onnx": ("model.onnx", write_onnx),
-    "pt2": ("model.pt2", write_pt2),
+FORMATS: dict[str, Write] = {  # of the file model.NAME
+    "safetensors": write_safetensors,
+    "onnx": write_onnx,
+    "pt2": write_pt2,
 }
 
 

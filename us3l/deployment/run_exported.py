@@ -41,7 +41,6 @@ def run_onnx(folder: Path, images: np.ndarray) -> np.ndarray:
 
 
 RUNS: dict[str, Run] = {"safetensors": run_model_file, "onnx": run_onnx, "pt2": run_pt2}
-FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "pt2": "model.pt2"}
 
 
 def main(folder: Path, images_file: Path, outputs_file: Path, threads: int) -> None:
@@ -50,7 +49,7 @@ def main(folder: Path, images_file: Path, outputs_file: Path, threads: int) -> N
     torch.set_num_threads(threads)
     images, found = np.load(images_file), dict[str, Any]()
     for name, run in RUNS.items():
-        if (folder / FILES[name]).is_file():
+        if (folder / f"model.{name}").is_file():
             try:
                 found[name] = run(folder, images)
             except Exception as error:

@@ -23,8 +23,12 @@ def to_image(picture: Image.Image, config: Config) -> Tensor:
     if config.prepared_size:
         picture = square(picture, config.prepared_size)
     pixels = torch.from_numpy(np.array(picture).reshape(1, picture.height, picture.width, config.in_channels))
-    unchanged = Normalize(mean=[0.0] * config.in_channels, std=[1.0] * config.in_channels)
-    return plain_view(pixels, config.test_view, unchanged)[0]
+    return plain_view(pixels, config.test_view, no_normalization(config.in_channels))[0]
+
+
+def no_normalization(channels: int) -> Normalize:
+    """Return the normalization that leaves pixels as they are: a deployed network does its own."""
+    return Normalize(mean=[0.0] * channels, std=[1.0] * channels)
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:

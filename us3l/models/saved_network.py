@@ -20,16 +20,11 @@ def save_network(
     return checkpoint.save(path, network.state_dict(), {**about, "architecture": architecture})
 
 
-def load_network(path: Path | str) -> nn.Module:
-    """Load a backbone in evaluation mode: normalized images [B, C, H, W] to features [B, F].
+def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a backbone in evaluation mode, normalized images [B, C, H, W] to features [B, F], and its record.
 
     Raises UserError where the file is not a complete network that us3l wrote.
     """
-    return open_network(Path(path))[0]
-
-
-def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Load a network as `load_network` does, with the record of its origin."""
     tensors, about = checkpoint.load(path)
     if "architecture" not in about:
         raise UserError(f"{path}: not a narrow network; `us3l calibrate` writes those")

@@ -1,5 +1,6 @@
 """The JSON schema of params files, from which editors complete and check them (draft 2020-12)."""
 
+import json
 from typing import Any
 
 from us3l.params.params import Params
@@ -36,6 +37,11 @@ def params_schema() -> Schema:
     [runs] = definitions["Study"]["properties"]["runs"]["patternProperties"].values()
     runs["anyOf"] = runs.pop("oneOf")
     return schema
+
+
+def params_schema_text() -> str:
+    """Return the content of params.schema.json."""
+    return json.dumps(params_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _may_be_like_another(definition: Schema, keys: Schema) -> None:

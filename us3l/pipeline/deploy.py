@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +13,10 @@ from us3l.data.store import Store, open_store
 from us3l.deployment.config import Config
 from us3l.deployment.loading import with_classifier
 from us3l.deployment.network import Network
+from us3l.deployment.transform import no_normalization
 from us3l.evaluation.predictions import decode
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.saved_network import open_network
-from us3l.params.dataset import Normalize
 from us3l.params.runs import PruneRun
 from us3l.params.sampling import AnySampling
 from us3l.pipeline.plan.plan import Plan
@@ -69,6 +70,11 @@ class DeployedRun:
         return Network(Backbone(config.architecture, config.in_channels).build(width), config)
 
     @property
+    def folder(self) -> Path:
+        """Folder of its exports and measurements, where no other is asked for."""
+        return Path("exports", self.run.study, self.run.name, f"seed{self.seed}")
+
+    @property
     def sampling(self) -> AnySampling:
         """Widths that were trained."""
         return self.run.producer("pretrain").sampling
@@ -101,9 +107,8 @@ class DeployedRun:
     def test_images(self) -> Tensor:
         """At most 256 test images, evenly spaced, as networks take them, [n, C, H, W] in [0, 1]."""
         images = open_images(self._store.test, torch.device("cpu"))
-        channels = self._store.channels
-        unchanged = Normalize(mean=[0.0] * channels, std=[1.0] * channels)
-        return torch.cat(list(images.plain([self._numbers], self.run.data.dataset.views.test, unchanged)))
+        view, normalize = self.run.data.dataset.views.test, no_normalization(self._store.channels)
+        return torch.cat(list(images.plain([self._numbers], view, normalize)))
 
     @cached_property
     def _store(self) -> Store:

@@ -21,10 +21,8 @@ def export_run(
 
     Raises UserError as `DeployedRun.network` and `us3l.deployment.export.export` do.
     """
-    run = deployed.run
-    parent = folder or Path("exports", run.study, run.name, f"seed{deployed.seed}")
-    holds = True
-    for width in widths or run.widths:
+    parent, holds = folder or deployed.folder, True
+    for width in widths or deployed.run.widths:
         network = deployed.network(width, with_head)
         if with_head:
             deployed.require_recorded_classes(network, width)

@@ -1,6 +1,7 @@
 """`us3l slices`: what the network of each width costs on this machine, and how accurate it is."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -82,7 +83,7 @@ def parse_widths(text: str) -> list[float]:
         if ":" not in text:
             return [float(each) for each in text.split(",")]
         first, last, step = (float(each) for each in text.split(":"))
-        count = int((last - first) / step + 1e-9) + 1
+        count = math.floor((last - first) / step + 1e-9) + 1
     except (ValueError, ZeroDivisionError, OverflowError):
         raise UserError(f"--widths {text}: give FIRST:LAST:STEP, as in 0.25:1.0:0.05, or widths with commas") from None
     if not 0 < count <= MOST_WIDTHS:
@@ -100,7 +101,7 @@ def show_slices(deployed: DeployedRun, widths: Sequence[float], folder: Path | N
     print(f"Milliseconds for 1 and 64 images: medians, {threads} thread{'s' * (threads > 1)} of {cpu}, {packages}.")
     total, widest = sum(each.bytes for each in slices), max(each.bytes for each in slices)
     print(f"One file of {widest / 1e6:.3g} MB instead of {len(slices)} files of {total / 1e6:.3g} MB together.")
-    parent = folder or Path("exports", run.study, run.name, f"seed{deployed.seed}")
+    parent = folder or deployed.folder
     _write(slices, parent)
     print(f"Written: {parent / 'slices.json'} and slices.csv")
 

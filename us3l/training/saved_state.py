@@ -73,9 +73,8 @@ def _check_history(run: PretrainRun, about: Mapping[str, Any], widths: list[int]
         _require(entry["seconds"] >= before, what)
         before = entry["seconds"]
     times = about["seconds"], about["core_seconds"]
-    _require(
-        all(map(_is_number, times)) and times[0] >= before - 0.01, f"its times are {shown(times)}"
-    )  # rounded in history
+    has_grown = all(map(_is_number, times)) and times[0] >= before - 0.01  # the history's are rounded
+    _require(has_grown, f"its times are {shown(times)}")
 
 
 def _is_number(value: Any) -> bool:

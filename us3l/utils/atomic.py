@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import platform
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from us3l.utils.errors import UserError
 
 PREFIX = f".us3l-{quote(platform.node(), safe='')}-"  # of temporary files; locks may not reach other machines
+TEMPORARY = re.compile(r"\.us3l-.+-[0-9a-f]{8}\.tmp")  # the names of those of all machines
 
 
 @contextmanager
@@ -44,6 +46,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise UserError(
             f"{path}: not writable: {error.strerror}; make {folder} a folder that you may write to"
         ) from error
+
+
+def is_temporary(path: Path) -> bool:
+    """Tell whether a file is one that is being written, here or on another machine."""
+    return bool(TEMPORARY.fullmatch(path.name))
 
 
 def require_folder(folder: Path, remedy: str) -> None:

@@ -49,7 +49,12 @@ def _open_without_waiting(path: str, flags: int) -> int:
 def read_plain(path: Path, most: int) -> bytes:
     """Read a file of at most `most` bytes. Raises OSError as `open_plain` does."""
     with open_plain(path, most) as file:
-        return file.read(os.fstat(file.fileno()).st_size)
+        return read_all(file)
+
+
+def read_all(file: BufferedReader) -> bytes:
+    """Read the bytes of an opened file from where it stands, no more than it has."""
+    return file.read(os.fstat(file.fileno()).st_size)
 
 
 def read_json(path: Path) -> Any:
@@ -57,15 +62,15 @@ def read_json(path: Path) -> Any:
     return parse_json(read_plain(path, MOST_JSON))
 
 
-def parse_json(content: bytes, as_mapping: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Parse JSON in UTF-8, its mappings as `as_mapping` makes them of dicts.
+def parse_json(content: bytes, as_mapping: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Parse JSON in UTF-8, its mappings as `as_mapping` makes them of their keys and values.
 
     Raises ValueError where it is none, or has too many values or too deep ones.
     """
     if len(content) > MOST_VALUES and sum(map(content.count, (b",", b"[", b"{"))) > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES} values")
     try:
-        value = json.loads(content.decode(), object_hook=as_mapping)
+        value = json.loads(content.decode(), object_pairs_hook=as_mapping)
         if content.count(b"[") + content.count(b"{") > MOST_DEPTH:
             _require_shallow(value)
     except RecursionError:

@@ -5,8 +5,7 @@ Nothing here needs PyTorch.
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader, BytesIO
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
-from us3l.utils.reading import MOST_JSON, open_plain, parse_json
+from us3l.utils.reading import MOST_JSON, open_plain, parse_json, read_all
 
 MOST_BYTES = 2**32  # of weights; the state of a ViT-B that AdamW trains has 1.5 GB
 MOST_HEADER = 2**24  # of the names of weights and the record about them; 100 kB for a ResNet-101
@@ -26,7 +25,7 @@ CHANGED = "damaged: it was changed after it was written; take it back with `dvc 
 class Entries(dict[str, Any]):
     """A mapping in a record at `path`. Where it lacks an entry, another version of this project wrote it: UserError."""
 
-    def __init__(self, content: dict[str, Any], path: Path) -> None:
+    def __init__(self, content: list[tuple[str, Any]], path: Path) -> None:
         super().__init__(content)
         self.path = path
 
@@ -36,7 +35,7 @@ class Entries(dict[str, Any]):
 
 
 def _entries(content: bytes, path: Path) -> Any:
-    return parse_json(content, lambda mapping: Entries(mapping, path))
+    return parse_json(content, lambda pairs: Entries(pairs, path))
 
 
 def seal_of_record(record: Any) -> str:
@@ -50,7 +49,7 @@ def seal_of_weights(content: bytes, about: dict[str, Any]) -> str:
 
 
 def _seal_of_weights(file: BufferedIOBase, about: dict[str, Any]) -> str:
-    header = _read_header(file)
+    header = read_header(file)
     header.pop("__metadata__", None)
     digest = hashlib.sha256(json.dumps([about, header], sort_keys=True).encode())
     while block := file.read(BLOCK):
@@ -77,7 +76,7 @@ def read_weights(path: Path) -> tuple[bytes, dict[str, Any]]:
     """
     with open_result(path, MOST_BYTES) as file:
         try:
-            metadata = _read_header(file).get("__metadata__", {})
+            metadata = read_header(file).get("__metadata__", {})
         except (ValueError, AttributeError):
             raise UserError(f"{path}: not a whole safetensors file; {MADE_AGAIN}") from None
         if not isinstance(metadata, dict) or "us3l" not in metadata:
@@ -91,16 +90,19 @@ def read_weights(path: Path) -> tuple[bytes, dict[str, Any]]:
             raise UserError(f"{path}: {CHANGED}")
         file.seek(0)
         about["seal"] = sealed
-        return file.read(os.fstat(file.fileno()).st_size), about
+        return read_all(file), about
 
 
-def _read_header(file: BufferedIOBase) -> Any:
-    """Read the header at the beginning of a safetensors file. Raises ValueError where it is none."""
+def read_header(file: BufferedIOBase, as_mapping: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Read the header at the beginning of a safetensors file, its mappings as `parse_json` does.
+
+    Raises ValueError where it is none.
+    """
     file.seek(0)
     size = int.from_bytes(file.read(8), "little")
     if size > MOST_HEADER:
         raise ValueError(f"a header of {size} bytes")
-    return parse_json(file.read(size))
+    return parse_json(file.read(size), as_mapping)
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -113,7 +115,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 def read_record(path: Path) -> dict[str, Any]:
     """Read what `write_record` wrote, with its `seal`. Raises UserError where it is missing or was changed."""
     with open_result(path, MOST_JSON) as file:
-        content = file.read(os.fstat(file.fileno()).st_size)
+        content = read_all(file)
     try:
         record = _entries(content, path)
         sealed = record.pop("seal")

@@ -21,6 +21,7 @@ from us3l.data.sources.folder import (
     split_classes,
     split_source,
 )
+from us3l.data.sources.places import image_folders
 from us3l.data.store import DatasetSource, SplitSource
 from us3l.params.dataset import Transfer
 from us3l.utils.errors import UserError
@@ -90,7 +91,8 @@ def _open(source: Transfer, **arguments: str) -> Any:
             f"{folder}: there is no such folder; set download: true in params.yaml, or get the data set from "
             f"{known.page}, or name a folder of class folders with kind: folder"
         )
-    _check_lists(Path(source.root, Path(known.folder).parts[0]).absolute(), known.page)
+    [top] = image_folders(source)
+    _check_lists(top.absolute(), known.page)
     try:
         return known.reader(str(Path(source.root).absolute()), download=source.download, **arguments)
     except Exception as error:  # network, archives and annotations raise many kinds of exceptions

@@ -1,6 +1,5 @@
 """`us3l init`: a project in a folder of its own, ready for Snakemake and DVC."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from us3l.params.json_schema import params_schema
+from us3l.params.json_schema import params_schema_text
 from us3l.params.reading import load
 from us3l.pipeline.dvc_file import write_dvc_file
 from us3l.pipeline.new_project.shipped import shipped
@@ -73,9 +72,7 @@ def _params(images: Path | None, folder: Path) -> str:
 
 def _write_files(folder: Path, params: str) -> None:
     (folder / "params.yaml").write_text(params, encoding="utf-8")
-    (folder / "params.schema.json").write_text(
-        json.dumps(params_schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    (folder / "params.schema.json").write_text(params_schema_text(), encoding="utf-8")
     for name in ("README.md", "Snakefile"):
         shutil.copyfile(TEMPLATES / name, folder / name)
     for name in SHIPPED:

@@ -22,7 +22,8 @@ from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.requalification import requalification, requalification_file
 from us3l.pipeline.requalify import ProbedJob, Subject, compare, evidence
 from us3l.utils.errors import UserError
-from us3l.utils.records import read_record
+from us3l.utils.reading import parse_json
+from us3l.utils.records import MOST_BYTES, open_result, read_header, read_record
 
 Facts = dict[str, Any]
 
@@ -138,20 +139,14 @@ def _of_weights(path: Path, expected: Facts) -> list[str]:
     if not path.is_file():
         return []
     try:
-        metadata = _metadata(path)
-        about = json.loads(metadata["us3l"], object_pairs_hook=_without_twins)
-    except (ValueError, KeyError, TypeError) as error:
+        with open_result(path, MOST_BYTES) as file:
+            metadata = read_header(file, _without_twins)["__metadata__"]
+        about = parse_json(metadata["us3l"].encode(), _without_twins)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"{path}: its metadata are not as us3l writes them ({error})"]
     about.pop("seal", None)
     changed = differences({**metadata, "us3l": about}, {"us3l": expected})
     return [f"{path}: {key} is {is_} in its metadata, and must be {must}" for key, is_, must in changed]
-
-
-def _metadata(path: Path) -> Facts:
-    with path.open("rb") as file:
-        header = file.read(int.from_bytes(file.read(8), "little"))
-    metadata: Facts = json.loads(header, object_pairs_hook=_without_twins)["__metadata__"]
-    return metadata
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> Facts:

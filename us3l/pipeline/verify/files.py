@@ -1,7 +1,6 @@
 """Level 1: each file against its seal, the params, the code, its inputs, its source and dvc.lock; without PyTorch."""
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,9 +21,9 @@ from us3l.pipeline.verify.facts import wrong_facts
 from us3l.pipeline.verify.selection import Selection
 from us3l.pipeline.verify.sources import has_source, missing_source, wrong_sources
 from us3l.pipeline.verify.verdict import Verdict
+from us3l.utils.atomic import is_temporary
 
 BESIDE = {".gitignore", "README.md"}  # files that DVC or people put beside results
-TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")  # of a file that is being written
 
 
 def files_as_recorded(selection: Selection) -> Iterator[Verdict]:
@@ -92,8 +91,7 @@ def unknown_files(selection: Selection) -> list[str]:
 
 
 def _is_known(path: Path, known: set[Path]) -> bool:
-    written = TEMPORARY.fullmatch(path.name)
-    return path in known or path.name in BESIDE or bool(written and path.with_name(written[1]) in known)
+    return path in known or path.name in BESIDE or is_temporary(path)
 
 
 def _how_to_record(selection: Selection, lacks: int) -> str:

@@ -23,7 +23,7 @@ from us3l.pipeline.plan.dataset import DOWNLOADS, DatasetPlan, PrepareJob
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.requalify import ProbedJob
-from us3l.pipeline.verify.scratch import scratch
+from us3l.pipeline.verify.scratch import remove, scratch
 from us3l.pipeline.verify.selection import Selection
 from us3l.pipeline.verify.sources import missing_source, wrong_sources
 from us3l.utils.errors import UserError
@@ -176,7 +176,7 @@ def _prepare(job: PrepareJob, folder: Path) -> None:
         raise UserError(wrong[0])
     if isinstance(dataset.source, Transfer):
         dataset = dataset.model_copy(update={"source": dataset.source.model_copy(update={"download": False})})
-    _remove(folder / job.data.folder)
+    remove(folder / job.data.folder)
     with ProcessPoolExecutor(1, get_context("fork")) as process:
         process.submit(_prepare_there, PrepareJob(PreparedElsewhere(job.data.name, dataset, folder))).result()
 
@@ -210,16 +210,9 @@ def _link_outputs(job: ProbedJob, folder: Path) -> None:
 
 
 def _link(link: Path, target: Path) -> None:
-    _remove(link)
+    remove(link)
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target.resolve())
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _logits_folder(job: ProbedJob) -> Path:
