@@ -1,5 +1,6 @@
 """Runs of params.yaml made small: the same paths through the code, in images of a few pixels and one training step."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from us3l.pipeline.plan.run import RunPlan
 CLASSES = 6
 TRAIN, TEST = 8, 6  # images
 NARROWEST = 0.25
+BLOCKS = 2  # of a stage of a ResNet
 EPOCHS = 4  # of which the last one samples all widths
 
 Content = dict[str, Any]
@@ -82,6 +84,8 @@ def _shrink_training(run: Content) -> None:
     run["epochs"], run["batch"] = EPOCHS, {"size": TRAIN, "shards": min(run["batch"]["shards"], 2)}
     _shrink_optimizer(run["optimizer"], 0.001 if run["optimizer"]["kind"] == "adamw" else 0.05)
     run["method"] |= {"queue": run["method"]["queue"] and TRAIN}
+    if features := run["method"]["feature_distillation"]:
+        features["layers"] = [re.sub(r"\.\d+\.", f".{BLOCKS - 1}.", layer) for layer in features["layers"]]
     if run["method"]["name"] != "supervised":
         run["method"] |= {"projector": {"hidden": 16, "output": 8}}
     if run["regularizer"]:
@@ -107,13 +111,15 @@ def _small_protocol(run: RunPlan) -> Content:
 
 def thin_networks(patch: pytest.MonkeyPatch) -> None:
     """Give networks fewer blocks, and fewer channels, of which the narrowest width still has fewer."""
-    patch.setattr(mobilenet, "_STAGES", tuple((e, planes, min(n, 2)) for e, planes, n in mobilenet._STAGES))
-    patch.setattr(vit, "DEPTH", 3)
+    stages = [(expansion, planes, 2 if planes == 24 else 1) for expansion, planes, _ in mobilenet._STAGES]
+    patch.setattr(mobilenet, "_STAGES", tuple(stages))
+    patch.setattr(vit, "DEPTH", 2)
     for name, build in list(BUILT_IN.items()):
         if isinstance(build, partial) and build.func is ResNet:
             block, blocks, planes, stem = build.args
             if planes[0] == 64:
-                patch.setitem(BUILT_IN, name, partial(ResNet, block, blocks, tuple(p // 4 for p in planes), stem))
+                small = tuple(min(n, BLOCKS) for n in blocks), tuple(p // 4 for p in planes)
+                patch.setitem(BUILT_IN, name, partial(ResNet, block, *small, stem))
 
 
 # --- images ---------------------------------------------------------------------------------------------------------

@@ -34,9 +34,9 @@ def refusal(read: Callable[[Path], Any], path: Path) -> str:
 
 
 def flips(content: bytes) -> Iterator[bytes]:
-    """The content with one byte changed: every byte, in each of its bits and in all of them."""
+    """The content with one byte changed: every byte, in its last bit, a letter's case, its first bit and all bits."""
     for place in range(len(content)):
-        for mask in (*(1 << bit for bit in range(8)), 0xFF):
+        for mask in (0x01, 0x20, 0x80, 0xFF):
             yield content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :]
 
 
