@@ -12,6 +12,7 @@ from us3l.utils.errors import UserError
 from us3l.utils.gpus import visible_gpus
 from us3l.pipeline.dvc import commit_to_dvc, is_plan_written
 from us3l.pipeline.dvc_file import PLAN_FILE
+from us3l.pipeline.plan.export import ExportJob
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TABLE_FORMATS
@@ -52,6 +53,7 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/export.smk"
 
 
 onstart:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from us3l.pipeline.deploy import DeployedRun
+    from us3l.pipeline.plan.export import ExportJob
     from us3l.pipeline.plan.job import Job
     from us3l.pipeline.plan.plan import Plan
     from us3l.pipeline.plan.run import RunStage
@@ -222,27 +223,48 @@ def table(
 
 @app.command()
 def export(
-    source: Annotated[list[str], typer.Argument(metavar="STUDY RUN SEED | FILE", help="A run, or a network's file.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STUDY RUN SEED | STUDY EXPORT SEED | FILE",
+            help="A run, an export of the params file, or a network's file.",
+        ),
+    ],
     width: Annotated[list[float] | None, typer.Option(help="Any trained width; by default those of the study.")] = None,
     head: Annotated[bool, typer.Option("--head", help="With the classifier that the evaluation trained.")] = False,
-    formats: Annotated[str, typer.Option(help="Besides model.py and safetensors.")] = "onnx,pt2",
+    formats: Annotated[
+        str | None, typer.Option(help="Besides model.py and safetensors; by default onnx,pt2.", show_default=False)
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for a folder of each width; by default in exports/.")] = None,
     params: ParamsFile = PARAMS,
     device: Device = "auto",
     gpus: Gpus = 1,
     threads: Threads = 1,
+    force: Force = False,
 ) -> None:
     """Write networks as folders that run without us3l, and compare what they compute; exit code 1 if one differs."""
+    is_file = len(source) == 1 and not width
+    plan = None if is_file else _plan(params)
+    job = plan and _planned_export(plan, *_address(source))
+    if plan and job:
+        if width or head or formats is not None or out:
+            what = "params.yaml says its widths, head, formats and place; leave these options out"
+            raise UserError(f"the export {' '.join(source[:2])}: {what}, or name a run")
+        if _is_made(plan, job, force):
+            return
     from us3l.pipeline.export import export_file, export_run
+    from us3l.pipeline.stages.export import make_export
     from us3l.utils.devices import leased_device
 
-    chosen = [name for name in formats.split(",") if name]
+    chosen = [name for name in (formats if formats is not None else "onnx,pt2").split(",") if name]
     with leased_device(device, gpus, threads) as where:
-        if len(source) == 1 and not width:
+        if plan is None:
             holds = export_file(Path(source[0]), chosen, out)
+        elif job:
+            holds = make_export(job, plan, where)
+            _date(job)
         else:
-            deployed = _deployed(_plan(params), *_address(source), where)
-            holds = export_run(deployed, width or [], head, chosen, out)
+            holds = export_run(_deployed(plan, *_address(source), where), width or [], head, chosen, out)
     if not holds:
         raise typer.Exit(1)
 
@@ -441,6 +463,21 @@ def _address(words: list[str]) -> tuple[str, str, int]:
     if len(words) != 3 or not words[2].isdecimal():
         raise UserError(f"{' '.join(words)}: give STUDY RUN SEED, or without --width the file of one network")
     return words[0], words[1], int(words[2])
+
+
+def _planned_export(plan: "Plan", study: str, name: str, seed: int) -> "ExportJob | None":
+    """Return the job of an export of the params file; None where the name is no such export's.
+
+    Raises UserError where it has no such seed.
+    """
+    from us3l.pipeline.plan.export import ExportJob
+
+    export = plan.exports.get((study, name))
+    if export is None:
+        return None
+    if seed not in export.seeds:
+        raise UserError(f"{plan.file}: the export {study} {name} has the seeds {list(export.seeds)}, and no {seed}")
+    return ExportJob(export, seed)
 
 
 def _deployed(plan: "Plan", study: str, name: str, seed: int, device: "torch.device") -> "DeployedRun":

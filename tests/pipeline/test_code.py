@@ -14,8 +14,8 @@ from us3l.utils import source
 
 EVALUATIONS = {"linear", "features-linear", "knn", "finetune"}
 TRAINED = {"linear", "features-linear", "finetune"}
-ALL = {"prepare", "pretrain", "calibrate", *EVALUATIONS, "table"}
-NETWORKS = {"pretrain", "calibrate", *EVALUATIONS}
+ALL = {"prepare", "pretrain", "calibrate", *EVALUATIONS, "table", "export"}
+NETWORKS = {"pretrain", "calibrate", *EVALUATIONS, "export"}
 
 # The stages that an edit of a module makes stale.
 STALE = {
@@ -36,7 +36,9 @@ STALE = {
     "params/params": set(),
     "params/references": set(),
     "params/reading": set(),
-    "deployment/network": set(),
+    "deployment/network": {"export"},
+    "deployment/card": {"export"},
+    "deployment/latency": set(),
     "data/sources/cifar": {"prepare"},
     "data/store": {"prepare", *NETWORKS},
     "data/augment/views": NETWORKS,
@@ -44,7 +46,7 @@ STALE = {
     "models/backbones/resnet": NETWORKS,
     "models/heads": {"pretrain"},
     "models/slimmable": {"pretrain", "calibrate", *EVALUATIONS},
-    "models/folding": {"linear", "features-linear", "knn"},
+    "models/folding": {"linear", "features-linear", "knn", "export"},
     "losses/embeddings": {"pretrain"},
     "losses/relations": {"pretrain"},
     "training/step": {"pretrain"},
@@ -69,6 +71,9 @@ STALE = {
     "pipeline/stages/calibrate": {"calibrate"},
     "pipeline/stages/evaluate": EVALUATIONS,
     "pipeline/stages/table": {"table"},
+    "pipeline/stages/export": {"export"},
+    "pipeline/deploy": {"export"},
+    "pipeline/plan/export": set(),
     "cli": set(),
 }
 
@@ -139,6 +144,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     content["protocols"]["near"] = {"kind": "knn"}
     study = content["studies"]["tiny"]
     study["runs"]["near"] = {"kind": "reuse", "weights_from": "us3l", "dataset": "digits", "protocol": "near"}
+    study["exports"] = {"edge": {"run": "us3l", "widths": [0.25], "formats": []}}
     folder = tmp_path_factory.mktemp("workshop")
     made = Workshop(folder, content)
     made.with_workflow("us3l", ".dvcignore")
@@ -156,9 +162,15 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
         ("class Table(", "    title: ", "    note: str = 'none'\n    title: ", {"table"}),
         ("class Study(", "    seeds: ", "    note: str = 'none'\n    seeds: ", {"table"}),
         ("class Knn(", "= 200", "= 100", {"knn"}),
-        ("def nt_xent(", "temperature\n", "temperature * 1\n", {"pretrain", "calibrate", "linear", "knn", "table"}),
+        (
+            "def nt_xent(",
+            "temperature\n",
+            "temperature * 1\n",
+            {"pretrain", "calibrate", "linear", "knn", "table", "export"},
+        ),
+        ("def model_card(", "config: ", "*, config: ", {"export"}),
     ],
-    ids=["an option of tables", "a field of studies", "a default of kNN", "a loss"],
+    ids=["an option of tables", "a field of studies", "a default of kNN", "a loss", "the card of exports"],
 )
 def test_both_tools_make_again_what_an_edit_concerns_and_nothing_else(
     workshop: Workshop, defining: str, old: str, new: str, stale: set[str]

@@ -115,6 +115,10 @@ CONTENT = {
             "widths": [1.0, 0.5],
             "protocol": "linear",
             "runs": RUNS | REUSED,
+            "exports": {
+                "shipped": {"run": "fixed", "head": True},
+                "wide": {"run": "trained", "seeds": [0], "widths": [0.75, 1.0], "formats": ["onnx"]},
+            },
             "tables": {"table": {"title": "Title", "rows": [ROW, {"label": "Apart", "runs": {1.0: "fixed"}}]}},
         }
     },
@@ -250,7 +254,7 @@ def identities(params: Params) -> dict[tuple[str, str], str]:
         }
 
 
-STAGES = ("prepare", "pretrain", "calibrate", "linear", "features-linear", "knn", "finetune", "table")
+STAGES = ("prepare", "pretrain", "calibrate", "linear", "features-linear", "knn", "finetune", "table", "export")
 
 
 @pytest.fixture(scope="module")

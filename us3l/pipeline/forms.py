@@ -173,11 +173,23 @@ class Evaluated(Result):
     classifier: Sha256 | None = None
 
 
+class Exported(Result):
+    """Record of an export: `files` has the seal of each, by its path in the folder of the seed."""
+
+    data: Sha256
+    seed: int
+    checkpoint: Sha256 | None = None
+    networks: dict[str, Sha256]
+    evaluations: dict[str, Sha256]
+    files: dict[str, Sha256]
+
+
 FORMS: dict[str, type[Form]] = {
     "prepare": Prepared,
     "pretrain": Trained,
     "calibrate": Calibrated,
     **dict.fromkeys(EVALUATIONS, Evaluated),
+    "export": Exported,
 }
 
 
