@@ -29,6 +29,7 @@ COMMANDS = [
     "plan --cost",
     "plan --show tiny/us3l",
     "plan --write",
+    "status",
     "why results/tiny/networks/us3l/seed0-w025.safetensors",
     "verify --level 0",
     "verify --level 1",

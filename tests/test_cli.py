@@ -73,7 +73,7 @@ def refusal(us3l: Command) -> Refusal:
         code, _, errors = us3l(*arguments)
         assert code == 2
         *progress, sentence = errors.splitlines()
-        assert all(line.startswith("epoch ") for line in progress)
+        assert all(line.startswith(("us3l pre", "us3l cal", "us3l lin", "  ", "epoch ")) for line in progress)
         assert sentence.startswith("us3l: ")
         assert files() == before
         return sentence.removeprefix("us3l: ")
