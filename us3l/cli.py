@@ -321,6 +321,17 @@ def plan(
     (show_costs if cost else show)(expanded, study)
 
 
+@app.command("list")
+def list_names(
+    kind: Annotated[Literal["backbones", "losses", "methods", "studies", "protocols"], typer.Argument()],
+    params: ParamsFile = PARAMS,
+) -> None:
+    """List the names that the params file may use."""
+    from us3l.pipeline.names import show_names
+
+    show_names(kind, params)
+
+
 @app.command()
 def status(
     params: ParamsFile = PARAMS,
@@ -331,6 +342,18 @@ def status(
     from us3l.pipeline.watching.status import show_status
 
     show_status(_plan(params), runs, follow)
+
+
+@app.command()
+@needs("train")
+def show(
+    cell: Annotated[str, typer.Argument(metavar="[STUDY/]TABLE:ROW:COLUMN", help="A cell, as `us3l verify` names it.")],
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Print where a number in a table comes from: seeds, files, commit, hours, and how to derive it again."""
+    from us3l.pipeline.show import show_cell
+
+    show_cell(_plan(params), cell)
 
 
 @app.command()
