@@ -16,6 +16,7 @@ from us3l.pipeline.plan.export import ExportJob
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TABLE_FORMATS
+from us3l.pipeline.watching.logs import require_log_folder
 from us3l.params.protocols.protocol import KINDS
 from us3l.params.reading import load
 
@@ -23,6 +24,7 @@ min_version("9.0")
 
 try:
     PLAN = Plan(load(Path("params.yaml")))
+    require_log_folder()
 except UserError as error:
     print(f"us3l: {error}", file=sys.stderr)
     sys.exit(error.exit_code)

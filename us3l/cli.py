@@ -36,6 +36,7 @@ Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes
 Gpus = Annotated[int, typer.Option(help="Maximum number of GPUs; 0 is the CPU.", min=0)]
 Threads = Annotated[int, typer.Option(help="CPU threads of each process.", min=1)]
 Force = Annotated[bool, typer.Option("--force", help="Make it again, even where it is up to date.")]
+Runs = Annotated[Path, typer.Option(help="Folder of the states of unfinished trainings.")]
 
 PARAMS = Path("params.yaml")
 
@@ -85,8 +86,14 @@ def prepare(
     if _is_made(plan, job, force):
         return
     from us3l.pipeline.stages.prepare import prepare
+    from us3l.pipeline.watching.bar import goes_on
+    from us3l.pipeline.watching.job_status import job_status
+    from us3l.pipeline.watching.running import tell_beginning, tell_outcome
 
-    prepare(job, DOWNLOADS)
+    tell_beginning(job)
+    with job_status(job, "computing"), goes_on(job.command):
+        prepare(job, DOWNLOADS)
+    tell_outcome(job)
 
 
 @app.command()
@@ -99,7 +106,7 @@ def pretrain(
     device: Device = "auto",
     gpus: Gpus = 1,
     threads: Threads = 1,
-    runs: Annotated[Path, typer.Option(help="Folder of the states of unfinished trainings.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     save_every: Annotated[float, typer.Option(help="Seconds between two saved states.", min=0)] = 60.0,
     force: Force = False,
 ) -> None:
@@ -109,19 +116,21 @@ def pretrain(
     is_one_of_many = "WORLD_SIZE" in os.environ  # processes that start together decide together, below
     if not is_one_of_many and _is_made(plan, job, force):
         return
-    from us3l.pipeline.stages.pretrain import pretrain
-    from us3l.utils import distributed
-    from us3l.utils.devices import leased_device
+    from us3l.pipeline.watching.running import running
 
-    with leased_device(device, gpus, threads) as where:
+    with running(job, device, gpus, threads) as (where, status):
+        from us3l.pipeline.stages.pretrain import pretrain
+        from us3l.utils import distributed
+
         processes = distributed.process_count(where, job.run.shards)
         if processes > 1:
+            status.remove()  # the first of the processes has its own
             distributed.launch(processes)
             return
         with distributed.world(where) as world:
             if not (is_one_of_many and world.any(world.is_main and _is_made(plan, job, force))):
-                pretrain(job, world, runs, save_every)
-                _date(job)
+                pretrain(job, world, runs, save_every, status)
+                _finish(job)
 
 
 @app.command()
@@ -157,12 +166,13 @@ def calibrate(
     job = _job(plan, study, run, seed, "calibrate")
     if _is_made(plan, job, force):
         return
-    from us3l.pipeline.stages.calibrate import calibrate
-    from us3l.utils.devices import leased_device
+    from us3l.pipeline.watching.running import running
 
-    with leased_device(device, gpus, threads) as where:
+    with running(job, device, gpus, threads) as (where, _):
+        from us3l.pipeline.stages.calibrate import calibrate
+
         calibrate(job, where)
-    _date(job)
+    _finish(job)
 
 
 def _add_evaluation(kind: str, help: str) -> None:
@@ -186,12 +196,13 @@ def _add_evaluation(kind: str, help: str) -> None:
         if _is_made(plan, job, force):
             return
         from us3l.pipeline.code import EVALUATIONS
-        from us3l.pipeline.stages.evaluate import evaluate
-        from us3l.utils.devices import leased_device
+        from us3l.pipeline.watching.running import running
 
-        with leased_device(device, gpus, threads) as where:
+        with running(job, device, gpus, threads) as (where, _):
+            from us3l.pipeline.stages.evaluate import evaluate
+
             evaluate(job, where, import_module(EVALUATIONS[kind]).evaluate_networks, logits)
-        _date(job)
+        _finish(job)
 
 
 _add_evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
@@ -218,7 +229,7 @@ def table(
     from us3l.pipeline.stages.table import write_table
 
     write_table(job)
-    _date(job)
+    _finish(job)
 
 
 @app.command()
@@ -330,6 +341,41 @@ def plan(
     if write:
         write_plan(expanded)
     (show_costs if cost else show)(expanded, study)
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[Literal["backbones", "losses", "methods", "studies", "protocols"], typer.Argument()],
+    params: ParamsFile = PARAMS,
+) -> None:
+    """List the names that the params file may use."""
+    from us3l.pipeline.names import show_names
+
+    show_names(kind, params)
+
+
+@app.command()
+def status(
+    params: ParamsFile = PARAMS,
+    follow: Annotated[bool, typer.Option("--follow", help="Show it again and again, until Ctrl-C.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show the jobs that run, wait or were broken off, on all hosts that share this folder."""
+    from us3l.pipeline.watching.status import show_status
+
+    show_status(_plan(params), runs, follow)
+
+
+@app.command()
+@needs("train")
+def show(
+    cell: Annotated[str, typer.Argument(metavar="[STUDY/]TABLE:ROW:COLUMN", help="A cell, as `us3l verify` names it.")],
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Print where a number in a table comes from: seeds, files, commit, hours, and how to derive it again."""
+    from us3l.pipeline.show import show_cell
+
+    show_cell(_plan(params), cell)
 
 
 @app.command()
@@ -497,8 +543,10 @@ def _is_made(plan: "Plan", job: "Job", force: bool) -> bool:
     return is_made
 
 
-def _date(job: "Job") -> None:
-    """Date what a job has read no later than what it has written, whatever the clock did meanwhile."""
+def _finish(job: "Job") -> None:
+    """Date what a job has read no later than what it has written, whatever the clock did; tell what was written."""
     from us3l.pipeline.dates import OUTDATED, date_no_later_than_now
+    from us3l.pipeline.watching.running import tell_outcome
 
     date_no_later_than_now([*job.inputs, OUTDATED])
+    tell_outcome(job)

@@ -64,6 +64,7 @@ TRAINING = {
     "batch": {"size": 8, "shards": 2},
     "optimizer": {"lr": 0.1, "schedule": "multistep", "milestones": [2]},
     "regularizer": {"kind": "group", "strength": 1e-4},
+    "monitor": {"every": 2},
     "resources": {"shards_at_once": 1},
 }
 ALONE = TRAINING | {"method": {"name": "simsiam", "base_loss": "cosine", "momentum": None, "projector": HEADS}}

@@ -293,7 +293,7 @@ def train_a_little(state: Path) -> None:
     made = trainer(state)
     for shards in made.stream.shards(0):
         made.advance(shards)
-    made._finish_epoch(lambda line: None)
+    made._finish_epoch()
     made.advance(next(iter(made.stream.shards(1))))
     made.save()
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Strict, Tag, model_validator
 
 from us3l.params.backbone import AnyBackbone, Backbone, BackboneOrPixels
 from us3l.params.method import Method
@@ -54,6 +54,30 @@ class Resources(StrictModel):
     """Memory in megabytes that Snakemake reserves."""
     shards_at_once: PositiveInt | None = None
     """Shards of a process that pass through the network together on a GPU; null takes all."""
+
+
+class Monitor(StrictModel):
+    """A look at what a training learns, at the widest, a middle and the narrowest width; it changes nothing in it.
+
+    Nearest neighbours, effective rank (RankMe, arXiv 2210.02885) and spread of the features of at most 1,024 training
+    and 512 test images.
+    """
+
+    every: PositiveInt = 10
+    """Epochs between two looks; the last epoch is looked at, too."""
+    stop_on_collapse: Annotated[bool, Strict()] = False
+    """End the training after an epoch in which the embeddings of all images became nearly the same."""
+
+
+class Metrics(StrictModel):
+    """Where the numbers of a training's steps are written, besides a CSV file; they change nothing in it."""
+
+    every: PositiveInt = 50
+    """Steps between two rows."""
+    tensorboard: Annotated[bool, Strict()] = False
+    """Write them for TensorBoard, too, in logs/tensorboard/."""
+    dvclive: Annotated[bool, Strict()] = False
+    """Write them with DVCLive, too, in logs/dvclive/."""
 
 
 class UntrainedRun(StrictModel):
@@ -126,6 +150,10 @@ class PretrainRun(StrictModel):
     """Widths to train: a range, a list, or one width."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Floating-point type of forward and backward passes; weights and losses are float32."""
+    monitor: Monitor | None = None
+    """A look at what is learned, every few epochs; null: none."""
+    metrics: Metrics = Metrics()
+    """Where the numbers of the steps are written."""
     resources: Resources = Resources()
     """Resources of a job."""
 

@@ -130,6 +130,16 @@ class Epoch(Form):
     seconds: NonNegative
 
 
+class Look(Form):
+    """What a monitor saw after an epoch, at some widths; knn: in percent, and absent for images without labels."""
+
+    epoch: Whole
+    widths: list[float]
+    knn: list[Percent] | None = None
+    rank: list[NonNegative]
+    spread: list[NonNegative]
+
+
 class Trained(Result):
     """Record of a training, or of what takes its place."""
 
@@ -138,6 +148,7 @@ class Trained(Result):
     teacher: Sha256 | None = None
     checkpoint: Sha256
     epochs: list[Epoch]
+    monitor: list[Look] | None = None
     official: dict[str, Any] = {}
 
 
