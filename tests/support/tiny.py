@@ -107,7 +107,7 @@ def _small_protocol(run: RunPlan) -> Content:
 
 def thin_networks(patch: pytest.MonkeyPatch) -> None:
     """Give networks fewer blocks, and fewer channels, of which the narrowest width still has fewer."""
-    patch.setattr(mobilenet, "_STAGES", tuple((e, planes, min(n, 2)) for e, planes, n in mobilenet._STAGES))
+    patch.setattr(mobilenet, "_V2_STAGES", tuple((e, planes, min(n, 2)) for e, planes, n in mobilenet._V2_STAGES))
     patch.setattr(vit, "DEPTH", 3)
     for name, build in list(BUILT_IN.items()):
         if isinstance(build, partial) and build.func is ResNet:

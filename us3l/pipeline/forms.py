@@ -138,7 +138,7 @@ class Trained(Result):
     teacher: Sha256 | None = None
     checkpoint: Sha256
     epochs: list[Epoch]
-    official: dict[str, Any] = {}
+    imported: dict[str, Any] = {}
 
 
 class Calibrated(Result):
