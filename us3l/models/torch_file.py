@@ -158,6 +158,8 @@ class _Storages:
 
 def _load_archive(archive: zipfile.ZipFile) -> Any:
     entries = {entry.filename: entry for entry in archive.infolist()}
+    if not any(name.endswith("/data.pkl") for name in entries):
+        raise ValueError("it is an archive around other files: unpack it, and take the one in it")
     _require_as_torch_writes_it(archive)
     [pickled] = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     folder = pickled.removesuffix("data.pkl")

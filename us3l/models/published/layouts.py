@@ -37,15 +37,15 @@ def recognise(path: Path, names: Iterable[str]) -> Layout:
 
 def _slimclr(name: str, blocks: Sequence[str]) -> str:
     """Blocks are counted through all stages."""
-    found = re.fullmatch(r"features\.(\d+)\.(.*)", name)
+    found = re.fullmatch(r"features\.(\d{1,4})\.(.*)", name)
     if not found or int(found[1]) >= len(blocks):
         return name
     return f"{blocks[int(found[1])]}.{found[2]}".replace(".shortcut.", ".downsample.")
 
 
 def _slimmable_networks(name: str, blocks: Sequence[str]) -> str:
-    """The stem is block 0, and a ResNet's block lists convolution, BatchNorm and ReLU in turn; MobileNets are as ours."""
-    found = re.fullmatch(r"features\.(\d+)\.(?:(body|shortcut)\.)?(\d+)\.(\w+)", name)
+    """The stem is block 0; a ResNet's block lists convolution, BatchNorm and ReLU in turn. MobileNets are as ours."""
+    found = re.fullmatch(r"features\.(\d{1,4})\.(?:(body|shortcut)\.)?(\d{1,4})\.(\w+)", name)
     if not blocks or not found or int(found[1]) > len(blocks):
         return name
     block, part, layer, value = int(found[1]), found[2], int(found[3]), found[4]

@@ -4,7 +4,7 @@ The file may hold the whole model of a self-supervised training, or the bare bac
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ LEFT_OUT = {
 }
 HEADS = {"fc.": "projector or classifier", "classifier.": "classifier"}
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-OF_A_WIDTH = re.compile(r"(.+)\.bn\.(\d+)\.(\w+)")  # a BatchNorm of one width
+OF_A_WIDTH = re.compile(r"(.+)\.bn\.(\d{1,4})\.(\w+)")  # a BatchNorm of one width
 IMPORTABLE = [name for name in BUILT_IN if name != "pixels" and not name.startswith("vit-")]
 
 
@@ -134,11 +134,8 @@ def map_names(tensors: Mapping[str, Tensor], layout: Layout, backbone: Backbone)
             _set_aside(matched, given, theirs)
             continue
         inner = theirs.removeprefix(prefix)
-        one = OF_A_WIDTH.fullmatch(inner)
-        ours = layout.rename(f"{one[1]}.{one[3]}" if one else inner, blocks)
-        number = int(one[2]) if one else None
-        if number is not None and ours.endswith("running_mean"):
-            matched.listed.setdefault(number, {})[ours.replace("running_mean", "weight")] = tensor.numel()
+        ours, number = _in_our_words(inner, layout, blocks)
+        _note_channels(matched, number, ours, tensor, norms)
         if ours not in expected or (number is not None and ours not in norms):
             _set_aside_of_backbone(matched, given, inner)
         elif number is not None:
@@ -150,6 +147,21 @@ def map_names(tensors: Mapping[str, Tensor], layout: Layout, backbone: Backbone)
 
 def _without_module(name: str) -> str:
     return name.removeprefix("module.")
+
+
+def _in_our_words(name: str, layout: Layout, blocks: Sequence[str]) -> tuple[str, int | None]:
+    """Return our name of a tensor of the backbone, and the number of the width whose BatchNorm it is of, if of one."""
+    found = OF_A_WIDTH.fullmatch(name)
+    if found is None:
+        return layout.rename(name, blocks), None
+    return layout.rename(f"{found[1]}.{found[3]}", blocks), int(found[2])
+
+
+def _note_channels(matched: Matched, number: int | None, ours: str, tensor: Tensor, norms: Collection[str]) -> None:
+    """Note the channels of a BatchNorm of one width, by its weight, bias or means."""
+    name = ours.replace("running_mean", "weight")
+    if number is not None and name in norms:
+        matched.listed.setdefault(number, {})[name] = tensor.numel()
 
 
 def _take(matched: Matched, ours: str, given: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
@@ -168,7 +180,6 @@ def _take_switchable(matched: Matched, number: int, ours: str, given: str, tenso
         matched.misshaped[ours] = f"{given}, {_describe(tensor)} instead of one number for each channel,"
     else:
         matched.switchable[number][ours] = tensor.float()
-        matched.listed.setdefault(number, {})[ours] = len(tensor)
 
 
 def _set_aside(matched: Matched, given: str, theirs: str) -> None:

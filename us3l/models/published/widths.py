@@ -13,7 +13,7 @@ from us3l.utils.errors import UserError
 
 Channels = dict[str, int]  # of BatchNorms, by the names of their parameters
 STEPS = (4, 20, 40)  # in a width of 1: those that published networks have, round ones first
-USUAL = tuple(dict.fromkeys(number / steps for steps in STEPS for number in range(steps, 0, -1)))
+USUAL = tuple(dict.fromkeys(number / steps for steps in STEPS for number in range(steps, steps // 4 - 1, -1)))
 
 
 def name_widths(
@@ -31,7 +31,7 @@ def name_widths(
             )
         if len(fitting) > 1 or fitting[0] in named.values():
             what = f"more than one of its widths may be {fitting[0]}, by the channels of {backbone.name}"
-            raise UserError(f"{path}: {what}; name widths with different numbers of channels")
+            raise UserError(f"{path}: {what}: whose BatchNorms are which cannot be told")
         named[number] = fitting[0]
     return named
 
@@ -45,7 +45,7 @@ def find_widths(path: Path, listed: Mapping[int, Channels], backbone: Backbone) 
     for number, found in sorted(listed.items()):
         fitting = [width for width in USUAL if _fits(found, channels(width))]
         if not fitting:
-            what = f"{_misfit(number, found)}, as no width in steps of {1 / STEPS[-1]} has"
+            what = f"{_misfit(number, found)}, as no width from 0.25 to 1.0 in steps of {1 / STEPS[-1]} has"
             raise UserError(f"{path}: {what}; say the widths of the file with --widths")
         named[number] = fitting[0]
     return named
