@@ -41,7 +41,7 @@ COMMANDS = [
     "commit",
     "make nosuch",
     "schema",
-    "import-official nosuch.pth.tar --backbone resnet18",
+    "import nosuch.pth.tar --backbone resnet18",
     "plan --study n\u00f6\n\x1b[31m",
     "export tiny us3l 0 --width 2",
     "slices tiny us3l 0 --widths 1:0:1",

@@ -318,7 +318,7 @@ def test_a_file_in_the_place_of_a_folder_is_told_with_what_to_do(
     ("command", "message"),
     [
         (
-            "import-official x.pth.tar --backbone resnet18 --write nosuch/x.safetensors",
+            "import x.pth.tar --backbone resnet18 --write nosuch/x.safetensors",
             "nosuch: no such folder; give --write a file in one that is there",
         ),
         ("schema", "docs: no such folder; run the command at the top of this project's repository"),

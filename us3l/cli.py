@@ -133,20 +133,25 @@ def pretrain(
                 _finish(job)
 
 
-@app.command()
-def import_official(
-    file: Annotated[Path, typer.Argument(help="A checkpoint.pth.tar of the official code.")],
+@app.command("import")
+def import_published(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of US3L, SlimCLR, S-Nets or US-Nets.")],
     backbone: Annotated[str, typer.Option(help="The network it holds, as in params.yaml.")],
     channels: Annotated[int, typer.Option(help="Channels of its images.", min=1)] = 3,
+    widths: Annotated[
+        str | None, typer.Option(help="Widths that have BatchNorms of their own, with commas, if they are unusual.")
+    ] = None,
     write: Annotated[Path | None, typer.Option(help="Write the backbone's weights here, as safetensors.")] = None,
 ) -> None:
-    """Print what an official checkpoint holds, and the run of params.yaml that imports it."""
-    from us3l.models.official_checkpoint import inspect
+    """Print what a checkpoint holds that others published, and the run of params.yaml that imports it."""
+    from us3l.models.backbones.backbone import Backbone
+    from us3l.models.published.summary import inspect
     from us3l.utils.atomic import require_folder
+    from us3l.utils.width_list import parse_widths
 
     if write:
         require_folder(write.parent, "give --write a file in one that is there")
-    print(inspect(file, backbone, channels, write))
+    print(inspect(file, Backbone(backbone, channels), parse_widths(widths) if widths else None, write))
 
 
 @app.command()
@@ -291,8 +296,9 @@ def slices(
     threads: Threads = 1,
 ) -> None:
     """Measure the network of each width on this machine: channels, parameters, size, accuracy, milliseconds."""
-    from us3l.pipeline.slices import parse_widths, show_slices
+    from us3l.pipeline.slices import show_slices
     from us3l.utils.devices import leased_device
+    from us3l.utils.width_list import parse_widths
 
     chosen = parse_widths(widths) if widths else []
     with leased_device("cpu", 0, threads) as where:

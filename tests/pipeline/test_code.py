@@ -44,6 +44,8 @@ STALE = {
     "data/augment/views": NETWORKS,
     "data/stream": {"pretrain"},
     "models/backbones/resnet": NETWORKS,
+    "models/published/matching": {"pretrain"},
+    "models/published/summary": set(),
     "models/heads": {"pretrain"},
     "models/slimmable": {"pretrain", "calibrate", *EVALUATIONS},
     "models/folding": {"linear", "features-linear", "knn", "export"},

@@ -82,13 +82,21 @@ RUNS = {
         }
     },
     "pruned": {"kind": "prune", "weights_from": "trained", "criterion": "filters"},
-    "official": {
+    "imported": {
         "kind": "import",
         "checkpoint": "a.pth.tar",
         "sha256": "0" * 64,
         "dataset": "files",
         "backbone": "small-resnet",
         "range": [0.5, 1.0],
+    },
+    "switchable": {
+        "kind": "import",
+        "checkpoint": "b.pth.tar",
+        "sha256": "0" * 64,
+        "dataset": "files",
+        "backbone": "small-resnet",
+        "widths": [1.0, 0.5],
     },
     "untrained": {"kind": "untrained", "dataset": "files", "backbone": "small-resnet"},
 }

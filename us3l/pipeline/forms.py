@@ -149,7 +149,7 @@ class Trained(Result):
     checkpoint: Sha256
     epochs: list[Epoch]
     monitor: list[Look] | None = None
-    official: dict[str, Any] = {}
+    imported: dict[str, Any] = {}
 
 
 class Calibrated(Result):

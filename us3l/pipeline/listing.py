@@ -128,7 +128,7 @@ def _stages(jobs: list[Job]) -> list[str]:
 
 def _weights(run: RunPlan) -> str:
     """Describe where a run has its weights from, and from which other run."""
-    words = {"untrained": "initial", "import": "official", "pretrain": "trained", "prune": "pruned", "reuse": "reused"}
+    words = {"untrained": "initial", "import": "imported", "pretrain": "trained", "prune": "pruned", "reuse": "reused"}
     kind, source = words[run.run.kind], run.weights_from
     if source is None:
         return kind

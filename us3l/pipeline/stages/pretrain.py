@@ -16,7 +16,7 @@ from us3l.data.stream import Stream
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.registry import SMALLEST_IMAGES
 from us3l.models.complexity import cost
-from us3l.models.official_checkpoint import import_backbone
+from us3l.models.published.matching import import_backbone
 from us3l.models.saved_network import add_backbone_prefix
 from us3l.params.runs import ImportRun, PretrainRun
 from us3l.pipeline.identity import Identity, fingerprint
@@ -164,9 +164,9 @@ def _weights_probe(weights: dict[str, Tensor]) -> Outcome:
 def _given_weights(inputs: Inputs, settings: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the weights of a run that does not train, and facts about where they are from."""
     if isinstance(settings, ImportRun):
-        sees = inputs.store.channels
-        mapped = import_backbone(Path(settings.checkpoint), settings.sha256, settings.backbone, sees)
-        return add_backbone_prefix(mapped.weights), {"official": mapped.facts}
+        path, narrowest = Path(settings.checkpoint), (settings.range or (0.25, 1.0))[0]
+        weights, facts = import_backbone(path, settings.sha256, inputs.backbone, settings.widths, narrowest)
+        return add_backbone_prefix(weights), {"imported": facts}
     torch.manual_seed(inputs.job.seed)
     return add_backbone_prefix(dict(inputs.backbone.build(1.0).named_parameters())), {}
 
