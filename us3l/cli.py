@@ -278,7 +278,7 @@ def export(
             holds = export_file(Path(source[0]), chosen, out)
         elif job:
             holds = make_export(job, plan, where)
-            _date(job)
+            _finish(job)
         else:
             holds = export_run(_deployed(plan, *_address(source), where), width or [], head, chosen, out)
     if not holds:
