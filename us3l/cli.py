@@ -277,8 +277,8 @@ def export(
         if plan is None:
             holds = export_file(Path(source[0]), chosen, out)
         elif job:
-            holds = make_export(job, plan, where)
-            _finish(job)
+            if holds := make_export(job, plan, where):
+                _finish(job)
         else:
             holds = export_run(_deployed(plan, *_address(source), where), width or [], head, chosen, out)
     if not holds:

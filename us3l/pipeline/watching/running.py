@@ -13,6 +13,7 @@ import numpy as np
 from us3l.params.runs import PretrainRun
 from us3l.params.sampling import width_label
 from us3l.pipeline.plan.dataset import PrepareJob
+from us3l.pipeline.plan.export import ExportJob
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TableJob
@@ -77,6 +78,8 @@ def outcome(job: Job) -> str:
         cells = read_record(job.record)["cells"]
         made = sum(cell["mean"] is not None for cell in cells)
         return f"{job.table.file('md')}: {made} of {len(cells)} cells have a number"
+    if isinstance(job, ExportJob):
+        return f"{job.folder}: {len(job.export.widths)} networks, {' '.join(map(width_label, job.export.widths))}"
     assert isinstance(job, RunStage)
     return _outcome_of_run(job)
 
