@@ -255,9 +255,6 @@ def checkpoint_attacks() -> Iterator[Attack]:
         "200,000 entries": many_entries,
         "deep lists": lambda: rezipped(data_pkl=b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b"."),
         "a global": lambda: saved(x=Path("x")),
-        "an object of any class": lambda: rezipped(
-            data_pkl=b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x04\x85\x81."
-        ),
         "half of it": lambda: saved()[: len(saved()) // 2],
         "half of it in the earlier format": lambda: saved(False)[: len(saved(False)) // 2],
     }
