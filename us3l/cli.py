@@ -124,13 +124,15 @@ def pretrain(
 
         processes = distributed.process_count(where, job.run.shards)
         if processes > 1:
-            status.remove()  # the first of the processes has its own
+            if status:
+                status.remove()  # the first of the processes has its own
             distributed.launch(processes)
             return
         with distributed.world(where) as world:
             if not (is_one_of_many and world.any(world.is_main and _is_made(plan, job, force))):
                 pretrain(job, world, runs, save_every, status)
-                _finish(job)
+                if world.is_main:
+                    _finish(job)
 
 
 @app.command("import")

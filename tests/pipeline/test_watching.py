@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from project import RUN, Project, params
 from waiting import until
 
 from us3l.params.params import Params
 from us3l.params.runs import Metrics, PretrainRun
 from us3l.params.sampling import FixedWidths, Sampling
+from us3l.pipeline import dvc
+from us3l.pipeline.dvc_file import DVC_FILE, write_dvc_file
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.watching import course as course_module
@@ -25,6 +28,7 @@ from us3l.pipeline.watching.course import Course, Reading, width_names
 from us3l.pipeline.watching.job_status import FOLDER, JobStatus, duration, found_jobs, job_status
 from us3l.pipeline.watching.logs import require_log_folder
 from us3l.pipeline.watching.metrics import writers
+from us3l.pipeline.watching.running import running
 from us3l.pipeline.watching.status import NOTHING, status_lines
 from us3l.training.trainer import Trainer
 from us3l.utils import extras
@@ -211,6 +215,7 @@ class Clock:
 
 
 STEPS, EPOCHS = 4, 4
+Spreads = tuple[float, float]
 
 
 @pytest.fixture
@@ -225,7 +230,9 @@ def told() -> Told:
     return Told()
 
 
-def watch(told: Any, clock: Clock, readings: list[Reading], epochs: int, seconds: float, spread: float = 1.0) -> Course:
+def watch(
+    told: Any, clock: Clock, readings: list[Reading], epochs: int, seconds: float, spreads: Spreads = (1.0, 1.0)
+) -> Course:
     """Watch some epochs of a training whose loss is the number of the step, and ten times that at the second width."""
     run = PretrainRun.model_validate(RUN | {"epochs": EPOCHS, "sampling": {"widths": [0.5, 1.0]}})
     trainer: Any = SimpleNamespace(
@@ -235,13 +242,13 @@ def watch(told: Any, clock: Clock, readings: list[Reading], epochs: int, seconds
     for epoch in range(epochs):
         for step in range(STEPS):
             number = epoch * STEPS + step
-            result = torch.tensor([[number, 1.0], [10 * number, spread]])
+            result = torch.tensor([[number, spreads[0]], [10 * number, spreads[1]]])
             trainer.totals = trainer.totals + result if trainer.step else result
             trainer.step += 1
             clock.now += seconds
             course.step()
-        losses, spreads = (trainer.totals / STEPS).T.tolist()
-        trainer.history.append({"epoch": epoch, "lr": 0.1, "loss": losses, "feature_std": spreads})
+        losses, feature_stds = (trainer.totals / STEPS).T.tolist()
+        trainer.history.append({"epoch": epoch, "lr": 0.1, "loss": losses, "feature_std": feature_stds})
         trainer.epoch, trainer.step = epoch + 1, 0
         course.epoch()
     return course
@@ -270,9 +277,9 @@ def test_in_a_long_epoch_there_is_a_line_a_minute(told: Told, clock: Clock) -> N
     assert [line.partition("  ")[0] for line in told.lines] == ["epoch 1/4 step 2/4", "epoch 1/4 step 4/4", "epoch 1/4"]
 
 
-@pytest.mark.parametrize(("spread", "collapsed"), [(0.09, True), (0.11, False)])
-def test_the_collapse_of_one_width_is_said(told: Told, clock: Clock, spread: float, collapsed: bool) -> None:
-    watch(told, clock, [], 1, 1.0, spread)
+@pytest.mark.parametrize(("spreads", "collapsed"), [((1.0, 0.09), True), ((0.09, 1.0), True), ((1.0, 0.11), False)])
+def test_the_collapse_of_one_width_is_said(told: Told, clock: Clock, spreads: Spreads, collapsed: bool) -> None:
+    watch(told, clock, [], 1, 1.0, spreads)
     assert told.lines[0].endswith("; the embeddings have collapsed") == collapsed
 
 
@@ -310,7 +317,7 @@ def write(job: RunStage, done: int, *steps: int, **settings: bool) -> None:
 
 def test_metrics_after_the_saved_step_are_written_again(job: RunStage) -> None:
     write(job, 0, 50, 100, 150)
-    write(job, 120, 150)
+    write(job, 100, 150)
     with Path("metrics.csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]
     assert [(row["step"], row["width"]) for row in rows] == [
@@ -419,3 +426,61 @@ class Breaking:
 
     def epoch(self) -> None:
         pass
+
+
+@pytest.mark.parametrize(("rank", "says"), [("0", True), ("1", False)])
+def test_of_several_processes_the_first_one_tells(
+    job: RunStage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, says: bool
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    with running(job, "cpu", 0, 1) as (device, status):
+        assert device == torch.device("cpu") and (status is not None) == says
+        assert (lines() != [NOTHING]) == says
+    assert ("us3l pretrain tiny us3l 0" in capsys.readouterr().err) == says
+
+
+# --- what DVC records -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would be called."""
+    made: list[list[str]] = []
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(dvc.subprocess, "run", lambda command, **_: made.append(command) or done)
+    return made
+
+
+def targets(command: list[str]) -> list[str]:
+    return command[command.index("--no-relink") + 1 :]
+
+
+def test_dvc_records_all_stages_at_once_where_all_are_up_to_date(
+    job: RunStage, called: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And only those that have changed where another stage is not; DVC reads and writes its files for each of these."""
+    plan = Plan(Params.model_validate(params()))
+    Path(".dvc").mkdir()
+    write_dvc_file(plan)
+    stale: list[str] = []
+    monkeypatch.setattr(dvc, "jobs_to_do", lambda jobs: {each: {} for each in jobs if each.stage in stale})
+    dvc.commit(plan, ["results/tiny/pretrain/us3l/seed0.json"])
+    stale.append("table")
+    dvc.commit(plan, ["results/tiny/pretrain/us3l/seed0.json"])
+    whole, some = map(targets, called)
+    assert whole == ["dvc.yaml"] and some[0] == "plan" and "tiny-pretrain" in some and "tiny-table" not in some
+    assert capsys.readouterr().err.count("us3l: DVC records what was made") == 2
+
+
+def test_a_dvc_yaml_with_stages_of_the_user_is_recorded_stage_by_stage(
+    job: RunStage, called: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(Params.model_validate(params()))
+    Path(".dvc").mkdir()
+    write_dvc_file(plan)
+    theirs = yaml.safe_load(DVC_FILE.read_text())
+    theirs["stages"]["mine"] = {"cmd": "true"}
+    DVC_FILE.write_text(yaml.safe_dump(theirs))
+    monkeypatch.setattr(dvc, "jobs_to_do", lambda jobs: {})
+    dvc.commit(plan, ["results/tiny/pretrain/us3l/seed0.json"])
+    assert "plan" in targets(called[0]) and not {"dvc.yaml", "mine"} & {*targets(called[0])}

@@ -4,6 +4,7 @@ from edits import Edit
 
 STREAM, STAGE, RUN = "data/stream.py", "pipeline/stages/pretrain.py", "pipeline/plan/run.py"
 TRAINER, COSTS, GPUS = "training/trainer.py", "pipeline/costs.py", "utils/gpus.py"
+COURSE = "pipeline/watching/course.py"
 CALIBRATION, CLASSIFIER, FEATURES = "evaluation/calibration.py", "evaluation/classifier.py", "evaluation/features.py"
 WIDTHS, PHILOX = "training/width_sampling.py", "utils/philox.py"
 
@@ -47,8 +48,9 @@ WHAT_MAKES_STALE = [
     Edit(RUN, '["linear"] if self.stage in ("linear", "finetune") else []', '["linear"]'),
     Edit(RUN, '"linear" if run._is_supervised else "pretrain"', '"pretrain"'),
     Edit(RUN, '"widths": list(run.widths), **pruning}', '"widths": list(run.widths)}'),
-    Edit(RUN, '{"resources", "dataset", "checkpoint"}', '{"dataset", "checkpoint"}'),
-    Edit(RUN, '{"resources", "dataset", "checkpoint"}', '{"resources", "dataset"}'),
+    Edit(RUN, '{"resources", "dataset"', '{"dataset"'),
+    Edit(RUN, '"checkpoint", "monitor"', '"monitor"'),
+    Edit(RUN, '"monitor", "metrics"}', '"metrics"}'),
     Edit(RUN, '["method"]["teacher"] = run.weights_from.backbone', '["method"]["teacher"] = None'),
     Edit(RUN, '{**share, "views": self._views("normalize", "linear")}', "share"),
     Edit(RUN, 'self._views("normalize", "linear")', 'self._views("normalize")'),
@@ -111,9 +113,13 @@ CORNERS = [
     Edit("training/regularizer.py", "regularizer.alpha, epochs // 2", "regularizer.alpha, -(-epochs // 2)"),
     Edit(WIDTHS, "epochs // 4", "-(-epochs // 4)"),
     Edit(WIDTHS, "max(1, epochs // 4)", "epochs / 4"),
-    Edit(TRAINER, "min(feature_stds) < COLLAPSED", "max(feature_stds) < COLLAPSED"),
-    Edit(TRAINER, "min(feature_stds) < COLLAPSED", "feature_stds[0] < COLLAPSED"),
-    Edit(TRAINER, "min(feature_stds) < COLLAPSED", "feature_stds[-1] < COLLAPSED"),
+    Edit(COURSE, "min(self.spreads.values()) < COLLAPSED", "max(self.spreads.values()) < COLLAPSED"),
+    Edit(COURSE, "min(self.spreads.values()) < COLLAPSED", "[*self.spreads.values()][0] < COLLAPSED"),
+    Edit(COURSE, "min(self.spreads.values()) < COLLAPSED", "[*self.spreads.values()][-1] < COLLAPSED"),
+    Edit(COURSE, "step, totals = 0, 0.0", "pass"),
+    Edit("pipeline/watching/metrics.py", "int(row[0]) <= done", "int(row[0]) < done"),
+    Edit("pipeline/watching/job_status.py", "self.age > SILENCE", "False"),
+    Edit("pipeline/watching/monitor.py", 'each["epoch"] < trainer.epoch', 'each["epoch"] <= trainer.epoch'),
     Edit(
         "utils/atomic.py",
         "                _sync(temporary)\n                temporary.replace(path)\n",

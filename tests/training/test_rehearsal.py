@@ -21,6 +21,7 @@ from us3l.data.store import Split, Store
 from us3l.data.stream import Stream
 from us3l.evaluation.calibration import calibrate_batch_norms
 from us3l.evaluation.features import EvaluationImages
+from us3l.evaluation.monitor import look
 from us3l.models.backbones.backbone import Backbone
 from us3l.params.dataset import Views
 from us3l.params.protocols.calibration import Calibration
@@ -290,6 +291,12 @@ def functions(module: ModuleType) -> Iterator[FunctionType]:
 def test_without_a_fault_evaluations_pass(kind: str) -> None:
     with rehearsal():
         evaluate(kind)
+
+
+def test_a_monitor_waits_for_nothing_but_its_findings() -> None:
+    with rehearsal():
+        seen = look([Backbone("small-resnet", 3).build(0.25).to(GPU)], noise(), VIEWS, GPU)
+    assert {*map(type, seen["knn"] + seen["rank"] + seen["spread"])} == {float}
 
 
 @pytest.mark.parametrize("changes", [{}, {"method": MOCO}, {"method": RELATIONS}, ADAMW])

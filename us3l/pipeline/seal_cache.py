@@ -87,6 +87,7 @@ def _memory(path: Path) -> sqlite3.Connection:
 
 def _connect(database: str) -> sqlite3.Connection:
     memory = sqlite3.connect(database, timeout=60, isolation_level=None)
+    memory.execute("PRAGMA synchronous = OFF")  # a power cut may damage it, and then files are read again
     memory.execute("CREATE TABLE IF NOT EXISTS checks (file PRIMARY KEY, stamp, outcome)")
     for probe in ("BEGIN IMMEDIATE", "SELECT file, stamp, outcome FROM checks LIMIT 1", "ROLLBACK"):
         memory.execute(probe).fetchall()

@@ -29,24 +29,29 @@ MANY = 4  # widths to name one by one
 
 
 @contextmanager
-def running(job: RunStage, device: str, gpus: int, threads: int) -> Iterator[tuple["torch.device", JobStatus]]:
+def running(job: RunStage, device: str, gpus: int, threads: int) -> Iterator[tuple["torch.device", JobStatus | None]]:
     """Lease the device of a job, and keep its status file while the block runs; tell what begins, and that it goes on.
 
-    A training tells that itself.
+    A training tells that itself; of several processes, the first one tells, and alone has a status.
     """
-    waits = gpus and device != "cpu" and visible_gpus()
-    tell_beginning(job)
-    with job_status(job, "waiting for a GPU" if waits else "starting") as status:
-        from us3l.utils.devices import leased_device  # imports PyTorch, for seconds
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first:
+        tell_beginning(job)
+    from us3l.utils.devices import leased_device  # imports PyTorch, for seconds
 
+    if not is_first:
         with leased_device(device, gpus, threads) as where:
-            status.say("computing", device=str(where))
-            with (
-                nullcontext()
-                if isinstance(job.run.run, PretrainRun) and job.stage == "pretrain"
-                else goes_on(job.command)
-            ):
-                yield where, status
+            yield where, None
+        return
+    waits = gpus and device != "cpu" and visible_gpus()
+    tells_itself = job.stage == "pretrain" and isinstance(job.run.run, PretrainRun)
+    with (
+        job_status(job, "waiting for a GPU" if waits else "starting") as status,
+        leased_device(device, gpus, threads) as where,
+        nullcontext() if tells_itself else goes_on(job.command),
+    ):
+        status.say("computing", device=str(where))
+        yield where, status
 
 
 def tell_beginning(job: Job) -> None:

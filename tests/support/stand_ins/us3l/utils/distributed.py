@@ -1,4 +1,5 @@
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 
 def choose_device(name, gpus):
@@ -10,4 +11,4 @@ def process_count(device, shards):
 
 
 def world(device):
-    return nullcontext()
+    return nullcontext(SimpleNamespace(is_main=True))
