@@ -13,6 +13,7 @@ from us3l.utils.gpus import visible_gpus
 from us3l.pipeline.dvc import commit_to_dvc, is_plan_written
 from us3l.pipeline.dvc_file import PLAN_FILE
 from us3l.pipeline.plan.export import ExportJob
+from us3l.pipeline.plan.figure import SUFFIXES
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TABLE_FORMATS

@@ -1,4 +1,4 @@
-# Reports: from evaluations to tables.
+# Reports: from evaluations to tables and figures.
 
 
 rule table:
@@ -19,3 +19,23 @@ rule table:
         "Writing the table {wildcards.study} {wildcards.table}"
     shell:
         "us3l table {wildcards.study} {wildcards.table} > {log} 2>&1"
+
+
+rule figure:
+    input:
+        lambda w: inputs_of(f"figure {w.study} {w.figure}"),
+    output:
+        [f"results/{{study}}/figures/{{figure}}.{suffix}" for suffix in (*SUFFIXES, "json")],
+    log:
+        "logs/figure/{study}/{figure}.log",
+    wildcard_constraints:
+        study="|".join({study for study, _ in PLAN.figures}),
+        figure="|".join({figure for _, figure in PLAN.figures}),
+    localrule: True
+    conda:
+        "../envs/us3l.yaml"
+    threads: 1
+    message:
+        "Drawing {wildcards.study} {wildcards.figure}"
+    shell:
+        "us3l figure {wildcards.study} {wildcards.figure} > {log} 2>&1"
