@@ -20,7 +20,10 @@ RUN_STAGES = {
 STAGES = {
     "prepare": (f"{PIPELINE}.stages.prepare",),
     **RUN_STAGES,
-    "table": (f"{PIPELINE}.stages.table", *(f"{PIPELINE}.tables.{name}" for name in ("cells", "formats", "record"))),
+    "table": (
+        f"{PIPELINE}.stages.table",
+        *(f"{PIPELINE}.tables.{name}" for name in ("cells", "formats", "page", "record")),
+    ),
     **{
         f"figure {kind}": tuple(f"{PIPELINE}.{name}" for name in ("stages.figure", "figures.style", f"figures.{kind}"))
         for kind in get_args(FigureKind)

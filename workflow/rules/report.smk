@@ -5,7 +5,14 @@ rule table:
     input:
         lambda w: inputs_of(f"table {w.study} {w.table}"),
     output:
-        [f"results/{{study}}/tables/{{table}}.{suffix}" for suffix in TABLE_FORMATS],
+        [f"results/{{study}}/tables/{{table}}.{suffix}" for suffix in TABLE_FORMATS if suffix != "html"],
+        report(
+            "results/{study}/tables/{table}.html",
+            category="{study}",
+            subcategory="Tables",
+            labels={"table": "{table}"},
+            caption="../report/table.rst",
+        ),
     log:
         "logs/table/{study}/{table}.log",
     wildcard_constraints:
@@ -25,7 +32,15 @@ rule figure:
     input:
         lambda w: inputs_of(f"figure {w.study} {w.figure}"),
     output:
-        [f"results/{{study}}/figures/{{figure}}.{suffix}" for suffix in (*SUFFIXES, "json")],
+        "results/{study}/figures/{figure}.png",
+        "results/{study}/figures/{figure}.json",
+        report(
+            "results/{study}/figures/{figure}.svg",
+            category="{study}",
+            subcategory="Figures",
+            labels={"figure": "{figure}"},
+            caption="../report/figure.rst",
+        ),
     log:
         "logs/figure/{study}/{figure}.log",
     wildcard_constraints:
