@@ -12,6 +12,7 @@ from us3l.utils.errors import UserError
 from us3l.utils.gpus import visible_gpus
 from us3l.pipeline.dvc import commit_to_dvc, is_plan_written
 from us3l.pipeline.dvc_file import PLAN_FILE
+from us3l.pipeline.overview import Overview
 from us3l.pipeline.plan.export import ExportJob
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunStage
@@ -34,6 +35,13 @@ workflow.global_resources.setdefault("gpu", len(visible_gpus()))
 
 # The rules call the us3l that is installed beside this snakemake.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+# The templates in workflow/report ask it, when a report is made.
+config["overview"] = Overview(PLAN)
+
+
+report: "workflow/report/workflow.rst"
 
 
 run_of = lambda wildcards: PLAN.run(wildcards.study, wildcards.run)

@@ -46,6 +46,7 @@ COMMANDS = [
     "export tiny us3l 0 --width 2",
     "slices tiny us3l 0 --widths 1:0:1",
     "choose tiny us3l --macs 1M",
+    "figure tiny nosuch",
     "init .",
     "nosuch",
 ]

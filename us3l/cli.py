@@ -240,6 +240,28 @@ def table(
 
 
 @app.command()
+@needs("train")
+@needs("figures")
+def figure(
+    study: StudyName,
+    name: Annotated[str, typer.Argument(help="A figure of the study, such as training.")],
+    params: ParamsFile = PARAMS,
+    force: Force = False,
+) -> None:
+    """Draw a figure of a study from its records, images and networks."""
+    from us3l.pipeline.plan.figure import FigureJob
+
+    plan = _plan(params)
+    job = FigureJob(plan.figure(study, name))
+    if _is_made(plan, job, force):
+        return
+    from us3l.pipeline.stages.figure import write_figures
+
+    write_figures(job)
+    _finish(job)
+
+
+@app.command()
 def export(
     source: Annotated[
         list[str],

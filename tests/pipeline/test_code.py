@@ -14,18 +14,20 @@ from us3l.utils import source
 
 EVALUATIONS = {"linear", "features-linear", "knn", "finetune"}
 TRAINED = {"linear", "features-linear", "finetune"}
-ALL = {"prepare", "pretrain", "calibrate", *EVALUATIONS, "table", "export"}
+FIGURES = {f"figure {kind}" for kind in ("accuracy", "agreement", "training", "views", "embeddings")}
+ALL = {"prepare", "pretrain", "calibrate", *EVALUATIONS, "table", "export", *FIGURES}
+IMAGES = {"figure views", "figure embeddings"}
 NETWORKS = {"pretrain", "calibrate", *EVALUATIONS, "export"}
 
 # The stages that an edit of a module makes stale.
 STALE = {
     "utils/errors": ALL,
     "utils/records": ALL,
-    "utils/philox": NETWORKS,
+    "utils/philox": NETWORKS | IMAGES,
     "utils/distributed": {"pretrain"},
-    "params/schema": ALL,
-    "params/dataset": {"prepare", *NETWORKS},
-    "params/sampling": {*NETWORKS, "table"},
+    "params/schema": ALL - {"figure accuracy", "figure agreement"},
+    "params/dataset": {"prepare", *NETWORKS, *IMAGES},
+    "params/sampling": {*NETWORKS, "table", "figure training"},
     "params/protocols/calibration": {"calibrate", *EVALUATIONS},
     "params/protocols/trained": TRAINED,
     "params/protocols/linear": {"linear", "features-linear", "finetune"},
@@ -40,10 +42,10 @@ STALE = {
     "deployment/card": {"export"},
     "deployment/latency": set(),
     "data/sources/cifar": {"prepare"},
-    "data/store": {"prepare", *NETWORKS},
-    "data/augment/views": NETWORKS,
+    "data/store": {"prepare", *NETWORKS, *IMAGES},
+    "data/augment/views": NETWORKS | IMAGES,
     "data/stream": {"pretrain"},
-    "models/backbones/resnet": NETWORKS,
+    "models/backbones/resnet": {*NETWORKS, "figure embeddings"},
     "models/published/matching": {"pretrain"},
     "models/published/summary": set(),
     "models/heads": {"pretrain"},
@@ -55,7 +57,7 @@ STALE = {
     "training/trainer": {"pretrain"},
     "training/lr_schedule": {"pretrain", *TRAINED},
     "evaluation/calibration": {"calibrate"},
-    "evaluation/features": EVALUATIONS,
+    "evaluation/features": {*EVALUATIONS, "figure embeddings"},
     "evaluation/classifier": TRAINED,
     "evaluation/linear": {"linear"},
     "evaluation/features_linear": {"features-linear"},
@@ -77,6 +79,9 @@ STALE = {
     "pipeline/stages/evaluate": EVALUATIONS,
     "pipeline/stages/table": {"table"},
     "pipeline/stages/export": {"export"},
+    "pipeline/stages/figure": FIGURES,
+    "pipeline/figures/style": FIGURES,
+    "pipeline/figures/training": {"figure training"},
     "pipeline/deploy": {"export"},
     "pipeline/plan/export": set(),
     "cli": set(),

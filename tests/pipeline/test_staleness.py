@@ -124,6 +124,7 @@ CONTENT = {
             "widths": [1.0, 0.5],
             "protocol": "linear",
             "runs": RUNS | REUSED,
+            "figures": ["accuracy", "training", "views", "embeddings"],
             "exports": {
                 "shipped": {"run": "fixed", "head": True},
                 "wide": {"run": "trained", "seeds": [0], "widths": [0.75, 1.0], "formats": ["onnx"]},
@@ -263,7 +264,18 @@ def identities(params: Params) -> dict[tuple[str, str], str]:
         }
 
 
-STAGES = ("prepare", "pretrain", "calibrate", "linear", "features-linear", "knn", "finetune", "table", "export")
+STAGES = (
+    "prepare",
+    "pretrain",
+    "calibrate",
+    "linear",
+    "features-linear",
+    "knn",
+    "finetune",
+    "table",
+    "export",
+    "figure",
+)
 
 
 @pytest.fixture(scope="module")

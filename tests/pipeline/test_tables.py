@@ -23,7 +23,7 @@ from us3l.pipeline.tables.formats import MISSING
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, write_record
 
-FORMATS = ("md", "csv", "tex", "json")
+FORMATS = ("md", "csv", "tex", "html", "json")
 
 
 def plan(
@@ -48,6 +48,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 US3L = [{"label": "US3L", "runs": "us3l"}]
 WIDE, NARROW = "92.0 [88.0, 95.0]", "80.0 [76.0, 83.0]"  # of one seed
+TESTED = {
+    "interval": [80.0, 95.0],
+    "n": 100,
+    "parameters": 7,
+    "macs": 9,
+    "git": None,
+    "hardware": {"cpu": "C", "cores": 2},
+}
 HOUR = {"evaluation": 0.25, "training": 2.0, "calibration": 0.5}
 
 
@@ -80,7 +88,7 @@ def evaluate(name: str, width: float, accuracies: list[float], **facts: Any) -> 
     for seed, top1 in enumerate(accuracies):
         record = describe("evaluation", width=width, top1=top1, params=stage_params(of, "linear"), seed=seed)
         interval = {"interval": [top1 - 4, top1 + 3]}
-        write_record(of.evaluation_record(seed, width), record | network | interval | facts)
+        write_record(of.evaluation_record(seed, width), TESTED | record | network | interval | facts)
 
 
 def train(seeds: int) -> None:
@@ -96,6 +104,19 @@ def written(table: TablePlan) -> dict[str, str]:
     """The table in every format."""
     write_table(TableJob(table))
     return {suffix: table.file(suffix).read_text() for suffix in FORMATS}
+
+
+def test_the_page_shows_all_columns_and_what_is_behind_a_number() -> None:
+    evaluate("us3l", 1.0, [90.0, 94.0], git={"commit": "c0ffee" + 34 * "0", "dirty": True})
+    rows = [US3L[0] | {"label": "<US3L>", "published": {1.0: {"top1": 90.25, "source": "A paper"}}}]
+    html = written(plan(rows))["html"]
+    assert "<tr><th></th><th>1x</th><th>0.25x</th><th>1x, published</th><th>0.25x, published</th></tr>" in html
+    assert "<td>&lt;US3L&gt;</td>" in html and "<td>90.25 [1]</td>" in html
+    assert '<button popovertarget="row1-1">92.0 ± 25.4 (n=2 of 3)</button>' in html and "<td>—</td>" in html
+    assert "<td>[90.0, 97.0] of 100</td>" in html and "<code>c0ffee0000 with changes</code>" in html
+    assert (
+        "results/tiny/linear/us3l/seed1-w100.json" in html and "us3l verify &#34;tiny/main:1:1x&#34; --level 3" in html
+    )
 
 
 def cells(table: TablePlan) -> list[dict[str, Any]]:
@@ -282,7 +303,7 @@ def test_a_cell_names_the_records_of_the_run_whose_networks_it_evaluates() -> No
         "stage": "knn",
         "params": stage_params(near, "knn"),
     }
-    write_record(near.evaluation_record(0, 1.0), record)
+    write_record(near.evaluation_record(0, 1.0), TESTED | record)
     table = plan([{"label": "Near", "runs": "near"}], seeds=(0,))
     cell = cells(table)[0]
     assert (cell["mean"], cell["hours"]) == (88.0, sum(HOUR.values()))
@@ -300,7 +321,7 @@ def test_a_record_of_other_params_is_to_be_made_again_by_the_run_that_made_it() 
         "stage": "knn",
         "params": stage_params(near, "knn"),
     }
-    write_record(near.evaluation_record(0, 1.0), record)
+    write_record(near.evaluation_record(0, 1.0), TESTED | record)
     made = stage_params(run(), "pretrain")
     made["run"]["epochs"] = 9
     write_record(run().training_record(0), describe("training", seed=0, params=made))

@@ -273,7 +273,7 @@ def test_dvc_repro_makes_the_table_and_agrees_with_snakemake(tmp_path: Path) -> 
     digits["runs"] = {name: digits["runs"][name] for name in ("us3l", "pixels")}
     digits["runs"]["us3l"]["epochs"] = 1
     digits["tables"]["main"]["rows"] = [{"label": name, "runs": name} for name in digits["runs"]]
-    digits["seeds"] = [0]
+    digits["seeds"], digits["figures"] = [0], ["training"]
     project = Project(tmp_path, content)
     project.must("dvc", "init", "--no-scm", "--quiet")
     project.with_workflow(".dvcignore", "us3l")

@@ -59,6 +59,7 @@ class Params(StrictModel):
         for name, study in self.studies.items():
             for table_name, table in study.tables.items():
                 self._check_table(table, name, f"studies.{name}.tables.{table_name}")
+            self._check_figures(study, f"studies.{name}.figures")
             for export_name, export in study.exports.items():
                 self._check_export(export, export_name, name)
         return self
@@ -126,6 +127,17 @@ class Params(StrictModel):
             self._check_width(width, study, f"{where}.{width}")
             if not sampling.has(width):
                 raise error_at(f"{where}.{width}", f"the run {run!r} has the widths {sampling}")
+
+    def _check_figures(self, study: Study, where: str) -> None:
+        require_distinct([*study.figures], where)
+        trains = any(isinstance(run, PretrainRun) for run in study.runs.values())
+        needs = {"table": (study.tables, "accuracy", "agreement"), "training": (trains, "training", "views")}
+        for what, (is_there, *kinds) in needs.items():
+            for kind in study.figures:
+                if kind in kinds and not is_there:
+                    raise error_at(where, f"{kind} shows a {what}, and the study has none; leave it out")
+        if "embeddings" in study.figures and not study.runs:
+            raise error_at(where, "embeddings shows a run, and the study has none; leave it out")
 
     def _check_export(self, export: Export, name: str, study_name: str) -> None:
         study, where = self.studies[study_name], f"studies.{study_name}.exports.{name}"

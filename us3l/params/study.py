@@ -1,6 +1,6 @@
 """Studies in params.yaml: runs, the tables that compare them, and the exports of their networks."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Strict, Tag, ValidatorFunctionWrapHandler, WrapValidator
 
@@ -81,6 +81,9 @@ class Table(StrictModel):
         return self.published or any(row.published for row in self.rows)
 
 
+FigureKind = Literal["accuracy", "agreement", "training", "views", "embeddings"]
+
+
 class Study(StrictModel):
     """Runs with the same seeds, widths and protocol, the tables that compare them, and what is exported."""
 
@@ -96,6 +99,8 @@ class Study(StrictModel):
     """Tables by their names."""
     exports: Annotated[dict[Name, Export], Field(default_factory=dict)]
     """Exports by their names."""
+    figures: tuple[FigureKind, ...] = ()
+    """Figures to draw: see docs/figures.md."""
 
     def protocol_of(self, run: str) -> str:
         """Return the protocol that evaluates a run: its own, or the study's."""

@@ -4,7 +4,10 @@ The pipeline itself determines where files lie and what is made, never their con
 or of another stage changes the code of a stage.
 """
 
+from typing import get_args
+
 from us3l.params.protocols.protocol import KINDS
+from us3l.params.study import FigureKind
 from us3l.utils.source import code_of
 
 PIPELINE = "us3l.pipeline"
@@ -17,7 +20,14 @@ RUN_STAGES = {
 STAGES = {
     "prepare": (f"{PIPELINE}.stages.prepare",),
     **RUN_STAGES,
-    "table": (f"{PIPELINE}.stages.table", *(f"{PIPELINE}.tables.{name}" for name in ("cells", "formats", "record"))),
+    "table": (
+        f"{PIPELINE}.stages.table",
+        *(f"{PIPELINE}.tables.{name}" for name in ("cells", "formats", "page", "record")),
+    ),
+    **{
+        f"figure {kind}": tuple(f"{PIPELINE}.{name}" for name in ("stages.figure", "figures.style", f"figures.{kind}"))
+        for kind in get_args(FigureKind)
+    },
     "export": tuple(f"{PIPELINE}.{name}" for name in ("stages.export", "export", "deploy")),
 }
 

@@ -139,16 +139,16 @@ def _definition(stage: str, dependencies: list[str], outputs: list[Any]) -> dict
 
 
 def _dependencies(stage_jobs: list[Job]) -> list[str]:
-    """List the folders that the jobs read; a table depends on the whole folders of its study's stages."""
+    """List the folders that the jobs read; tables and figures depend on the whole folders of their study's stages."""
     folders = [path.parent for job in stage_jobs for path in job.inputs]
-    if stage_jobs[0].stage == "table":
+    if stage_jobs[0].stage in ("table", "figure"):
         study = stage_jobs[0].names[0]
-        folders = [folder.parent if folder.parts[1] == study else folder for folder in folders]
+        folders = [folder.parent if folder.parts[:2] == ("results", study) else folder for folder in folders]
     return list(dict.fromkeys(map(str, folders)))
 
 
 def _outputs(members: dict[str, list[Job]], name: str) -> list[dict[str, dict[str, bool]]]:
-    """List the folders that a stage writes, or the files of a table; DVC stores data and weights, git the texts."""
+    """List what a stage writes, folders or files of a table or figure; DVC stores data and weights, git the rest."""
     item, stage_jobs = next(iter(members.items()))
     paths = [Path(*path.parts[: 2 if path.parts[0] == "data" else 4]) for path in stage_jobs[0].outputs]
     return [{_named(str(path), item, name): _settings(path)} for path in dict.fromkeys(paths)]

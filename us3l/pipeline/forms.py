@@ -185,7 +185,7 @@ class Evaluated(Result):
 
 
 class Exported(Result):
-    """Record of an export: `files` has the seal of each, by its path in the folder of the seed."""
+    """Record of an export."""
 
     data: Sha256
     seed: int
@@ -195,12 +195,22 @@ class Exported(Result):
     files: dict[str, Sha256]
 
 
+class Drawn(Result):
+    """Record of a figure."""
+
+    inputs: dict[str, Sha256]
+    data: Sha256 | None = None
+    networks: dict[str, Sha256] = {}
+    files: dict[str, Sha256]
+
+
 FORMS: dict[str, type[Form]] = {
     "prepare": Prepared,
     "pretrain": Trained,
     "calibrate": Calibrated,
     **dict.fromkeys(EVALUATIONS, Evaluated),
     "export": Exported,
+    "figure": Drawn,
 }
 
 

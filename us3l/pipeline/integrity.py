@@ -7,7 +7,6 @@ from itertools import zip_longest
 from pathlib import Path
 
 from us3l.data.store import open_store
-from us3l.pipeline.plan.export import ExportJob
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.table import TableJob, TablePlan
 from us3l.pipeline.seal_cache import checked
@@ -19,41 +18,42 @@ from us3l.utils.records import CHANGED, read_record, read_weights
 def damaged_files(job: Job) -> dict[Path, str]:
     """Return the job's damaged files, each with a sentence that describes the damage; missing files are left out.
 
-    The seal of a data set's arrays is in its meta.json, those of exported files in their record; the texts of a table
-    have none.
+    The seal of a data set's arrays is in its meta.json, those of plain files in the job's record; the texts of a
+    table have none.
     """
-    if isinstance(job, ExportJob):
-        return _damaged_exports(job)
+    if job.plain_files:
+        return _damaged_plain_files(job)
     sealed = [path for path in job.outputs if path.is_file() and path.suffix in (".safetensors", ".json")]
     return _damaged(sealed, lambda path: _seal(path) if _is_record(path) else checked_seal(path))
 
 
 def damaged_since(job: Job) -> dict[Path, str]:
-    """Return damaged weights, arrays and exports; what has not changed since it was last checked is not read again."""
-    if isinstance(job, ExportJob):
-        return _damaged_exports(job)
+    """Return damaged weights, arrays and plain files, without reading again what was checked and has not changed."""
+    if job.plain_files:
+        return _damaged_plain_files(job)
     large = [path for path in job.outputs if path.suffix == ".safetensors" or (path.name == "meta.json" and job.done)]
     return _damaged([path for path in large if path.is_file()], checked_seal)
 
 
-def _damaged_exports(job: ExportJob) -> dict[Path, str]:
-    """Return the exported files that are others than the record says; the record where it is damaged itself."""
+def _damaged_plain_files(job: Job) -> dict[Path, str]:
+    """Return the files that are others than the job's record says; the record where it is damaged itself."""
     if not job.record.is_file():
         return {}
     try:
         sealed = read_record(job.record).get("files", {})
     except UserError as error:
         return {job.record: str(error)}
-    present = {path: str(path.relative_to(job.folder)) for path in job.export.files(job.seed) if path.is_file()}
-    return {
-        path: f"{path}: {CHANGED}"
-        for path, name in present.items()
-        if checked([path], partial(seal_of_file, path)) != sealed.get(name)
-    }
+    present = [path for path in job.plain_files if path.is_file()]
+    seals = {path: checked([path], partial(_seal_of_file, path)) for path in present}
+    return {path: f"{path}: {CHANGED}" for path, seal in seals.items() if seal != sealed.get(str(path))}
 
 
-def seal_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
+def seals_of_files(job: Job) -> dict[str, str]:
+    """Return what the record of a job states of its plain files: the SHA-256 of each, by its path."""
+    return {str(path): _seal_of_file(path) for path in job.plain_files}
+
+
+def _seal_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

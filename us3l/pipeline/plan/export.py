@@ -106,8 +106,12 @@ class ExportJob(Job):
         ]
 
     @cached_property
+    def plain_files(self) -> list[Path]:
+        return self.export.files(self.seed)
+
+    @property
     def outputs(self) -> list[Path]:
-        return [*self.export.files(self.seed), self.record]
+        return [*self.plain_files, self.record]
 
     @property
     def record(self) -> Path:

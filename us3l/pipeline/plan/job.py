@@ -60,6 +60,11 @@ class Job(ABC):
         """Files that it writes."""
 
     @property
+    def plain_files(self) -> list[Path]:
+        """Outputs without a seal in them: `files` of the record has the SHA-256 of each."""
+        return []
+
+    @property
     @abstractmethod
     def record(self) -> Path:
         """File that states what the outputs were made from; the first one if there are several."""

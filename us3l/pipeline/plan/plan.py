@@ -1,4 +1,4 @@
-"""The plan of params.yaml: its data sets, runs, tables and exports, and the jobs that make their files."""
+"""The plan of params.yaml: its data sets, runs, tables, figures and exports, and the jobs that make their files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +12,7 @@ from us3l.params.study import Study, Table
 from us3l.pipeline.code import RUN_STAGES
 from us3l.pipeline.plan.dataset import DatasetPlan, PrepareJob
 from us3l.pipeline.plan.export import ExportJob, ExportPlan
+from us3l.pipeline.plan.figure import FigureJob, FigurePlan, figures
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunPlan, RunStage
 from us3l.pipeline.plan.table import TableJob, TablePlan
@@ -20,7 +21,7 @@ from us3l.utils.source import code_of_network
 
 
 class Plan:
-    """The data sets, runs, tables and exports of a params file; `file` is its path in messages."""
+    """The data sets, runs, tables, figures and exports of a params file; `file` is its path in messages."""
 
     def __init__(self, params: Params, file: Path = Path("params.yaml")) -> None:
         self.file = file
@@ -35,6 +36,11 @@ class Plan:
             for study_name, study in params.studies.items()
             for name, table in study.tables.items()
         }
+        self.figures = {
+            (study_name, figure.name): figure
+            for study_name, study in params.studies.items()
+            for figure in figures(study_name, study, *self._runs_and_tables(study_name))
+        }
         self.exports = {
             (study_name, name): ExportPlan(
                 study_name, name, export, self.runs[study_name, export.run], self.verify_command
@@ -42,6 +48,10 @@ class Plan:
             for study_name, study in params.studies.items()
             for name, export in study.exports.items()
         }
+
+    def _runs_and_tables(self, study: str) -> tuple[list[RunPlan], list[TablePlan]]:
+        runs = [run for run in self.runs.values() if run.study == study]
+        return runs, [table for table in self.tables.values() if table.study == study]
 
     @property
     def files(self) -> list[Path]:
@@ -74,6 +84,11 @@ class Plan:
         """Return a table by its name. Raises UserError where params.yaml has no such table."""
         self._require_of(study, name, self.tables, "table")
         return self.tables[study, name]
+
+    def figure(self, study: str, name: str) -> FigurePlan:
+        """Return a figure by its name. Raises UserError where params.yaml has no such figure."""
+        self._require_of(study, name, self.figures, "figure")
+        return self.figures[study, name]
 
     def verify_command(self, run: RunPlan, width: float) -> str:
         """Return the command that derives an accuracy again; for a run that no table shows, all that is built."""
@@ -131,8 +146,10 @@ def jobs(plan: Plan, studies: Iterable[str]) -> list[Job]:
     wanted = set(studies)
     runs = [run for run in plan.runs.values() if run.study in wanted]
     exports = [export for export in plan.exports.values() if export.study in wanted]
+    drawn = [figure for figure in plan.figures.values() if figure.study in wanted]
     return [
         *jobs_for(plan, runs, [table for table in plan.tables.values() if table.study in wanted]),
+        *(FigureJob(figure) for figure in drawn),
         *(ExportJob(export, seed) for export in exports for seed in export.seeds),
     ]
 

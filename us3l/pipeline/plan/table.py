@@ -10,7 +10,7 @@ from us3l.pipeline.identity import Identity
 from us3l.pipeline.plan.job import Job, Seals
 from us3l.pipeline.plan.run import RunPlan
 
-TABLE_FORMATS = ("md", "csv", "tex", "json")
+TABLE_FORMATS = ("md", "csv", "tex", "html", "json")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 
 from us3l.pipeline.deploy import DeployedRun
 from us3l.pipeline.export import export_run
-from us3l.pipeline.integrity import seal_of_file
+from us3l.pipeline.integrity import seals_of_files
 from us3l.pipeline.lineage import CurrentSeals
 from us3l.pipeline.plan.export import ExportJob
 from us3l.pipeline.plan.plan import Plan
@@ -31,6 +31,6 @@ def make_export(job: ExportJob, plan: Plan, device: torch.device) -> bool:
         if not holds:
             shutil.rmtree(job.folder, ignore_errors=True)
     if holds:
-        files = {str(path.relative_to(job.folder)): seal_of_file(path) for path in export.files(job.seed)}
-        write_record(job.record, {**record(identity, device, time.monotonic() - start), "files": files})
+        facts = record(identity, device, time.monotonic() - start)
+        write_record(job.record, {**facts, "files": seals_of_files(job)})
     return holds

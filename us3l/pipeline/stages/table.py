@@ -1,4 +1,4 @@
-"""The stage table: from evaluations to Markdown, CSV, LaTeX and JSON; without PyTorch."""
+"""The stage table: from evaluations to Markdown, CSV, LaTeX, HTML and JSON; without PyTorch."""
 
 from us3l.pipeline.plan.table import TableJob
 from us3l.pipeline.requirements import require_network, require_params
@@ -10,7 +10,7 @@ from us3l.utils.records import write_record
 
 
 def write_table(job: TableJob) -> None:
-    """Write the table as Markdown, CSV, LaTeX and, with the sources of every cell, JSON.
+    """Write the table as Markdown, CSV, LaTeX, HTML and, with the sources of every cell, JSON.
 
     Raises UserError where an evaluation, or a stage before it, was made with other params than the current ones.
     """

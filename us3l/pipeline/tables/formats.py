@@ -1,4 +1,4 @@
-"""The text of a table in Markdown, CSV and LaTeX.
+"""The text of a table in Markdown, CSV, LaTeX and HTML.
 
 Rows are runs; columns are widths, then published figures, then the cost of training.
 """
@@ -11,6 +11,7 @@ import pandas as pd
 from us3l.params.study import Published
 from us3l.pipeline.plan.table import TablePlan
 from us3l.pipeline.tables.cells import Cell
+from us3l.pipeline.tables.page import page
 from us3l.pipeline.tables.training_cost import TrainingCost, training_cost
 
 MISSING = "—"
@@ -27,12 +28,13 @@ LATEX = str.maketrans(
 
 
 def texts(table: TablePlan, cells: list[Cell]) -> dict[str, str]:
-    """Return the table as Markdown, CSV and LaTeX, by suffix."""
+    """Return the table as Markdown, CSV, LaTeX and HTML, by suffix."""
     shown, about = _shown(table, cells), caption(table, cells)
     return {
         "md": _markdown(table, shown, about),
         "csv": _figures(table, cells).to_csv(index=False, lineterminator="\n"),
         "tex": _latex(table, shown, about),
+        "html": page(table, _rows(table, cells), _titles(shown), shown.to_numpy().tolist(), about),
     }
 
 
@@ -104,11 +106,16 @@ def _shown(table: TablePlan, cells: list[Cell]) -> pd.DataFrame:
 
 
 def _markdown(table: TablePlan, shown: pd.DataFrame, about: str) -> str:
-    levels = (shown.columns.get_level_values(level) for level in (0, 1))
-    titles = [title if group == OURS else f"{title}, {group.lower()}" for group, title in zip(*levels, strict=True)]
+    titles = _titles(shown)
     plain = shown.set_axis(titles, axis=1).rename(index=lambda label: label.replace("|", r"\|"))
     alignment = ("left", *["right"] * len(titles))
     return f"{table.table.title}\n\n{plain.to_markdown(disable_numparse=True, colalign=alignment)}\n\n{about}\n"
+
+
+def _titles(shown: pd.DataFrame) -> list[str]:
+    """Name the columns of a table."""
+    levels = (shown.columns.get_level_values(level) for level in (0, 1))
+    return [title if group == OURS else f"{title}, {group.lower()}" for group, title in zip(*levels, strict=True)]
 
 
 def _latex(table: TablePlan, shown: pd.DataFrame, about: str) -> str:

@@ -14,6 +14,7 @@ from us3l.params.runs import PretrainRun
 from us3l.params.sampling import width_label
 from us3l.pipeline.plan.dataset import PrepareJob
 from us3l.pipeline.plan.export import ExportJob
+from us3l.pipeline.plan.figure import FigureJob
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TableJob
@@ -85,6 +86,8 @@ def outcome(job: Job) -> str:
         return f"{job.table.file('md')}: {made} of {len(cells)} cells have a number"
     if isinstance(job, ExportJob):
         return f"{job.folder}: {len(job.export.widths)} networks, {' '.join(map(width_label, job.export.widths))}"
+    if isinstance(job, FigureJob):
+        return " and ".join(map(str, job.plain_files))
     assert isinstance(job, RunStage)
     return _outcome_of_run(job)
 
