@@ -15,7 +15,8 @@ demo: env ## Train on the digits and print the table (about 3 minutes on 2 cores
 	@echo
 	@cat results/digits/tables/main.md
 	@echo
-	@echo "This table is results/digits/tables/main.md"
+	@echo "This table is results/digits/tables/main.md, its figure results/digits/figures/accuracy-main.png;"
+	@echo "snakemake --report report.zip packs tables and figures into a report (docs/report.md)"
 
 test: env ## Run all tests, up to four at a time
 	@$(in_venv) pytest -n auto --maxprocesses 4 --dist worksteal

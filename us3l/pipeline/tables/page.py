@@ -25,11 +25,11 @@ th:first-child, td:first-child { text-align: left; }
 .rows td:first-child { min-width: 9em; }
 button { font: inherit; color: #0b57a4; background: none; border: 0; padding: 0; cursor: pointer; white-space: nowrap;
   text-decoration: underline dotted; }
-[popover] { max-width: min(60em, 90vw); max-height: 80vh; overflow: auto; box-sizing: border-box; padding: 1em;
+[popover] { max-width: min(75em, 94vw); max-height: 80vh; overflow: auto; box-sizing: border-box; padding: 1em;
   border: 1px solid #888; border-radius: 6px; box-shadow: 0 4px 24px #0004; }
 [popover] h2 { font-size: 1.05em; margin-top: 0; }
 code { font-size: .9em; overflow-wrap: anywhere; }
-[popover] td { white-space: nowrap; }
+[popover] td, [popover] th { white-space: nowrap; }
 </style>
 </head>
 <body>
