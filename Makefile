@@ -32,7 +32,7 @@ notebook: env ## Run the notebook of the docs on what the demo trained (about 10
 	@$(in_venv) jupyter execute docs/notebooks/accuracy-against-macs.ipynb
 
 docs: env ## Build the docs in site/, and check every link and anchor in them and in README
-	@$(in_venv) mkdocs build --strict --quiet
+	@$(in_venv) NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 	@echo "The docs stand in site/index.html"
 
 .venv/.complete: requirements.lock pyproject.toml

@@ -15,6 +15,7 @@ from mkdocs.structure.pages import Page
 LINK = re.compile(r"(?<=\]\()[^)\s#:]+")  # the file that a Markdown link or image names
 LANGUAGES = {".py": "python", ".sh": "bash", ".smk": "python", ".yaml": "yaml", ".yml": "yaml"}
 FENCE = "~" * 8
+CODE_PAGE = "---\nsearch: {exclude: true}\nhide: [navigation, toc]\n---\n\n"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
@@ -85,7 +86,7 @@ def page_text(file: Path, path: str) -> str:
     if file.suffix == ".ipynb":
         cells = json.loads(text)["cells"]
         return "\n\n".join(_cell("".join(cell["source"]), cell["cell_type"]) for cell in cells)
-    return f"---\nsearch: {{exclude: true}}\n---\n\n# {path}\n\n{_block(text, LANGUAGES.get(file.suffix, 'text'))}"
+    return f"{CODE_PAGE}# {path}\n\n{_block(text, LANGUAGES.get(file.suffix, 'text'))}"
 
 
 def _cell(source: str, kind: str) -> str:
