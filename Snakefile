@@ -12,9 +12,11 @@ from us3l.utils.errors import UserError
 from us3l.utils.gpus import visible_gpus
 from us3l.pipeline.dvc import commit_to_dvc, is_plan_written
 from us3l.pipeline.dvc_file import PLAN_FILE
+from us3l.pipeline.plan.export import ExportJob
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TABLE_FORMATS
+from us3l.pipeline.watching.logs import require_log_folder
 from us3l.params.protocols.protocol import KINDS
 from us3l.params.reading import load
 
@@ -22,6 +24,7 @@ min_version("9.0")
 
 try:
     PLAN = Plan(load(Path("params.yaml")))
+    require_log_folder()
 except UserError as error:
     print(f"us3l: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
@@ -52,6 +55,7 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/export.smk"
 
 
 onstart:

@@ -27,6 +27,7 @@ ARCHITECTURES = {
     "resnet18": 224,
     "cifar-resnet50": 32,
     "resnet50": 224,
+    "mobilenetv1": 224,
     "mobilenetv2": 224,
     "vit-tiny": 224,
 }  # with the height and width of its images

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from us3l.pipeline.deploy import DeployedRun
+    from us3l.pipeline.plan.export import ExportJob
     from us3l.pipeline.plan.job import Job
     from us3l.pipeline.plan.plan import Plan
     from us3l.pipeline.plan.run import RunStage
@@ -35,6 +36,7 @@ Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes
 Gpus = Annotated[int, typer.Option(help="Maximum number of GPUs; 0 is the CPU.", min=0)]
 Threads = Annotated[int, typer.Option(help="CPU threads of each process.", min=1)]
 Force = Annotated[bool, typer.Option("--force", help="Make it again, even where it is up to date.")]
+Runs = Annotated[Path, typer.Option(help="Folder of the states of unfinished trainings.")]
 
 PARAMS = Path("params.yaml")
 
@@ -84,8 +86,14 @@ def prepare(
     if _is_made(plan, job, force):
         return
     from us3l.pipeline.stages.prepare import prepare
+    from us3l.pipeline.watching.bar import goes_on
+    from us3l.pipeline.watching.job_status import job_status
+    from us3l.pipeline.watching.running import tell_beginning, tell_outcome
 
-    prepare(job, DOWNLOADS)
+    tell_beginning(job)
+    with job_status(job, "computing"), goes_on(job.command):
+        prepare(job, DOWNLOADS)
+    tell_outcome(job)
 
 
 @app.command()
@@ -98,7 +106,7 @@ def pretrain(
     device: Device = "auto",
     gpus: Gpus = 1,
     threads: Threads = 1,
-    runs: Annotated[Path, typer.Option(help="Folder of the states of unfinished trainings.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     save_every: Annotated[float, typer.Option(help="Seconds between two saved states.", min=0)] = 60.0,
     force: Force = False,
 ) -> None:
@@ -108,35 +116,42 @@ def pretrain(
     is_one_of_many = "WORLD_SIZE" in os.environ  # processes that start together decide together, below
     if not is_one_of_many and _is_made(plan, job, force):
         return
-    from us3l.pipeline.stages.pretrain import pretrain
-    from us3l.utils import distributed
-    from us3l.utils.devices import leased_device
+    from us3l.pipeline.watching.running import running
 
-    with leased_device(device, gpus, threads) as where:
+    with running(job, device, gpus, threads) as (where, status):
+        from us3l.pipeline.stages.pretrain import pretrain
+        from us3l.utils import distributed
+
         processes = distributed.process_count(where, job.run.shards)
         if processes > 1:
+            status.remove()  # the first of the processes has its own
             distributed.launch(processes)
             return
         with distributed.world(where) as world:
             if not (is_one_of_many and world.any(world.is_main and _is_made(plan, job, force))):
-                pretrain(job, world, runs, save_every)
-                _date(job)
+                pretrain(job, world, runs, save_every, status)
+                _finish(job)
 
 
-@app.command()
-def import_official(
-    file: Annotated[Path, typer.Argument(help="A checkpoint.pth.tar of the official code.")],
+@app.command("import")
+def import_published(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of US3L, SlimCLR, S-Nets or US-Nets.")],
     backbone: Annotated[str, typer.Option(help="The network it holds, as in params.yaml.")],
     channels: Annotated[int, typer.Option(help="Channels of its images.", min=1)] = 3,
+    widths: Annotated[
+        str | None, typer.Option(help="Widths that have BatchNorms of their own, with commas, if they are unusual.")
+    ] = None,
     write: Annotated[Path | None, typer.Option(help="Write the backbone's weights here, as safetensors.")] = None,
 ) -> None:
-    """Print what an official checkpoint holds, and the run of params.yaml that imports it."""
-    from us3l.models.official_checkpoint import inspect
+    """Print what a checkpoint holds that others published, and the run of params.yaml that imports it."""
+    from us3l.models.backbones.backbone import Backbone
+    from us3l.models.published.summary import inspect
     from us3l.utils.atomic import require_folder
+    from us3l.utils.width_list import parse_widths
 
     if write:
         require_folder(write.parent, "give --write a file in one that is there")
-    print(inspect(file, backbone, channels, write))
+    print(inspect(file, Backbone(backbone, channels), parse_widths(widths) if widths else None, write))
 
 
 @app.command()
@@ -156,12 +171,13 @@ def calibrate(
     job = _job(plan, study, run, seed, "calibrate")
     if _is_made(plan, job, force):
         return
-    from us3l.pipeline.stages.calibrate import calibrate
-    from us3l.utils.devices import leased_device
+    from us3l.pipeline.watching.running import running
 
-    with leased_device(device, gpus, threads) as where:
+    with running(job, device, gpus, threads) as (where, _):
+        from us3l.pipeline.stages.calibrate import calibrate
+
         calibrate(job, where)
-    _date(job)
+    _finish(job)
 
 
 def _add_evaluation(kind: str, help: str) -> None:
@@ -185,12 +201,13 @@ def _add_evaluation(kind: str, help: str) -> None:
         if _is_made(plan, job, force):
             return
         from us3l.pipeline.code import EVALUATIONS
-        from us3l.pipeline.stages.evaluate import evaluate
-        from us3l.utils.devices import leased_device
+        from us3l.pipeline.watching.running import running
 
-        with leased_device(device, gpus, threads) as where:
+        with running(job, device, gpus, threads) as (where, _):
+            from us3l.pipeline.stages.evaluate import evaluate
+
             evaluate(job, where, import_module(EVALUATIONS[kind]).evaluate_networks, logits)
-        _date(job)
+        _finish(job)
 
 
 _add_evaluation("linear", "Train a linear classifier on each width's frozen features and test it.")
@@ -217,32 +234,53 @@ def table(
     from us3l.pipeline.stages.table import write_table
 
     write_table(job)
-    _date(job)
+    _finish(job)
 
 
 @app.command()
 def export(
-    source: Annotated[list[str], typer.Argument(metavar="STUDY RUN SEED | FILE", help="A run, or a network's file.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STUDY RUN SEED | STUDY EXPORT SEED | FILE",
+            help="A run, an export of the params file, or a network's file.",
+        ),
+    ],
     width: Annotated[list[float] | None, typer.Option(help="Any trained width; by default those of the study.")] = None,
     head: Annotated[bool, typer.Option("--head", help="With the classifier that the evaluation trained.")] = False,
-    formats: Annotated[str, typer.Option(help="Besides model.py and safetensors.")] = "onnx,pt2",
+    formats: Annotated[
+        str | None, typer.Option(help="Besides model.py and safetensors; by default onnx,pt2.", show_default=False)
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for a folder of each width; by default in exports/.")] = None,
     params: ParamsFile = PARAMS,
     device: Device = "auto",
     gpus: Gpus = 1,
     threads: Threads = 1,
+    force: Force = False,
 ) -> None:
     """Write networks as folders that run without us3l, and compare what they compute; exit code 1 if one differs."""
+    is_file = len(source) == 1 and not width
+    plan = None if is_file else _plan(params)
+    job = plan and _planned_export(plan, *_address(source))
+    if plan and job:
+        if width or head or formats is not None or out:
+            what = "params.yaml says its widths, head, formats and place; leave these options out"
+            raise UserError(f"the export {' '.join(source[:2])}: {what}, or name a run")
+        if _is_made(plan, job, force):
+            return
     from us3l.pipeline.export import export_file, export_run
+    from us3l.pipeline.stages.export import make_export
     from us3l.utils.devices import leased_device
 
-    chosen = [name for name in formats.split(",") if name]
+    chosen = [name for name in (formats if formats is not None else "onnx,pt2").split(",") if name]
     with leased_device(device, gpus, threads) as where:
-        if len(source) == 1 and not width:
+        if plan is None:
             holds = export_file(Path(source[0]), chosen, out)
+        elif job:
+            if holds := make_export(job, plan, where):
+                _finish(job)
         else:
-            deployed = _deployed(_plan(params), *_address(source), where)
-            holds = export_run(deployed, width or [], head, chosen, out)
+            holds = export_run(_deployed(plan, *_address(source), where), width or [], head, chosen, out)
     if not holds:
         raise typer.Exit(1)
 
@@ -258,8 +296,9 @@ def slices(
     threads: Threads = 1,
 ) -> None:
     """Measure the network of each width on this machine: channels, parameters, size, accuracy, milliseconds."""
-    from us3l.pipeline.slices import parse_widths, show_slices
+    from us3l.pipeline.slices import show_slices
     from us3l.utils.devices import leased_device
+    from us3l.utils.width_list import parse_widths
 
     chosen = parse_widths(widths) if widths else []
     with leased_device("cpu", 0, threads) as where:
@@ -308,6 +347,41 @@ def plan(
     if write:
         write_plan(expanded)
     (show_costs if cost else show)(expanded, study)
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[Literal["backbones", "losses", "methods", "studies", "protocols"], typer.Argument()],
+    params: ParamsFile = PARAMS,
+) -> None:
+    """List the names that the params file may use."""
+    from us3l.pipeline.names import show_names
+
+    show_names(kind, params)
+
+
+@app.command()
+def status(
+    params: ParamsFile = PARAMS,
+    follow: Annotated[bool, typer.Option("--follow", help="Show it again and again, until Ctrl-C.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show the jobs that run, wait or were broken off, on all hosts that share this folder."""
+    from us3l.pipeline.watching.status import show_status
+
+    show_status(_plan(params), runs, follow)
+
+
+@app.command()
+@needs("train")
+def show(
+    cell: Annotated[str, typer.Argument(metavar="[STUDY/]TABLE:ROW:COLUMN", help="A cell, as `us3l verify` names it.")],
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Print where a number in a table comes from: seeds, files, commit, hours, and how to derive it again."""
+    from us3l.pipeline.show import show_cell
+
+    show_cell(_plan(params), cell)
 
 
 @app.command()
@@ -443,6 +517,21 @@ def _address(words: list[str]) -> tuple[str, str, int]:
     return words[0], words[1], int(words[2])
 
 
+def _planned_export(plan: "Plan", study: str, name: str, seed: int) -> "ExportJob | None":
+    """Return the job of an export of the params file; None where the name is no such export's.
+
+    Raises UserError where it has no such seed.
+    """
+    from us3l.pipeline.plan.export import ExportJob
+
+    export = plan.exports.get((study, name))
+    if export is None:
+        return None
+    if seed not in export.seeds:
+        raise UserError(f"{plan.file}: the export {study} {name} has the seeds {list(export.seeds)}, and no {seed}")
+    return ExportJob(export, seed)
+
+
 def _deployed(plan: "Plan", study: str, name: str, seed: int, device: "torch.device") -> "DeployedRun":
     """Return a run whose networks are to be deployed. Raises UserError where params.yaml has no such run or seed."""
     from us3l.pipeline.deploy import DeployedRun
@@ -460,8 +549,10 @@ def _is_made(plan: "Plan", job: "Job", force: bool) -> bool:
     return is_made
 
 
-def _date(job: "Job") -> None:
-    """Date what a job has read no later than what it has written, whatever the clock did meanwhile."""
+def _finish(job: "Job") -> None:
+    """Date what a job has read no later than what it has written, whatever the clock did; tell what was written."""
     from us3l.pipeline.dates import OUTDATED, date_no_later_than_now
+    from us3l.pipeline.watching.running import tell_outcome
 
     date_no_later_than_now([*job.inputs, OUTDATED])
+    tell_outcome(job)

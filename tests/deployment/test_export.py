@@ -117,7 +117,14 @@ def test_any_trained_width_has_the_bits_that_the_study_would_have_made(
 
 @pytest.mark.parametrize(
     ("name", "side"),
-    [("cifar-resnet18", 16), ("resnet50", 32), ("cifar-mobilenetv2", 16), ("vit-tiny", 32), ("pixels", 8)],
+    [
+        ("cifar-resnet18", 16),
+        ("resnet50", 32),
+        ("cifar-mobilenetv2", 16),
+        ("mobilenetv1", 32),
+        ("vit-tiny", 32),
+        ("pixels", 8),
+    ],
 )
 def test_every_architecture_is_built_by_pytorch_alone(name: str, side: int, tmp_path: Path) -> None:
     made = network(name, 1.0 if name == "pixels" else 0.3, side, classes=7)

@@ -121,6 +121,17 @@ def network(name: str, width: float, channels: int = 3) -> Network:
                 "features.18": (1280, 2),
             },
         ),
+        (
+            "mobilenetv1",
+            64,
+            {
+                "features.1": (16, 32),
+                "features.3": (32, 16),
+                "features.5": (64, 8),
+                "features.11": (128, 4),
+                "features.13": (256, 2),
+            },
+        ),
         ("vit-tiny", 32, {"blocks": (192, 2)}),
     ],
 )

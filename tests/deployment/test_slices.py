@@ -13,9 +13,10 @@ from us3l.params.reading import load
 from us3l.pipeline.choose import Budget, candidates, parse_budget, widest_that_fits
 from us3l.pipeline.deploy import DeployedRun
 from us3l.pipeline.plan.plan import Plan
-from us3l.pipeline.slices import Slice, measure, parse_widths
+from us3l.pipeline.slices import Slice, measure
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
+from us3l.utils.width_list import parse_widths
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -49,7 +49,9 @@ def test_no_batch_norm_is_left_and_the_features_are_the_same(name: str) -> None:
     require_the_same(network, images(32 if "cifar" in name or "small" in name else 64), 1e-10)
 
 
-@pytest.mark.parametrize("name", ["small-resnet", "cifar-resnet18", "cifar-resnet50", "cifar-mobilenetv2"])
+@pytest.mark.parametrize(
+    "name", ["small-resnet", "cifar-resnet18", "cifar-resnet50", "cifar-mobilenetv1", "cifar-mobilenetv2"]
+)
 def test_in_float32_they_are_the_same_within_rounding(name: str) -> None:
     require_the_same(settled(name, 0.5), images(), 1e-5)
 

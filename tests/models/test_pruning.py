@@ -13,7 +13,7 @@ from us3l.models.complexity import cost
 from us3l.models.pruning import prune
 from us3l.utils.errors import UserError
 
-BUILT_IN = ("small-resnet", "cifar-mobilenetv2", "resnet18")
+BUILT_IN = ("small-resnet", "cifar-mobilenetv1", "cifar-mobilenetv2", "resnet18")
 CRITERIA = ("filters", "batch-norm")
 
 

@@ -29,7 +29,8 @@ OPTIMIZER_KEYS = f"{PROBE_KEYS}, kind, betas, rate"
 VIEW_KEYS = "resized_crop, affine, color_jitter, grayscale, blur, flip, solarize"
 BACKBONES = (
     "'small-resnet', 'cifar-resnet18', 'cifar-resnet34', 'cifar-resnet50', 'cifar-resnet101', 'resnet18', 'resnet34', "
-    "'resnet50', 'resnet101', 'cifar-mobilenetv2', 'mobilenetv2', 'vit-tiny', 'vit-small' or 'vit-base'"
+    "'resnet50', 'resnet101', 'cifar-mobilenetv1', 'mobilenetv1', 'cifar-mobilenetv2', 'mobilenetv2', 'vit-tiny', "
+    "'vit-small' or 'vit-base'"
 )
 
 

@@ -49,10 +49,10 @@ class Clock:
 
 
 class Step:
-    """A training step of two seconds, that is killed at its `last`; collapsed: feature_std of each width."""
+    """A training step of two seconds, that is killed at its `last`."""
 
-    def __init__(self, clock: Clock, last: int | None = None, feature_stds: tuple[float, ...] = (1.0,)) -> None:
-        self.clock, self.last, self.feature_stds, self.taken = clock, last, feature_stds, 0
+    def __init__(self, clock: Clock, last: int | None = None) -> None:
+        self.clock, self.last, self.taken = clock, last, 0
         self.student = SimpleNamespace(weights=SimpleNamespace(values=torch.zeros(1)))
 
     def __call__(self, shards: Any, widths: list[float], epoch: float, lr: float) -> Tensor:
@@ -60,7 +60,7 @@ class Step:
             raise KeyboardInterrupt
         self.taken += 1
         self.clock.compute(2.0)
-        return torch.tensor([[0.5, each] for each in self.feature_stds])
+        return torch.tensor([[0.5, 1.0]])
 
     def state(self) -> dict[str, Tensor]:
         return {"values": self.student.weights.values}
@@ -102,17 +102,12 @@ def test_seconds_are_those_of_computing_however_often_a_training_was_interrupted
 
 
 def test_an_epoch_ends_with_the_seconds_until_then_whether_or_not_a_state_was_saved(
-    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, clock: Clock
 ) -> None:
     made = training(tmp_path / "state", Step(clock), save_every=1000.0)
     made.run_to_the_end()
     assert [entry["seconds"] for entry in made.history] == [4.0, 8.0, 12.0]
     assert (made.seconds, made.core_seconds) == (12.0, 36.0)
-    assert [line.split()[-2:] for line in capsys.readouterr().err.splitlines()] == [
-        ["4.0", "s"],
-        ["8.0", "s"],
-        ["12.0", "s"],
-    ]
 
 
 def test_a_state_is_saved_once_in_so_many_seconds(
@@ -122,20 +117,6 @@ def test_a_state_is_saved_once_in_so_many_seconds(
     monkeypatch.setattr(Trainer, "save", lambda self: saved.append((self.epoch, self.step)))
     training(tmp_path / "state", Step(clock), save_every=4.0).run_to_the_end()
     assert saved == [(0, 2), (1, 2), (2, 2)]
-
-
-@pytest.mark.parametrize(
-    ("feature_stds", "collapsed"), [((0.9, 0.09, 0.9), True), ((0.09, 0.9), True), ((0.9, 0.11, 0.9), False)]
-)
-def test_the_collapse_of_one_width_among_several_is_said(
-    tmp_path: Path,
-    clock: Clock,
-    capsys: pytest.CaptureFixture[str],
-    feature_stds: tuple[float, ...],
-    collapsed: bool,
-) -> None:
-    training(tmp_path / "state", Step(clock, feature_stds=feature_stds), save_every=100.0).run_to_the_end()
-    assert capsys.readouterr().err.count("; the embeddings have collapsed") == collapsed * EPOCHS
 
 
 # --- records --------------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from us3l.utils import source
 
 EVALUATIONS = {"linear", "features-linear", "knn", "finetune"}
 TRAINED = {"linear", "features-linear", "finetune"}
-ALL = {"prepare", "pretrain", "calibrate", *EVALUATIONS, "table"}
-NETWORKS = {"pretrain", "calibrate", *EVALUATIONS}
+ALL = {"prepare", "pretrain", "calibrate", *EVALUATIONS, "table", "export"}
+NETWORKS = {"pretrain", "calibrate", *EVALUATIONS, "export"}
 
 # The stages that an edit of a module makes stale.
 STALE = {
@@ -36,15 +36,19 @@ STALE = {
     "params/params": set(),
     "params/references": set(),
     "params/reading": set(),
-    "deployment/network": set(),
+    "deployment/network": {"export"},
+    "deployment/card": {"export"},
+    "deployment/latency": set(),
     "data/sources/cifar": {"prepare"},
     "data/store": {"prepare", *NETWORKS},
     "data/augment/views": NETWORKS,
     "data/stream": {"pretrain"},
     "models/backbones/resnet": NETWORKS,
+    "models/published/matching": {"pretrain"},
+    "models/published/summary": set(),
     "models/heads": {"pretrain"},
     "models/slimmable": {"pretrain", "calibrate", *EVALUATIONS},
-    "models/folding": {"linear", "features-linear", "knn"},
+    "models/folding": {"linear", "features-linear", "knn", "export"},
     "losses/embeddings": {"pretrain"},
     "losses/relations": {"pretrain"},
     "training/step": {"pretrain"},
@@ -58,17 +62,23 @@ STALE = {
     "evaluation/knn": {"knn"},
     "evaluation/finetune": {"finetune"},
     "evaluation/metrics": EVALUATIONS,
+    "evaluation/monitor": set(),
     "pipeline/plan/run": set(),
     "pipeline/plan/plan": set(),
     "pipeline/provenance": set(),
     "pipeline/verify/levels": set(),
     "pipeline/dvc": set(),
+    "pipeline/watching/course": set(),
+    "pipeline/watching/monitor": set(),
     "pipeline/tables/formats": {"table"},
     "pipeline/stages/prepare": {"prepare"},
     "pipeline/stages/pretrain": {"pretrain"},
     "pipeline/stages/calibrate": {"calibrate"},
     "pipeline/stages/evaluate": EVALUATIONS,
     "pipeline/stages/table": {"table"},
+    "pipeline/stages/export": {"export"},
+    "pipeline/deploy": {"export"},
+    "pipeline/plan/export": set(),
     "cli": set(),
 }
 
@@ -139,6 +149,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     content["protocols"]["near"] = {"kind": "knn"}
     study = content["studies"]["tiny"]
     study["runs"]["near"] = {"kind": "reuse", "weights_from": "us3l", "dataset": "digits", "protocol": "near"}
+    study["exports"] = {"edge": {"run": "us3l", "widths": [0.25], "formats": []}}
     folder = tmp_path_factory.mktemp("workshop")
     made = Workshop(folder, content)
     made.with_workflow("us3l", ".dvcignore")
@@ -156,9 +167,15 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
         ("class Table(", "    title: ", "    note: str = 'none'\n    title: ", {"table"}),
         ("class Study(", "    seeds: ", "    note: str = 'none'\n    seeds: ", {"table"}),
         ("class Knn(", "= 200", "= 100", {"knn"}),
-        ("def nt_xent(", "temperature\n", "temperature * 1\n", {"pretrain", "calibrate", "linear", "knn", "table"}),
+        (
+            "def nt_xent(",
+            "temperature\n",
+            "temperature * 1\n",
+            {"pretrain", "calibrate", "linear", "knn", "table", "export"},
+        ),
+        ("def model_card(", "config: ", "*, config: ", {"export"}),
     ],
-    ids=["an option of tables", "a field of studies", "a default of kNN", "a loss"],
+    ids=["an option of tables", "a field of studies", "a default of kNN", "a loss", "the card of exports"],
 )
 def test_both_tools_make_again_what_an_edit_concerns_and_nothing_else(
     workshop: Workshop, defining: str, old: str, new: str, stale: set[str]

@@ -64,6 +64,7 @@ TRAINING = {
     "batch": {"size": 8, "shards": 2},
     "optimizer": {"lr": 0.1, "schedule": "multistep", "milestones": [2]},
     "regularizer": {"kind": "group", "strength": 1e-4},
+    "monitor": {"every": 2},
     "resources": {"shards_at_once": 1},
 }
 ALONE = TRAINING | {"method": {"name": "simsiam", "base_loss": "cosine", "momentum": None, "projector": HEADS}}
@@ -81,13 +82,21 @@ RUNS = {
         }
     },
     "pruned": {"kind": "prune", "weights_from": "trained", "criterion": "filters"},
-    "official": {
+    "imported": {
         "kind": "import",
         "checkpoint": "a.pth.tar",
         "sha256": "0" * 64,
         "dataset": "files",
         "backbone": "small-resnet",
         "range": [0.5, 1.0],
+    },
+    "switchable": {
+        "kind": "import",
+        "checkpoint": "b.pth.tar",
+        "sha256": "0" * 64,
+        "dataset": "files",
+        "backbone": "small-resnet",
+        "widths": [1.0, 0.5],
     },
     "untrained": {"kind": "untrained", "dataset": "files", "backbone": "small-resnet"},
 }
@@ -115,6 +124,10 @@ CONTENT = {
             "widths": [1.0, 0.5],
             "protocol": "linear",
             "runs": RUNS | REUSED,
+            "exports": {
+                "shipped": {"run": "fixed", "head": True},
+                "wide": {"run": "trained", "seeds": [0], "widths": [0.75, 1.0], "formats": ["onnx"]},
+            },
             "tables": {"table": {"title": "Title", "rows": [ROW, {"label": "Apart", "runs": {1.0: "fixed"}}]}},
         }
     },
@@ -250,7 +263,7 @@ def identities(params: Params) -> dict[tuple[str, str], str]:
         }
 
 
-STAGES = ("prepare", "pretrain", "calibrate", "linear", "features-linear", "knn", "finetune", "table")
+STAGES = ("prepare", "pretrain", "calibrate", "linear", "features-linear", "knn", "finetune", "table", "export")
 
 
 @pytest.fixture(scope="module")

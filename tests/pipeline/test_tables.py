@@ -47,6 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 US3L = [{"label": "US3L", "runs": "us3l"}]
+WIDE, NARROW = "92.0 [88.0, 95.0]", "80.0 [76.0, 83.0]"  # of one seed
 HOUR = {"evaluation": 0.25, "training": 2.0, "calibration": 0.5}
 
 
@@ -75,9 +76,11 @@ def describe(kind: str, **facts: Any) -> dict[str, Any]:
 def evaluate(name: str, width: float, accuracies: list[float], **facts: Any) -> None:
     """Write one evaluation a seed."""
     of = run(name)
+    network = {"macs": int(width * 1000), "parameters": int(width * 100)}
     for seed, top1 in enumerate(accuracies):
         record = describe("evaluation", width=width, top1=top1, params=stage_params(of, "linear"), seed=seed)
-        write_record(of.evaluation_record(seed, width), record | facts)
+        interval = {"interval": [top1 - 4, top1 + 3]}
+        write_record(of.evaluation_record(seed, width), record | network | interval | facts)
 
 
 def train(seeds: int) -> None:
@@ -130,22 +133,41 @@ def test_every_format_shows_the_same_cell() -> None:
     assert "n = 3." in texts["md"] and "n = 3." in texts["tex"]
 
 
-def test_one_seed_has_no_interval() -> None:
+def test_one_seed_has_the_interval_over_test_images_and_none_over_seeds() -> None:
     evaluate("us3l", 1.0, [92.0])
     table = plan(US3L, seeds=(0,))
-    assert markdown_rows(table)[-1] == ["US3L", "92.0", MISSING]
-    assert cells(table)[0]["ci95"] is None
-    assert pd.read_csv(StringIO(written(table)["csv"]))["ci95"].isna().all()
+    texts = written(table)
+    assert markdown_rows(table)[-1] == ["US3L", "92.0 [88.0, 95.0]", MISSING]
+    assert "one seed, with Wilson's 95% interval over the test images in brackets" in texts["md"]
+    assert "±" not in texts["md"] and "n = " not in texts["md"]
+    assert (cells(table)[0]["ci95"], cells(table)[0]["wilson"]) == (None, [88.0, 95.0])
+    frame = pd.read_csv(StringIO(texts["csv"]))
+    assert frame["ci95"].isna().all() and frame[["wilson_low", "wilson_high"]].values[0].tolist() == [88.0, 95.0]
+
+
+def test_an_evaluation_of_an_older_version_is_named_in_one_sentence() -> None:
+    evaluate("us3l", 1.0, [92.0])
+    path = run().evaluation_record(0, 1.0)
+    write_record(path, {key: value for key, value in read_record(path).items() if key not in ("interval", "seal")})
+    with pytest.raises(UserError, match=f"^{path}: has no entry interval: another version of us3l wrote it; make it"):
+        written(plan(US3L, seeds=(0,)))
+
+
+def test_the_csv_has_the_size_of_each_network() -> None:
+    evaluate("us3l", 0.25, [81.0, 82.0, 83.0])
+    frame = pd.read_csv(StringIO(written(plan(US3L))["csv"]))
+    assert frame[["macs", "parameters", "n"]].values[1].tolist() == [250, 25, 3]
+    assert frame["macs"].isna()[0]
 
 
 def test_a_cell_without_results_is_a_mark_and_never_a_number() -> None:
     evaluate("us3l", 0.25, [82.0])
     table = plan(US3L, seeds=(0,))
     texts = written(table)
-    assert markdown_rows(table)[-1] == ["US3L", MISSING, "82.0"]
-    assert "US3L & --- & 82.0 " in texts["tex"]
+    assert markdown_rows(table)[-1] == ["US3L", MISSING, "82.0 [78.0, 85.0]"]
+    assert "US3L & --- & 82.0 {[}78.0, 85.0] " in texts["tex"]
     assert f"{MISSING}: no result" in texts["md"] and "---: no result" in texts["tex"]
-    assert texts["csv"].splitlines()[1] == "US3L,1.0,,,0,1"
+    assert texts["csv"].splitlines()[1] == "US3L,1.0,,,0,1,,,,"
     missing = cells(table)[0]
     assert (missing["mean"], missing["ci95"], missing["n"], missing["values"]) == (None, None, 0, [])
 
@@ -160,8 +182,8 @@ def test_a_cell_with_some_of_its_seeds_says_so() -> None:
     evaluate("us3l", 1.0, [91.0, 93.0])
     evaluate("us3l", 0.25, [82.0])
     table = plan(US3L)
-    assert markdown_rows(table)[-1] == ["US3L", "92.0 ± 12.7 (n=2 of 3)", "82.0 (n=1 of 3)"]
-    assert "n = 1 to 2." in written(table)["md"]
+    assert markdown_rows(table)[-1] == ["US3L", "92.0 ± 12.7 (n=2 of 3)", "82.0 [78.0, 85.0] (n=1 of 3)"]
+    assert "n = 1 to 2; of one seed, Wilson's 95% interval" in written(table)["md"]
 
 
 def test_a_row_may_take_each_width_from_another_run() -> None:
@@ -170,7 +192,7 @@ def test_a_row_may_take_each_width_from_another_run() -> None:
     evaluate("narrow", 0.25, [80.0])
     rows = [{"label": "Apart", "runs": {1.0: "us3l", 0.25: "narrow"}}, {"label": "Narrow", "runs": "narrow"}]
     table = plan(rows, seeds=(0,))
-    assert markdown_rows(table)[1:] == [["Apart", "92.0", "80.0"], ["Narrow", MISSING, "80.0"]]
+    assert markdown_rows(table)[1:] == [["Apart", WIDE, NARROW], ["Narrow", MISSING, NARROW]]
     assert [cell["planned"] for cell in cells(table)] == [1, 1, 0, 1]
 
 
@@ -178,7 +200,7 @@ def test_a_row_may_leave_a_width_out() -> None:
     evaluate("us3l", 1.0, [92.0])
     evaluate("us3l", 0.25, [82.0])
     table = plan([{"label": "Wide", "runs": {1.0: "us3l"}}], seeds=(0,))
-    assert markdown_rows(table)[-1] == ["Wide", "92.0", MISSING]
+    assert markdown_rows(table)[-1] == ["Wide", WIDE, MISSING]
 
 
 def test_the_json_names_what_each_cell_came_from() -> None:
@@ -256,7 +278,7 @@ def test_the_caption_names_the_kind_of_protocol_and_the_protocol() -> None:
 def test_a_cell_names_the_records_of_the_run_whose_networks_it_evaluates() -> None:
     train(1)
     near = plan(US3L).runs["near"]
-    record = describe("evaluation", width=1.0, top1=88.0, seed=0) | {
+    record = describe("evaluation", width=1.0, top1=88.0, interval=[84.0, 91.0], macs=1, parameters=1, seed=0) | {
         "stage": "knn",
         "params": stage_params(near, "knn"),
     }
@@ -307,9 +329,9 @@ def test_published_figures_stand_beside_ours_with_their_sources() -> None:
     ]
     assert texts["md"].endswith(f" Published: [1] {OTHER}; [2] {PAPER}.\n")
     assert texts["csv"].splitlines()[:3] == [
-        "row,width,mean,ci95,n,planned,published,published_source",
-        f"US3L,1.0,92.0,{cells(plan(BESIDE))[0]['ci95']},3,3,90.25,{OTHER}",
-        "US3L,0.25,,,0,3,,",
+        "row,width,mean,ci95,n,planned,wilson_low,wilson_high,macs,parameters,published,published_source",
+        f"US3L,1.0,92.0,{cells(plan(BESIDE))[0]['ci95']},3,3,,,1000,100,90.25,{OTHER}",
+        "US3L,0.25,,,0,3,,,,,,",
     ]
     assert f'70.0,"{PAPER}"' in texts["csv"].splitlines()[4]
     figures = [cell["published"] for cell in cells(plan(BESIDE))]
@@ -326,7 +348,7 @@ def test_a_table_that_asks_for_published_figures_has_empty_columns_where_none_is
     assert markdown_rows(table)[1] == ["US3L", MISSING, MISSING, "", ""]
     assert "Published: " not in written(table)["md"]
     assert [cell["published"] for cell in cells(table)] == [None, None]
-    assert written(table)["csv"].splitlines()[1] == "US3L,1.0,,,0,3,,"
+    assert written(table)["csv"].splitlines()[1] == "US3L,1.0,,,0,3,,,,,,"
 
 
 def test_a_table_without_published_figures_has_no_columns_for_them() -> None:
@@ -351,7 +373,7 @@ def test_the_cost_of_a_rows_trainings_stands_beside_their_accuracy(gpu_hours: fl
         ["None", MISSING, MISSING, MISSING, MISSING],
     ]
     assert texts["csv"].splitlines()[0].endswith(",training_hours,training_core_hours,training_gpu_hours")
-    assert texts["csv"].splitlines()[1].endswith(f",2,2,2.0,6.0,{gpu_hours}")
+    assert texts["csv"].splitlines()[1].endswith(f",2,2,,,1000,100,2.0,6.0,{gpu_hours}")
     assert texts["csv"].splitlines()[5].endswith(",,,")
     assert r"\multicolumn{2}{c}{Here} & \multicolumn{2}{c}{Training}" in texts["tex"]
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in texts["tex"]

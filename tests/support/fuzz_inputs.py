@@ -25,7 +25,8 @@ from us3l.data.sources.cifar import read_cifar
 from us3l.data.sources.folder import _facts, _read_square
 from us3l.data.store import DatasetSource, SplitSource, open_store, write_store
 from us3l.models.backbones.backbone import Backbone
-from us3l.models.official_checkpoint import import_backbone, read
+from us3l.models.published.file import read
+from us3l.models.published.matching import import_backbone
 from us3l.models.saved_network import open_network, save_network
 from us3l.params.optimizer import TrainingOptimizer
 from us3l.params.reading import load
@@ -247,7 +248,7 @@ def _swollen(random: Random) -> bytes:
     )
 
 
-# --- official checkpoints -------------------------------------------------------------------------------------------
+# --- published checkpoints------------------------------------------------------------------------------------------
 
 
 def _saved(random: Random) -> bytes:
@@ -273,7 +274,7 @@ def _zipped(random: Random) -> bytes:
 
 
 def _read_checkpoint(path: Path) -> None:
-    import_backbone(path, read(path).sha256, NETWORK, 1)
+    import_backbone(path, read(path).sha256, Backbone(NETWORK, 1), None, 0.25)
 
 
 # --- states of trainings, and networks ------------------------------------------------------------------------------

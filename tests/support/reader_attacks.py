@@ -37,7 +37,8 @@ from us3l.data.sources.subset import read_subset
 from us3l.data.store import DatasetSource, Split, SplitSource, open_store, write_store
 from us3l.data.stream import Stream
 from us3l.models.backbones.backbone import Backbone
-from us3l.models.official_checkpoint import import_backbone, read
+from us3l.models.published.file import read
+from us3l.models.published.matching import import_backbone
 from us3l.models.saved_network import open_network, save_network
 from us3l.params.dataset import Views
 from us3l.params.reading import load
@@ -185,7 +186,7 @@ def pickle_attacks() -> Iterator[Attack]:
         yield kind, odd(kind), lambda path: fetch(path.as_uri(), "0" * 32, path.parent)
 
 
-# --- official checkpoints -------------------------------------------------------------------------------------------
+# --- published checkpoints------------------------------------------------------------------------------------------
 
 NETWORK = "small-resnet"
 WEIGHTS = {name: each.detach() for name, each in Backbone(NETWORK, 1).build(1.0).named_parameters()}
@@ -220,7 +221,7 @@ def earlier(pickled: bytes) -> bytes:
 
 
 def read_checkpoint(path: Path) -> None:
-    import_backbone(path, read(path).sha256, NETWORK, 1)
+    import_backbone(path, read(path).sha256, Backbone(NETWORK, 1), None, 0.25)
 
 
 def many_entries() -> bytes:
@@ -293,7 +294,7 @@ def train_a_little(state: Path) -> None:
     made = trainer(state)
     for shards in made.stream.shards(0):
         made.advance(shards)
-    made._finish_epoch(lambda line: None)
+    made._finish_epoch()
     made.advance(next(iter(made.stream.shards(1))))
     made.save()
 
@@ -437,7 +438,7 @@ def image_attacks() -> Iterator[Attack]:
 KINDS = {
     "params (YAML)": yaml_attacks,
     "archives (pickles)": pickle_attacks,
-    "official checkpoints": checkpoint_attacks,
+    "published checkpoints": checkpoint_attacks,
     "records, weights, data sets": record_attacks,
     "training states": state_attacks,
     "images": image_attacks,

@@ -30,7 +30,7 @@ def saved(path: Path, run: PretrainRun) -> None:
     made = trainer(path, run)
     for shards in made.stream.shards(0):
         made.advance(shards)
-    made._finish_epoch(lambda line: None)
+    made._finish_epoch()
     made.advance(next(iter(made.stream.shards(1))))
     made.save()
 

@@ -64,7 +64,7 @@ def test_all_missing_packages_are_named(us3l: Command, monkeypatch: pytest.Monke
     assert us3l("init", "new")[0] == 0, "a project of digits needs no images read"
 
 
-@pytest.mark.parametrize("module", ["models.saved_network", "models.official_checkpoint"])
+@pytest.mark.parametrize("module", ["models.saved_network", "models.published.summary"])
 def test_networks_need_the_base_packages_alone(module: str) -> None:
     base = {MODULES.get(name, name) for name in names(PROJECT["dependencies"])}
     imported = set()

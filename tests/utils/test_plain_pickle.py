@@ -72,7 +72,6 @@ def test_more_operations_than_a_data_set_takes_are_refused(operation: bytes, mon
     [
         b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.",
         b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7fx.",
-        b"\x80\x02cgeometry\nPoint\n)\x81.",
         b"\x80\x02\x82\x01.",
         b"\x80\x02K\x012.",
         b"I1\n.",
@@ -82,6 +81,13 @@ def test_more_operations_than_a_data_set_takes_are_refused(operation: bytes, mon
 )
 def test_operations_that_no_data_set_needs_are_refused(content: bytes) -> None:
     assert "it holds other than plain values (operation 0x" in refusal(content)
+
+
+def test_an_object_is_made_by_the_stand_in_of_its_class() -> None:
+    assert isinstance(load_plain(b"\x80\x02cgeometry\nPoint\n)\x81}U\x01aK\x01sb.", STAND_INS), Point)
+    for named in (b"]", b"K\x01", b"U\x01a", b"}"):
+        assert "is not callable" in refusal(b"\x80\x02" + named + b")\x81.")
+    assert "it asks for builtins.bytearray" in refusal(b"\x80\x02cbuiltins\nbytearray\n)\x81.")
 
 
 @pytest.mark.parametrize("inst", [b"]", b"K\x01", b"cgeometry\nPoint\n"])

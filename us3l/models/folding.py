@@ -13,23 +13,24 @@ from torch.fx import Node, Tracer
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from us3l.models.backbones.layers import AddReLU, NormReLU
-from us3l.models.backbones.mobilenet import InvertedResidual, MobileNetV2
+from us3l.models.backbones.mobilenet import DepthwiseSeparable, InvertedResidual, MobileNetV1, MobileNetV2
 from us3l.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 
 # Classes whose code does nothing with a layer but call it: those that are traced.
-TRACED = (ResNet, BasicBlock, Bottleneck, MobileNetV2, InvertedResidual, nn.Sequential)
+NETWORKS = (ResNet, MobileNetV1, MobileNetV2)
+TRACED = (*NETWORKS, BasicBlock, Bottleneck, DepthwiseSeparable, InvertedResidual, nn.Sequential)
 
 # What replaces a folded BatchNorm, by its class; other classes are not folded.
 REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: nn.Identity, NormReLU: AddReLU}
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Return a copy of a ResNet or MobileNetV2 in evaluation mode with its BatchNorms folded: [B, C, H, W] to [B, F].
+    """Return a copy of a ResNet or MobileNet in evaluation mode with its BatchNorms folded: [B, C, H, W] to [B, F].
 
     A BatchNorm is folded where it alone reads the output of a convolution, and both run once. Networks of other
     classes, whose code may do anything with its layers, are not copied: they are only converted to channels last.
     """
-    if type(network) in (ResNet, MobileNetV2):
+    if type(network) in NETWORKS:
         network = deepcopy(network).eval()
         for convolution_path, norm_path in _foldable_pairs(network):
             convolution, norm = network.get_submodule(convolution_path), network.get_submodule(norm_path)

@@ -21,6 +21,7 @@ MOST_TENSORS = 2**29  # bytes; ResNet-101 with its momentum encoder has 0.46 GB
 MOST_PICKLE = 2**24  # bytes, which hold names and numbers; 0.6 MB for a ResNet-101
 MOST_ENTRIES = 2**22  # bytes of an archive's list of its entries
 MAGIC = 0x1950A86A20F9469CFC6C  # the first number in a file of the earlier format
+KEYS = ("state_dict", "model")
 DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -51,7 +52,7 @@ class NoTensors(ValueError):
 
 
 def read_torch_file(file: BufferedIOBase) -> TorchFile:
-    """Read the tensors by name in a file, alone or under the key `state_dict`.
+    """Read the tensors by name in a file, alone or under the key `state_dict` or `model`.
 
     Raises ValueError where the file is damaged or names other than tensors and plain values, and NoTensors.
     """
@@ -67,7 +68,8 @@ def read_torch_file(file: BufferedIOBase) -> TorchFile:
 
 def _read(content: Any) -> TorchFile:
     entries = content if isinstance(content, PlainDict) else PlainDict()
-    named = entries.pop("state_dict") if "state_dict" in entries else entries
+    key = next((key for key in KEYS if key in entries), None)
+    named = entries.pop(key) if key else entries
     described = isinstance(named, PlainDict) and all(isinstance(name, str) for name in named)
     if not named or not described or not all(isinstance(each, _Tensor) for each in named.values()):
         raise NoTensors("it must hold tensors by name")
@@ -126,6 +128,7 @@ STAND_INS = {
     ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
     ("torch._utils", "_rebuild_parameter"): _Parameter,
     ("_codecs", "encode"): PlainBytes,
+    ("utils.meters", "ScalarMeter"): StandIn,  # beside the tensors in checkpoints of slimmable_networks
     **{("torch", name): dtype for name, dtype in DTYPES.items()},
 }
 
@@ -155,6 +158,8 @@ class _Storages:
 
 def _load_archive(archive: zipfile.ZipFile) -> Any:
     entries = {entry.filename: entry for entry in archive.infolist()}
+    if not any(name.endswith("/data.pkl") for name in entries):
+        raise ValueError("it is an archive around other files: unpack it, and take the one in it")
     _require_as_torch_writes_it(archive)
     [pickled] = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     folder = pickled.removesuffix("data.pkl")

@@ -17,6 +17,8 @@ Backbone = Literal[
     "resnet34",
     "resnet50",
     "resnet101",
+    "cifar-mobilenetv1",
+    "mobilenetv1",
     "cifar-mobilenetv2",
     "mobilenetv2",
     "vit-tiny",

@@ -5,8 +5,10 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, model_validator
 
 from us3l.params.dataset import Dataset
+from us3l.params.export import Export
 from us3l.params.method import Method
 from us3l.params.protocols.protocol import Protocol
+from us3l.params.protocols.trained import TrainedProtocol
 from us3l.params.references import Address, ResolvedRun, resolve
 from us3l.params.runs import PretrainRun, PruneRun, ReuseRun, Run
 from us3l.params.schema import Name, StrictModel, Text, error_at, require_distinct, suggestion
@@ -57,6 +59,8 @@ class Params(StrictModel):
         for name, study in self.studies.items():
             for table_name, table in study.tables.items():
                 self._check_table(table, name, f"studies.{name}.tables.{table_name}")
+            for export_name, export in study.exports.items():
+                self._check_export(export, export_name, name)
         return self
 
     @property
@@ -122,6 +126,35 @@ class Params(StrictModel):
             self._check_width(width, study, f"{where}.{width}")
             if not sampling.has(width):
                 raise error_at(f"{where}.{width}", f"the run {run!r} has the widths {sampling}")
+
+    def _check_export(self, export: Export, name: str, study_name: str) -> None:
+        study, where = self.studies[study_name], f"studies.{study_name}.exports.{name}"
+        if name in study.runs:
+            raise error_at(where, f"a run has the name {name!r} already; give the export another")
+        _require_defined(export.run, study.runs, f"{where}.run", "run")
+        for key in ("seeds", "widths", "formats"):
+            require_distinct(getattr(export, key) or [], f"{where}.{key}")
+        for index, seed in enumerate(export.seeds or []):
+            if seed not in study.seeds:
+                raise error_at(f"{where}.seeds.{index}", f"must be one of the study's seeds, {study.seeds}, not {seed}")
+        run = self._resolved[study_name, export.run]
+        if run.is_pruned:
+            what = "is pruned: its networks keep their shape, with zeros in it: there is nothing smaller to ship"
+            raise error_at(f"{where}.run", f"{export.run} {what}")
+        for index, width in enumerate(export.widths or []):
+            if not run.sampling.has(width):
+                what = f"{export.run} was trained at the widths {run.sampling}, not at {width:g}"
+                raise error_at(f"{where}.widths.{index}", f"{what}; choose one of these")
+        if export.head:
+            self._check_head(export, run, study.protocol_of(export.run), f"{where}.head")
+
+    def _check_head(self, export: Export, run: ResolvedRun, protocol: str, where: str) -> None:
+        if not isinstance(self.protocols[protocol], TrainedProtocol):
+            raise error_at(where, f"the protocol {protocol} trains no classifier; leave head out")
+        for width in export.widths or []:
+            if width not in run.widths:
+                what = f"no classifier is trained at width {width:g}, which the study does not evaluate"
+                raise error_at(where, f"{what}; add it to the widths of the study, or leave head out")
 
     def _check_width(self, width: float, study: str, where: str) -> None:
         if width not in self.studies[study].widths:

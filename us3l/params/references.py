@@ -34,6 +34,12 @@ class ResolvedRun:
         return "/".join(self.address)
 
     @property
+    def is_pruned(self) -> bool:
+        """True if its networks are pruned, by itself or by the run whose networks it evaluates."""
+        reused = self.weights_from if isinstance(self.run, ReuseRun) else None
+        return isinstance(self.run, PruneRun) or (reused is not None and reused.is_pruned)
+
+    @property
     def key(self) -> str:
         """Key of the run in params.yaml."""
         study, run = self.address

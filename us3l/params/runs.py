@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Strict, Tag, model_validator
 
 from us3l.params.backbone import AnyBackbone, Backbone, BackboneOrPixels
 from us3l.params.method import Method
 from us3l.params.optimizer import Regularizer, TrainingOptimizer
-from us3l.params.sampling import AnySampling, Sampling
+from us3l.params.sampling import AnySampling, FixedWidths, Sampling
 from us3l.params.schema import (
     Matching,
     Name,
@@ -18,6 +18,7 @@ from us3l.params.schema import (
     Text,
     Width,
     error_at,
+    require_distinct,
     rising,
 )
 
@@ -56,6 +57,30 @@ class Resources(StrictModel):
     """Shards of a process that pass through the network together on a GPU; null takes all."""
 
 
+class Monitor(StrictModel):
+    """A look at what a training learns, at the widest, a middle and the narrowest width; it changes nothing in it.
+
+    Nearest neighbours, effective rank (RankMe, arXiv 2210.02885) and spread of the features of at most 1,024 training
+    and 512 test images.
+    """
+
+    every: PositiveInt = 10
+    """Epochs between two looks; the last epoch is looked at, too."""
+    stop_on_collapse: Annotated[bool, Strict()] = False
+    """End the training after an epoch in which the embeddings of all images became nearly the same."""
+
+
+class Metrics(StrictModel):
+    """Where the numbers of a training's steps are written, besides a CSV file; they change nothing in it."""
+
+    every: PositiveInt = 50
+    """Steps between two rows."""
+    tensorboard: Annotated[bool, Strict()] = False
+    """Write them for TensorBoard, too, in logs/tensorboard/."""
+    dvclive: Annotated[bool, Strict()] = False
+    """Write them with DVCLive, too, in logs/dvclive/."""
+
+
 class UntrainedRun(StrictModel):
     """An untrained network, as a baseline. `backbone` is a network as in a training, or pixels."""
 
@@ -72,10 +97,13 @@ class UntrainedRun(StrictModel):
 
 
 class ImportRun(StrictModel):
-    """A checkpoint of the official code instead of a training; see us3l/models/official_checkpoint.py."""
+    """A checkpoint that others published instead of a training: US3L, SlimCLR, S-Nets or US-Nets.
+
+    See docs/published-checkpoints.md; `us3l import` prints this entry.
+    """
 
     kind: Literal["import"]
-    """A checkpoint of the official code."""
+    """A checkpoint that others published."""
     checkpoint: Text
     """Path of the file."""
     sha256: Annotated[str, Matching(r"[0-9a-f]{64}", "64 hexadecimal digits, in lower case")]
@@ -84,22 +112,29 @@ class ImportRun(StrictModel):
     """Data set to evaluate on."""
     backbone: Backbone
     """Network in the file."""
-    range: Annotated[tuple[Width, Width], AfterValidator(rising)] = (0.25, 1.0)
-    """Narrowest and widest width multiplier of its training."""
+    range: Annotated[tuple[Width, Width], AfterValidator(rising)] | None = None
+    """Narrowest and widest width multiplier of its training; null is [0.25, 1.0] where there are no widths."""
+    widths: Annotated[list[Width], Field(min_length=1, max_length=100)] | None = None
+    """Width multipliers of a file with BatchNorms of each width, instead of a range; in any order."""
     resources: Resources = Resources()
     """Resources of a job."""
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> Sampling | FixedWidths:
         """Widths of the checkpoint."""
-        return Sampling(range=self.range)
+        return FixedWidths(widths=self.widths) if self.widths else Sampling(range=self.range or (0.25, 1.0))
 
     @model_validator(mode="after")
     def _widest_is_there(self) -> "ImportRun":
-        if self.range[1] != 1.0:
-            raise error_at(
-                "range", f"must end at 1.0, the width of the weights in an official checkpoint, not {self.range[1]}"
-            )
+        if self.range and self.widths:
+            raise error_at("widths", "must not stand beside range: BatchNorms are of each width, or the same for all")
+        if self.widths:
+            require_distinct(self.widths, "widths", "width")
+        if max(self.widths or self.range or (1.0,)) != 1.0:
+            key = "widths" if self.widths else "range"
+            what = "must have" if self.widths else "must end at"
+            widest = max(self.widths or self.range or ())
+            raise error_at(key, f"{what} 1.0, the width of the weights in a checkpoint, not {widest}")
         return self
 
 
@@ -126,6 +161,10 @@ class PretrainRun(StrictModel):
     """Widths to train: a range, a list, or one width."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Floating-point type of forward and backward passes; weights and losses are float32."""
+    monitor: Monitor | None = None
+    """A look at what is learned, every few epochs; null: none."""
+    metrics: Metrics = Metrics()
+    """Where the numbers of the steps are written."""
     resources: Resources = Resources()
     """Resources of a job."""
 

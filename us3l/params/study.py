@@ -1,9 +1,10 @@
-"""Studies in params.yaml: runs, and the tables that compare them."""
+"""Studies in params.yaml: runs, the tables that compare them, and the exports of their networks."""
 
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Strict, Tag, ValidatorFunctionWrapHandler, WrapValidator
 
+from us3l.params.export import Export
 from us3l.params.runs import ReuseRun, Run
 from us3l.params.schema import Float, Name, Seed, StrictModel, Text, Width, WidthKey
 
@@ -81,7 +82,7 @@ class Table(StrictModel):
 
 
 class Study(StrictModel):
-    """Runs with the same seeds, widths and protocol, and the tables that compare them."""
+    """Runs with the same seeds, widths and protocol, the tables that compare them, and what is exported."""
 
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)]
     """Seeds with which each run is trained and evaluated."""
@@ -93,6 +94,8 @@ class Study(StrictModel):
     """Runs by their names."""
     tables: dict[Name, Table]
     """Tables by their names."""
+    exports: Annotated[dict[Name, Export], Field(default_factory=dict)]
+    """Exports by their names."""
 
     def protocol_of(self, run: str) -> str:
         """Return the protocol that evaluates a run: its own, or the study's."""

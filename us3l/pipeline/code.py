@@ -18,6 +18,7 @@ STAGES = {
     "prepare": (f"{PIPELINE}.stages.prepare",),
     **RUN_STAGES,
     "table": (f"{PIPELINE}.stages.table", *(f"{PIPELINE}.tables.{name}" for name in ("cells", "formats", "record"))),
+    "export": tuple(f"{PIPELINE}.{name}" for name in ("stages.export", "export", "deploy")),
 }
 
 

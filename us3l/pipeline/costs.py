@@ -42,7 +42,8 @@ class RecordedCosts:
     def estimate(self, job: Job) -> Cost | None:
         """Estimate a cost by the mean of jobs with the same params, or else of the same stage, network, data and GPUs.
 
-        The latter mean is scaled by epochs and widths. None without such a record; data sets and tables are free.
+        The latter mean is scaled by epochs and widths. None without such a record; data sets, tables and exports cost
+        nothing.
         """
         if not isinstance(job, RunStage):
             return FREE

@@ -157,13 +157,5 @@ class DeployedRun:
             "accuracy": accuracy | {key: record[key] for key in ("top1", "interval", "n")},
             "parameters": record["parameters"],
             "macs": record["macs"],
-            "provenance": origin | seals | {"verify": self._verify_command(width)},
+            "provenance": origin | seals | {"verify": self.plan.verify_command(self.run, width)},
         }
-
-    def _verify_command(self, width: float) -> str:
-        """Return the command that derives the accuracy again; for a run that no table shows, all that is built."""
-        for (study, name), table in self.plan.tables.items():
-            for cell in table.cells:
-                if cell.run is self.run and cell.width == width:
-                    return f'us3l verify "{study}/{name}:{cell.number + 1}:{width:g}x" --level 3'
-        return "us3l verify --level 3"

@@ -8,12 +8,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from us3l.pipeline.dvc_file import DVC_FILE, LOCK_FILE, PLAN_FILE, dvc_stages, missing_stages, read_stages
+from us3l.pipeline.dvc_file import (
+    DVC_FILE,
+    LOCK_FILE,
+    PLAN_FILE,
+    dvc_stages,
+    listed_stages,
+    missing_stages,
+    read_stages,
+)
 from us3l.pipeline.identity import fingerprint
 from us3l.pipeline.integrity import edited_texts
 from us3l.pipeline.lineage import jobs_to_do
@@ -132,24 +141,33 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
     entries = _entries(members)
     to_do = jobs_to_do([job for stage_jobs in members.values() for job in stage_jobs])
     new = {Path(path) for path in made}
+    current = [name for name, stage_jobs in members.items() if to_do.keys().isdisjoint(stage_jobs)]
     changed = [
         name
-        for name, stage_jobs in members.items()
-        if not new or locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in stage_jobs)
+        for name in current
+        if not new or locked.get(name) != entries[name] or any(not new.isdisjoint(job.outputs) for job in members[name])
     ]
-    current = [name for name in changed if to_do.keys().isdisjoint(members[name])]
-    if unlisted := [name for name in current if name in missing]:
+    if unlisted := [name for name in changed if name in missing]:
         print(f"us3l: dvc.yaml lacks {', '.join(unlisted)}; `us3l dvc` writes them into it", file=sys.stderr)
-    targets = _targets([name for name in current if name not in missing], members)
-    command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", "plan", *targets]
+    listed = [name for name in changed if name not in missing]
+    may_all = listed and not missing and listed_stages() == {"plan", *current}  # DVC is faster with all than with some
+    _record([str(DVC_FILE)] if may_all else ["plan", *_targets(listed, members)])
+
+
+def _record(targets: list[str]) -> None:
+    """Have DVC record stages of dvc.yaml, and tell how long that takes."""
+    start = time.monotonic()
+    print("us3l: DVC records what was made …", file=sys.stderr)
+    command = [sys.executable, "-m", "dvc", "commit", "--force", "--no-relink", *targets]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     if done.returncode:
         reason = "".join(done.stdout.splitlines()[-1:])
         raise UserError(f"DVC has not recorded what was made; mend this and run `us3l commit`: {reason}")
+    print(f"us3l: recorded in {LOCK_FILE}, {time.monotonic() - start:.1f} s", file=sys.stderr)
 
 
 def _targets(stages: list[str], members: dict[str, list[Job]]) -> list[str]:
-    """Name the stages, or a whole group of dvc.yaml at once, because DVC reads dvc.yaml again for each target."""
+    """Name the stages, or a whole group at once, because DVC reads and writes dvc.lock again for each target."""
     sizes = Counter(name.partition("@")[0] for name in members)
     groups: dict[str, list[str]] = {}
     for name in stages:

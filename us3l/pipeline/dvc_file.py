@@ -150,12 +150,12 @@ def _dependencies(stage_jobs: list[Job]) -> list[str]:
 def _outputs(members: dict[str, list[Job]], name: str) -> list[dict[str, dict[str, bool]]]:
     """List the folders that a stage writes, or the files of a table; DVC stores data and weights, git the texts."""
     item, stage_jobs = next(iter(members.items()))
-    paths = [path if stage_jobs[0].stage == "table" else path.parent for path in stage_jobs[0].outputs]
+    paths = [Path(*path.parts[: 2 if path.parts[0] == "data" else 4]) for path in stage_jobs[0].outputs]
     return [{_named(str(path), item, name): _settings(path)} for path in dict.fromkeys(paths)]
 
 
 def _settings(path: Path) -> dict[str, bool]:
-    is_for_dvc = path.parts[0] == "data" or path.parts[2] in ("checkpoints", "networks", "classifiers")
+    is_for_dvc = path.parts[0] == "data" or path.parts[2] in ("checkpoints", "networks", "classifiers", "exports")
     return {"persist": True} if is_for_dvc else {"cache": False, "persist": True}
 
 

@@ -130,6 +130,16 @@ class Epoch(Form):
     seconds: NonNegative
 
 
+class Look(Form):
+    """What a monitor saw after an epoch, at some widths; knn: in percent, and absent for images without labels."""
+
+    epoch: Whole
+    widths: list[float]
+    knn: list[Percent] | None = None
+    rank: list[NonNegative]
+    spread: list[NonNegative]
+
+
 class Trained(Result):
     """Record of a training, or of what takes its place."""
 
@@ -138,7 +148,8 @@ class Trained(Result):
     teacher: Sha256 | None = None
     checkpoint: Sha256
     epochs: list[Epoch]
-    official: dict[str, Any] = {}
+    monitor: list[Look] | None = None
+    imported: dict[str, Any] = {}
 
 
 class Calibrated(Result):
@@ -173,11 +184,23 @@ class Evaluated(Result):
     classifier: Sha256 | None = None
 
 
+class Exported(Result):
+    """Record of an export: `files` has the seal of each, by its path in the folder of the seed."""
+
+    data: Sha256
+    seed: int
+    checkpoint: Sha256 | None = None
+    networks: dict[str, Sha256]
+    evaluations: dict[str, Sha256]
+    files: dict[str, Sha256]
+
+
 FORMS: dict[str, type[Form]] = {
     "prepare": Prepared,
     "pretrain": Trained,
     "calibrate": Calibrated,
     **dict.fromkeys(EVALUATIONS, Evaluated),
+    "export": Exported,
 }
 
 

@@ -13,6 +13,7 @@ from us3l.pipeline.lineage import Changes, jobs_to_do
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunPlan, RunStage
+from us3l.pipeline.watching.job_status import running_commands
 from us3l.utils.errors import UserError, in_one_line
 
 UNLIMITED = 10_000  # columns, so that rich cuts nothing off; a terminal wraps long lines
@@ -21,20 +22,21 @@ UNLIMITED = 10_000  # columns, so that rich cuts nothing off; a terminal wraps l
 def show(plan: Plan, study: str | None) -> None:
     """List the runs of `study`, or of the studies to build, with the number of jobs that are up to date per stage."""
     everything = jobs(plan, studies(plan, study))
-    to_do = jobs_to_do(everything)
+    to_do, running = jobs_to_do(everything), running_commands()
     by_run, stages = _by_run(everything), _stages(everything)
     table = _table("study", "run", "weights", "dataset", "backbone", "widths", "seeds", *stages)
     for run in [run for run in plan.runs.values() if run in by_run]:
-        done = [_done([job for job in by_run[run] if job.stage == stage], to_do) for stage in stages]
+        done = [_done([job for job in by_run[run] if job.stage == stage], to_do, running) for stage in stages]
         facts = (run.study, run.name, _weights(run), run.data.name, run.backbone, _widths(run), str(len(run.seeds)))
         table.add_row(*facts, *done)
     console = Console(width=UNLIMITED, highlight=False)
     console.print(table)
     for job in everything:
         if not isinstance(job, RunStage):
-            print(f"{job.command}: {'to do' if job in to_do else 'up to date'}")
+            state = "running" if job.command in running else "to do" if job in to_do else "up to date"
+            print(f"{job.command}: {state}")
     print(f"{len(to_do)} of {len(everything)} jobs to do")
-    for sentence in _about_dvc(plan):
+    for sentence in [*_about_tables(plan, list(by_run)), *_about_dvc(plan)]:
         print(in_one_line(sentence))
 
 
@@ -83,6 +85,13 @@ def show_run_in_full(plan: Plan, address: str) -> None:
     print(yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=116), end="")
 
 
+def _about_tables(plan: Plan, runs: list[RunPlan]) -> list[str]:
+    """Name the runs whose numbers no table shows."""
+    shown = {cell.run for table in plan.tables.values() for cell in table.cells}
+    names = [f"{run.study}/{run.name}" for run in runs if run not in shown]
+    return [f"in no table: {_some(names)}"] if names else []
+
+
 def _about_dvc(plan: Plan) -> list[str]:
     """Describe what dvc.yaml lacks of the studies to build, or has besides them; nothing without a dvc.yaml."""
     if not DVC_FILE.is_file():
@@ -119,7 +128,7 @@ def _stages(jobs: list[Job]) -> list[str]:
 
 def _weights(run: RunPlan) -> str:
     """Describe where a run has its weights from, and from which other run."""
-    words = {"untrained": "initial", "import": "official", "pretrain": "trained", "prune": "pruned", "reuse": "reused"}
+    words = {"untrained": "initial", "import": "imported", "pretrain": "trained", "prune": "pruned", "reuse": "reused"}
     kind, source = words[run.run.kind], run.weights_from
     if source is None:
         return kind
@@ -141,8 +150,12 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _done(jobs: list[Job], to_do: dict[Job, Changes]) -> str:
-    return f"{sum(job not in to_do for job in jobs)}/{len(jobs)}" if jobs else "-"
+def _done(jobs: list[Job], to_do: dict[Job, Changes], running: set[str]) -> str:
+    """Count the jobs that are up to date, and those that run."""
+    if not jobs:
+        return "-"
+    count = sum(job.command in running for job in jobs)
+    return f"{sum(job not in to_do for job in jobs)}/{len(jobs)}{f', {count} running' if count else ''}"
 
 
 def _hours(cost: Cost | None) -> tuple[str, str]:

@@ -1,28 +1,35 @@
 """The directory of an unfinished training's state: held by one training at a time, removed when it is done."""
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from us3l.utils.atomic import atomic_write
 from us3l.utils.errors import UserError
 
+ABOUT = "run.json"  # in the directory: what it is of
 REMEDY = "give --runs a folder to write in"
 
 
 @contextmanager
-def run_directory(folder: Path) -> Iterator[Path]:
+def run_directory(folder: Path, about: dict[str, Any] | None = None) -> Iterator[Path]:
     """Hold `folder` alone, waiting while another process holds it; remove it when the block ends without an error.
 
-    The folder that it lies in is made, too, but none above. Raises UserError where that fails.
+    The folder that it lies in is made, too, but none above. A file in it says what it is about. Raises UserError where
+    that fails.
     """
     _make(folder.parent)
     lock = lock_of(folder)
     with _acquire(lock, folder):
         _make(folder)
+        with atomic_write(folder / ABOUT) as temporary:
+            temporary.write_text(json.dumps(about or {}, indent=2) + "\n", encoding="utf-8")
         yield folder
         shutil.rmtree(folder)
         Path(lock.lock_file).unlink()

@@ -1,7 +1,6 @@
 """`us3l slices`: what the network of each width costs on this machine, and how accurate it is."""
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -22,10 +21,8 @@ from us3l.pipeline.deploy import DeployedRun
 from us3l.pipeline.listing import UNLIMITED
 from us3l.pipeline.provenance import hardware, versions
 from us3l.utils.atomic import atomic_write
-from us3l.utils.errors import UserError
 
 BATCHES = (1, 64)
-MOST_WIDTHS = 1000
 
 
 @dataclass(frozen=True)
@@ -75,20 +72,6 @@ def _latencies(network: Network, image: torch.Tensor, batches: Iterable[int]) ->
         if timed := onnx_latency(network, images):
             found[f"onnxruntime_batch{batch}"] = timed
     return found
-
-
-def parse_widths(text: str) -> list[float]:
-    """Read `0.25:1.0:0.05`, first, last and step, or `0.25,0.5`. Raises UserError for any other text."""
-    try:
-        if ":" not in text:
-            return [float(each) for each in text.split(",")]
-        first, last, step = (float(each) for each in text.split(":"))
-        count = math.floor((last - first) / step + 1e-9) + 1
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise UserError(f"--widths {text}: give FIRST:LAST:STEP, as in 0.25:1.0:0.05, or widths with commas") from None
-    if not 0 < count <= MOST_WIDTHS:
-        raise UserError(f"--widths {text}: {count:,} widths; give a step for 1 to {MOST_WIDTHS:,}")
-    return [round(first + number * step, 6) for number in range(count)]
 
 
 def show_slices(deployed: DeployedRun, widths: Sequence[float], folder: Path | None) -> None:

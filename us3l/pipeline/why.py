@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from us3l.pipeline.lineage import NOT_MADE, Change, Changes, CurrentSeals, diff, jobs_to_do
+from us3l.pipeline.plan.export import ExportJob
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs, jobs_behind
 from us3l.pipeline.plan.table import TableJob
@@ -61,7 +62,8 @@ def _absence(job: Job, path: Path) -> str:
     seals = CurrentSeals()
     if path in job.identities(seals):  # a record itself
         return NOT_MADE
-    is_known = seals.weights(path) != NOT_MADE if path.suffix == ".safetensors" else job.record.is_file()
+    is_weights = path.suffix == ".safetensors" and not isinstance(job, ExportJob)
+    is_known = seals.weights(path) != NOT_MADE if is_weights else job.record.is_file()
     return "made, and no longer there" if is_known else NOT_MADE
 
 

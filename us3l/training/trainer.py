@@ -2,10 +2,10 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch import Tensor
 from us3l.data.stream import Shard, Stream
 from us3l.params.runs import PretrainRun
 from us3l.training.lr_schedule import learning_rate
-from us3l.training.progress import Progress
 from us3l.training.saved_state import Contradiction, require_agreement
 from us3l.training.step import TrainStep
 from us3l.training.width_sampling import sample
@@ -23,11 +22,24 @@ from us3l.utils.errors import ENDING, Interrupted, UserError
 COLLAPSED = 0.1  # a feature_std below this: the embeddings of different images are all but equal
 
 
+class Watcher(Protocol):
+    """Sees the course of a training, and changes nothing in it."""
+
+    def step(self) -> None:
+        """Look after a step."""
+        ...
+
+    def epoch(self) -> None:
+        """Look after an epoch, which is the last of the history by then."""
+        ...
+
+
 class Trainer:
     """Trains a run to its end; `epoch`, `step` and the state of the training step are its progress.
 
     state: file to resume from if it exists, and to save to every `save_every` seconds; label: name of the training in
-    messages. `seconds` and `core_seconds` are the wall-clock time spent so far, and that of this process's threads.
+    messages. `seconds` and `core_seconds` are the wall-clock time spent so far, and that of this process's threads;
+    `watchers` look on.
     """
 
     def __init__(
@@ -39,6 +51,7 @@ class Trainer:
         self.totals: Tensor = torch.zeros(())
         self.history: list[dict[str, Any]] = []
         self.seconds = self.core_seconds = 0.0
+        self.watchers: list[Watcher] = []
         self._start_clocks()
         if state.is_file():
             self._resume()
@@ -49,28 +62,27 @@ class Trainer:
         Raises Interrupted after SIGTERM, SIGINT or SIGHUP, with the state saved, and UserError where the loss is not
         finite.
         """
-        with (
-            Progress(self.label, self.run.epochs * self.stream.steps, self.world.is_main) as progress,
-            _signals() as caught,
-        ):
-            progress.advance(self.epoch * self.stream.steps + self.step)
+        with _signals() as caught:
             self._start_clocks()
             saved = time.monotonic()
             while self.epoch < self.run.epochs:
                 for shards in self.stream.shards(self.epoch, self.step):
                     self.advance(shards)
-                    progress.advance(1)
+                    for watcher in self.watchers:
+                        watcher.step()
                     if self.world.any(bool(caught)):
                         self.save()
                         raise Interrupted(caught[0] if caught else signal.SIGTERM)
                     if time.monotonic() - saved >= self.save_every:
                         self.save()
                         saved = time.monotonic()
-                self._finish_epoch(progress.line)
+                self._finish_epoch()
+                for watcher in self.watchers:
+                    watcher.epoch()
         self._require_finite()
 
     @property
-    def _rate(self) -> float:
+    def rate(self) -> float:
         """Learning rate of the next step."""
         by_step = self.run.optimizer.rate == "step"
         return learning_rate(self.run.optimizer, self._progress if by_step else self.epoch, self.run.epochs)
@@ -83,24 +95,19 @@ class Trainer:
     def advance(self, shards: list[Shard]) -> None:
         """Take the next step of the epoch, on this process's shards of its batch."""
         widths = sample(self.run.sampling, self.epoch, self.run.epochs, self.stream.seed, self.step)
-        results = self.train_step(shards, widths, self._progress, self._rate)
+        results = self.train_step(shards, widths, self._progress, self.rate)
         self.world.all_reduce_(results)
         self.totals = self.totals + results if self.step else results
         self.step += 1
 
-    def _finish_epoch(self, print_line: Callable[[str], None]) -> None:
+    def _finish_epoch(self) -> None:
         self._require_finite()
         self.step = 0
-        rate = self._rate  # of the epoch's first step
+        rate = self.rate  # of the epoch's first step
         self._count_seconds()
         losses, feature_stds = (self.totals / self.stream.steps).T.tolist()
         entry = {"epoch": self.epoch, "lr": rate, "loss": losses, "feature_std": feature_stds}
         self.history.append({**entry, "seconds": round(self.seconds, 2)})
-        collapse = "; the embeddings have collapsed" if min(feature_stds) < COLLAPSED else ""
-        print_line(
-            f"epoch {self.epoch + 1}/{self.run.epochs}  lr {rate:.4g}  loss {_numbers(losses)}  "
-            f"feature_std {_numbers(feature_stds)}  {self.seconds:.1f} s{collapse}"
-        )
         self.epoch += 1
 
     def save(self) -> None:
@@ -157,7 +164,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def _numbers(values: list[float]) -> str:
-    return " ".join(f"{value:.4f}" for value in values)

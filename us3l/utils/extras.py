@@ -13,6 +13,8 @@ PACKAGES = {
     "workflow": ("dvc", "snakemake"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "figures": ("matplotlib",),
+    "tensorboard": ("tensorboard",),
+    "dvclive": ("dvclive",),
 }
 MODULES = {"scikit-learn": "sklearn"}  # the modules of packages that are imported by another name
 

@@ -132,4 +132,9 @@ class _Unpickler(pickle._Unpickler):  # typeshed knows only the parts that are p
             raise pickle.UnpicklingError(f"it sets the state of a {type(self.stack[-2]).__name__}")
         self.load_build()
 
-    replaced = {pickle.EMPTY_DICT: _load_empty_dict, pickle.BINUNICODE: _load_text, pickle.BUILD: _load_state}  # noqa: RUF012
+    replaced = {  # noqa: RUF012
+        pickle.EMPTY_DICT: _load_empty_dict,
+        pickle.BINUNICODE: _load_text,
+        pickle.BUILD: _load_state,
+        pickle.NEWOBJ: pickle._Unpickler.load_reduce,  # type: ignore[attr-defined]  # calls a stand-in, as REDUCE does
+    }

@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 from us3l.pipeline.dates import OUTDATED, date_no_later_than_now
 from us3l.pipeline.lineage import jobs_to_do
 
+WHERE_TO_LOOK = "; its log is {log}, and `us3l status` shows how far it is"  # the end of each rule's message
 JOBS = {job.command: job for job in jobs(PLAN, PLAN.studies)}
 TO_DO = jobs_to_do([*JOBS.values()])
 REWRITTEN = {path for job in TO_DO for path in job.outputs}

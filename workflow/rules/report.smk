@@ -16,6 +16,6 @@ rule table:
         "../envs/us3l.yaml"
     threads: 1
     message:
-        "Writing the table {wildcards.study} {wildcards.table}"
+        "Writing the table {wildcards.study} {wildcards.table}" + WHERE_TO_LOOK
     shell:
         "us3l table {wildcards.study} {wildcards.table} > {log} 2>&1"

@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import nn
 
-from us3l.models.backbones.mobilenet import MobileNetV2
+from us3l.models.backbones.mobilenet import MobileNetV1, MobileNetV2
 from us3l.models.backbones.pixels import Pixels
 from us3l.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from us3l.models.backbones.vit import VisionTransformer
@@ -23,6 +23,8 @@ BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "small-resnet": partial(ResNet, BasicBlock, (1, 1, 1), (32, 64, 128), "cifar"),
     **{f"cifar-resnet{depth}": partial(ResNet, *kind, _PLANES, "cifar") for depth, kind in _RESNETS.items()},
     **{f"resnet{depth}": partial(ResNet, *kind, _PLANES, "imagenet") for depth, kind in _RESNETS.items()},
+    "cifar-mobilenetv1": partial(MobileNetV1, "cifar"),
+    "mobilenetv1": partial(MobileNetV1, "imagenet"),
     "cifar-mobilenetv2": partial(MobileNetV2, "cifar"),
     "mobilenetv2": partial(MobileNetV2, "imagenet"),
     **{f"vit-{name}": partial(VisionTransformer, *kind) for name, kind in _TRANSFORMERS.items()},

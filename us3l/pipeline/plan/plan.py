@@ -1,4 +1,4 @@
-"""The plan of params.yaml: its data sets, runs and tables, and the jobs that make their files."""
+"""The plan of params.yaml: its data sets, runs, tables and exports, and the jobs that make their files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +11,7 @@ from us3l.params.schema import suggestion
 from us3l.params.study import Study, Table
 from us3l.pipeline.code import RUN_STAGES
 from us3l.pipeline.plan.dataset import DatasetPlan, PrepareJob
+from us3l.pipeline.plan.export import ExportJob, ExportPlan
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunPlan, RunStage
 from us3l.pipeline.plan.table import TableJob, TablePlan
@@ -19,7 +20,7 @@ from us3l.utils.source import code_of_network
 
 
 class Plan:
-    """The data sets, runs and tables of a params file; `file` is its path in messages."""
+    """The data sets, runs, tables and exports of a params file; `file` is its path in messages."""
 
     def __init__(self, params: Params, file: Path = Path("params.yaml")) -> None:
         self.file = file
@@ -33,6 +34,13 @@ class Plan:
             (study_name, name): self._table(study_name, study, name, table)
             for study_name, study in params.studies.items()
             for name, table in study.tables.items()
+        }
+        self.exports = {
+            (study_name, name): ExportPlan(
+                study_name, name, export, self.runs[study_name, export.run], self.verify_command
+            )
+            for study_name, study in params.studies.items()
+            for name, export in study.exports.items()
         }
 
     @property
@@ -66,6 +74,14 @@ class Plan:
         """Return a table by its name. Raises UserError where params.yaml has no such table."""
         self._require_of(study, name, self.tables, "table")
         return self.tables[study, name]
+
+    def verify_command(self, run: RunPlan, width: float) -> str:
+        """Return the command that derives an accuracy again; for a run that no table shows, all that is built."""
+        for (study, name), table in self.tables.items():
+            for cell in table.cells:
+                if cell.run is run and cell.width == width:
+                    return f'us3l verify "{study}/{name}:{cell.number + 1}:{width:g}x" --level 3'
+        return "us3l verify --level 3"
 
     def require_study(self, name: str) -> None:
         """Raise UserError where params.yaml has no such study."""
@@ -114,7 +130,11 @@ def jobs(plan: Plan, studies: Iterable[str]) -> list[Job]:
     """Return the jobs of the studies, and those of other studies whose weights they take; ordered as in `jobs_for`."""
     wanted = set(studies)
     runs = [run for run in plan.runs.values() if run.study in wanted]
-    return jobs_for(plan, runs, [table for table in plan.tables.values() if table.study in wanted])
+    exports = [export for export in plan.exports.values() if export.study in wanted]
+    return [
+        *jobs_for(plan, runs, [table for table in plan.tables.values() if table.study in wanted]),
+        *(ExportJob(export, seed) for export in exports for seed in export.seeds),
+    ]
 
 
 def jobs_for(plan: Plan, runs: Iterable[RunPlan], tables: Iterable[TablePlan]) -> list[Job]:

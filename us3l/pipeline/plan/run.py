@@ -15,6 +15,8 @@ from us3l.pipeline.plan.dataset import DatasetPlan
 from us3l.pipeline.plan.job import Job, Seals
 from us3l.utils.source import code_of_network, files_of_network
 
+NO_CAUSES = {"resources", "dataset", "checkpoint", "monitor", "metrics"}  # keys of a run that change no weights, or
+# whose files are known by their seals
 Seed = int | str  # a number, or "{seed}" in a Snakemake pattern
 
 
@@ -256,7 +258,7 @@ class RunStage(Job):
     @property
     def _training_params(self) -> dict[str, Any]:
         run = self.run
-        settings = run.run.model_dump(mode="json", exclude={"resources", "dataset", "checkpoint"})
+        settings = run.run.model_dump(mode="json", exclude=NO_CAUSES)
         if run.weights_from:
             settings["method"]["teacher"] = run.weights_from.backbone
         if not isinstance(run.run, PretrainRun):

@@ -10,9 +10,9 @@ from us3l.data.store import Split, Store
 IMAGES = 16  # of each split
 
 
-def sample(store: Store) -> Store:
-    """Return a data set of a few images of each split, at equal distances."""
-    return Store(_sample(store.train), _sample(store.test), store.classes, store.sha256)
+def sample(store: Store, train: int = IMAGES, test: int = IMAGES) -> Store:
+    """Return a data set of so many images of each split, at equal distances."""
+    return Store(_sample(store.train, train), _sample(store.test, test), store.classes, store.sha256)
 
 
 def sample_widths(widths: Sequence[float]) -> list[float]:
@@ -21,13 +21,13 @@ def sample_widths(widths: Sequence[float]) -> list[float]:
     return sorted({rising[0], rising[len(rising) // 2], rising[-1]})
 
 
-def sample_rows(count: int) -> np.ndarray:
-    """Return the numbers of a few of `count` images, from the first to the last, at equal distances."""
-    return np.unique(np.linspace(0, count - 1, min(IMAGES, count)).astype(int))
+def sample_rows(count: int, images: int = IMAGES) -> np.ndarray:
+    """Return the numbers of so many of `count` images, from the first to the last, at equal distances."""
+    return np.unique(np.linspace(0, count - 1, min(images, count)).astype(int))
 
 
-def _sample(split: Split) -> Split:
-    rows = sample_rows(len(split.labels))
+def _sample(split: Split, count: int) -> Split:
+    rows = sample_rows(len(split.labels), count)
     images = split.images
     chosen = Files(images.folder, images.table[rows]) if isinstance(images, Files) else np.asarray(images[rows])
     return Split(chosen, split.labels[rows])

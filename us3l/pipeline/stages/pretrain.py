@@ -16,7 +16,7 @@ from us3l.data.stream import Stream
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.registry import SMALLEST_IMAGES
 from us3l.models.complexity import cost
-from us3l.models.official_checkpoint import import_backbone
+from us3l.models.published.matching import import_backbone
 from us3l.models.saved_network import add_backbone_prefix
 from us3l.params.runs import ImportRun, PretrainRun
 from us3l.pipeline.identity import Identity, fingerprint
@@ -29,6 +29,8 @@ from us3l.pipeline.requirements import require_network, require_params, require_
 from us3l.pipeline.run_directory import run_directory
 from us3l.pipeline.stages.seals import OpenedSeals
 from us3l.pipeline.unfinished import PROBE
+from us3l.pipeline.watching.job_status import JobStatus, describe_job
+from us3l.pipeline.watching.training import watched
 from us3l.training.build import build_train_step
 from us3l.training.frozen_teacher import frozen_teacher
 from us3l.training.micro_batches import Encoder
@@ -74,10 +76,11 @@ def open_inputs(job: RunStage, device: torch.device) -> Inputs:
     return Inputs(job, store, _fitted_backbone(run, store), teacher, seals)
 
 
-def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None:
+def pretrain(job: RunStage, world: World, runs: Path, save_every: float, status: JobStatus | None = None) -> None:
     """Train one run with one seed and write its checkpoint and its record (JSON).
 
-    The state is saved in `runs`/<fingerprint>/ every `save_every` seconds, until the results are written.
+    The state is saved in `runs`/<fingerprint>/ every `save_every` seconds, until the results are written. How far the
+    training is goes to a log, and to its status file if there is one.
     Raises UserError for what the user can mend, Interrupted after SIGTERM, SIGINT or SIGHUP.
     """
     run, settings = job.run, job.run.run
@@ -97,17 +100,20 @@ def pretrain(job: RunStage, world: World, runs: Path, save_every: float) -> None
         return
     _require_a_batch(job, settings, inputs.store)
     _warn_of_slow_bfloat16(job, settings, world)
+    if status:
+        status.say(f"waiting for {runs / fingerprint(identity)}", folder=str(runs / fingerprint(identity)))
     with _held_folder(job, runs / fingerprint(identity), world) as folder:
         if folder:
             probed = _kept_probe(inputs, settings, identity, world.device, folder / PROBE) if world.is_main else {}
             train_step, stream = inputs.train_step(settings, world), inputs.stream(settings, world)
             label = f"{run.study} {run.name} seed {job.seed}"
             trainer = Trainer(settings, train_step, stream, folder / STATE, save_every, label)
-            trainer.run_to_the_end()
+            with watched(trainer, job, inputs.store, inputs.backbone, folder, status) as looks:
+                trainer.run_to_the_end()
             if world.is_main:
                 core_seconds = round(world.size * trainer.core_seconds, 3)
                 weights = train_step.student.weights.parameters
-                write(weights, trainer.seconds, core_seconds=core_seconds, epochs=trainer.history, **probed)
+                write(weights, trainer.seconds, core_seconds=core_seconds, epochs=trainer.history, **looks, **probed)
 
 
 def probe(job: RunStage, device: torch.device) -> Outcome:
@@ -158,9 +164,9 @@ def _weights_probe(weights: dict[str, Tensor]) -> Outcome:
 def _given_weights(inputs: Inputs, settings: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the weights of a run that does not train, and facts about where they are from."""
     if isinstance(settings, ImportRun):
-        sees = inputs.store.channels
-        mapped = import_backbone(Path(settings.checkpoint), settings.sha256, settings.backbone, sees)
-        return add_backbone_prefix(mapped.weights), {"official": mapped.facts}
+        path, narrowest = Path(settings.checkpoint), (settings.range or (0.25, 1.0))[0]
+        weights, facts = import_backbone(path, settings.sha256, inputs.backbone, settings.widths, narrowest)
+        return add_backbone_prefix(weights), {"imported": facts}
     torch.manual_seed(inputs.job.seed)
     return add_backbone_prefix(dict(inputs.backbone.build(1.0).named_parameters())), {}
 
@@ -169,7 +175,7 @@ def _given_weights(inputs: Inputs, settings: Any) -> tuple[dict[str, Tensor], di
 def _held_folder(job: RunStage, folder: Path, world: World) -> Iterator[Path | None]:
     """Hold the run directory in the main process; yield None if another training wrote the results in the meantime."""
     before = _mtime_ns(job.record)
-    with run_directory(folder) if world.is_main else nullcontext():
+    with run_directory(folder, describe_job(job)) if world.is_main else nullcontext():
         is_done = world.is_main and _is_done_meanwhile(job.record, before, folder.name)
         yield None if world.any(is_done) else folder
 

@@ -21,6 +21,11 @@ class Evaluation:
     top1: float
     records: Records
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its own record."""
+        return next(iter(self.records.values()))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -57,6 +62,18 @@ class Cell:
         n = len(self.values)
         return float(stdtrit(n - 1, 0.975)) * statistics.stdev(self.values) / n**0.5
 
+    @property
+    def wilson(self) -> tuple[float, float] | None:
+        """Wilson's 95% interval over the test images, where there is one seed, and so none over seeds."""
+        if len(self.evaluations) != 1:
+            return None
+        low, high = self.evaluations[0].record["interval"]
+        return low, high
+
+    def of_network(self, key: str) -> int | None:
+        """Return what the records of all seeds say of the network, such as its macs; None without any."""
+        return self.evaluations[0].record[key] if self.evaluations else None
+
 
 def read_cells(table: TablePlan) -> list[Cell]:
     """Read the cells of a table, row by row, without the seeds whose evaluation is missing.
@@ -64,7 +81,12 @@ def read_cells(table: TablePlan) -> list[Cell]:
     Raises UserError for a damaged evaluation.
     """
     upstream: Records = {}
-    return [Cell(place, _evaluations(place, upstream)) for place in table.cells]
+    return [read_cell(place, upstream) for place in table.cells]
+
+
+def read_cell(place: PlannedCell, upstream: Records) -> Cell:
+    """Read a cell as `read_cells` does; upstream: records of the stages before it that have been read."""
+    return Cell(place, _evaluations(place, upstream))
 
 
 def _evaluations(place: PlannedCell, upstream: Records) -> list[Evaluation]:

@@ -14,6 +14,7 @@ from us3l.pipeline.tables.cells import Cell
 from us3l.pipeline.tables.training_cost import TrainingCost, training_cost
 
 MISSING = "—"
+WILSON = "Wilson's 95% interval over the test images in brackets"
 OURS, PUBLISHED, TRAINING = "Here", "Published", "Training"
 _NAMES = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "|": "bar", "<": "less", ">": "greater"}
 LATEX = str.maketrans(
@@ -38,15 +39,22 @@ def texts(table: TablePlan, cells: list[Cell]) -> dict[str, str]:
 def caption(table: TablePlan, cells: list[Cell]) -> str:
     """Describe the cells: the protocols, the number of seeds, and the sources of published figures."""
     protocols = f"{'protocol' if len(table.protocols) == 1 else 'protocols'} {', '.join(table.protocols)}"
-    counts = sorted({len(cell.values) for cell in cells if cell.values})
-    n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
+    over_seeds = _about_seeds(sorted({len(cell.values) for cell in cells if cell.values}))
     missing = f"; {MISSING}: no result" if any(not cell.values for cell in cells) else ""
     published = "; ".join(f"[{number}] {source}" for number, source in enumerate(_sources(cells), 1))
     cost = " Training: all of a row's trainings, mean over seeds." if table.table.training_cost else ""
     return (
-        f"{table.measure} ({protocols}): mean ± half of the 95% interval (Student's t) over seeds, n = {n}"
-        f"{missing}.{f' Published: {published}.' if published else ''}{cost}"
+        f"{table.measure} ({protocols}): {over_seeds}{missing}.{f' Published: {published}.' if published else ''}{cost}"
     )
+
+
+def _about_seeds(counts: list[int]) -> str:
+    """Describe a cell's number and interval, where cells have these numbers of seeds; rising."""
+    if counts == [1]:
+        return f"one seed, with {WILSON}; it does not show how far other seeds would differ"
+    n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
+    single = f"; of one seed, {WILSON}" if counts[:1] == [1] else ""
+    return f"mean ± half of the 95% interval (Student's t) over seeds, n = {n}{single}"
 
 
 def _figures(table: TablePlan, cells: list[Cell]) -> pd.DataFrame:
@@ -59,6 +67,10 @@ def _figures(table: TablePlan, cells: list[Cell]) -> pd.DataFrame:
             "ci95": pd.Series([cell.ci95 for cell in cells], dtype=float),
             "n": [len(cell.values) for cell in cells],
             "planned": [cell.planned for cell in cells],
+            "wilson_low": pd.Series([cell.wilson and cell.wilson[0] for cell in cells], dtype=float),
+            "wilson_high": pd.Series([cell.wilson and cell.wilson[1] for cell in cells], dtype=float),
+            "macs": pd.Series([cell.of_network("macs") for cell in cells], dtype="Int64"),
+            "parameters": pd.Series([cell.of_network("parameters") for cell in cells], dtype="Int64"),
         }
     )
     if table.table.shows_published:
@@ -155,6 +167,8 @@ def _text(cell: Cell) -> str:
     if cell.mean is None:
         return MISSING
     interval = "" if cell.ci95 is None else f" ± {cell.ci95:.1f}"
+    if cell.wilson:
+        interval = " [{:.1f}, {:.1f}]".format(*cell.wilson)
     partial = f" (n={len(cell.values)} of {cell.planned})" if len(cell.values) < cell.planned else ""
     return f"{cell.mean:.1f}{interval}{partial}"
 

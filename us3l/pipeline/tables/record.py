@@ -70,6 +70,7 @@ def _cell_record(cell: Cell, shows_published: bool) -> dict[str, Any]:
         "width": cell.place.width,
         "mean": cell.mean,
         "ci95": cell.ci95,
+        "wilson": cell.wilson,
         "n": len(cell.values),
         "planned": cell.planned,
         "values": cell.values,

@@ -17,6 +17,7 @@ from us3l.pipeline.forms import FORMS, Requalification, is_as_written, wrong_for
 from us3l.pipeline.identity import differences, fingerprint
 from us3l.pipeline.lineage import CurrentSeals
 from us3l.pipeline.plan.dataset import PrepareJob
+from us3l.pipeline.plan.export import ExportJob
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.requalification import requalification, requalification_file
@@ -35,14 +36,14 @@ def wrong_facts(job: Job) -> list[str]:
 
     Only of files that are present and undamaged.
     """
-    if not isinstance(job, ProbedJob):
+    if not isinstance(job, PrepareJob | RunStage | ExportJob):  # a table, which level 0 derives again
         return []
     identities = job.identities(CurrentSeals())
     wrong = [line for path in job.records if path.is_file() for line in _of_record(job, path, [*identities[path]])]
-    return [*wrong, *_of_requalification(job)]
+    return [*wrong, *(_of_requalification(job) if isinstance(job, ProbedJob) else [])]
 
 
-def _of_record(job: ProbedJob, path: Path, keys: list[str]) -> list[str]:
+def _of_record(job: PrepareJob | RunStage | ExportJob, path: Path, keys: list[str]) -> list[str]:
     record = read_record(path)
     if wrong := wrong_form(path, record, FORMS[job.stage]):
         return wrong
@@ -51,6 +52,9 @@ def _of_record(job: ProbedJob, path: Path, keys: list[str]) -> list[str]:
     if isinstance(job, PrepareJob):
         stated.append(("data", record["data"], CurrentSeals().data(job.data.folder)))
         wrong = _of_store(job.data.folder)
+    elif isinstance(job, ExportJob):
+        files = {str(each.relative_to(job.folder)) for each in job.export.files(job.seed)}
+        stated.append(("files", sorted(record["files"]), sorted(files)))
     elif job.stage in EVALUATIONS:
         stated += [(key, record[key], value) for key, value in job.titles.items()]
         stated += _accuracy(job, record)

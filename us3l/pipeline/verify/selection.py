@@ -8,7 +8,7 @@ from us3l.params.schema import MAX_LISTED, suggestion
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs, jobs_for
 from us3l.pipeline.plan.run import RunPlan
-from us3l.pipeline.plan.table import TablePlan
+from us3l.pipeline.plan.table import PlannedCell, TablePlan
 from us3l.utils.errors import UserError
 
 RESULTS = Path("results")
@@ -36,17 +36,28 @@ def select(plan: Plan, text: str | None) -> Selection:
     """
     if text is None:
         return _everything(plan)
+    table, cells = cells_of(plan, text)
+    widths: dict[RunPlan, list[float]] = {}
+    for cell in cells:
+        if cell.run and cell.width not in widths.setdefault(cell.run, []):
+            widths[cell.run].append(cell.width)
+    return Selection([table], widths, jobs_for(plan, widths, [table]), plan, [RESULTS / table.study])
+
+
+def cells_of(plan: Plan, text: str) -> tuple[TablePlan, list[PlannedCell]]:
+    """Return a table and its cells that `text` names and that runs make. Raises UserError as `select` does."""
     name, _, rest = text.partition(":")
     table = _table(plan, name, rest)
     index, width = _place(table, rest)
-    widths: dict[RunPlan, list[float]] = {}
-    for cell in table.cells:
-        is_chosen = index in (None, cell.number) and width in (None, cell.width)
-        if cell.run and is_chosen and cell.width not in widths.setdefault(cell.run, []):
-            widths[cell.run].append(cell.width)
-    if not widths:
+    chosen = [cell for cell in table.cells if cell.run and index in (None, cell.number) and width in (None, cell.width)]
+    if not chosen:
         raise UserError(f"{text}: no run of params.yaml makes this cell")
-    return Selection([table], widths, jobs_for(plan, widths, [table]), plan, [RESULTS / table.study])
+    return table, chosen
+
+
+def cell_address(table: TablePlan, cell: PlannedCell) -> str:
+    """Return the address of a cell, as it is to be typed in a shell."""
+    return shlex.quote(_address(_name(table), str(cell.number + 1), f"{cell.width:g}x"))
 
 
 def _everything(plan: Plan) -> Selection:

@@ -5,7 +5,7 @@ from us3l.stand_in import data, log, save, seal
 from us3l.utils.records import write_record
 
 
-def pretrain(job, world, runs, save_every):
+def pretrain(job, world, runs, save_every, status):
     run = job.run
     log("pretrain", run.name)
     teacher = [run.weights_from.checkpoint(job.seed)] if run.weights_from else []
