@@ -6,7 +6,7 @@ in_venv = PATH="$(CURDIR)/.venv/bin:$$PATH"
 .PHONY: help env demo test lint notebook docs
 
 help: ## Show this help
-	@sed -n 's/^\([a-z]*\):[^#]*## */  make \1|/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):[^#]*## */  make \1|/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 env: .venv/.complete ## Build the environment in .venv from requirements.lock
 
