@@ -3,10 +3,10 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14
 
 in_venv = PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-.PHONY: help env demo test lint
+.PHONY: help env demo test lint notebook docs
 
 help: ## Show this help
-	@sed -n 's/^\([a-z]*\):[^#]*## */  make \1|/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):[^#]*## */  make \1|/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 env: .venv/.complete ## Build the environment in .venv from requirements.lock
 
@@ -26,8 +26,15 @@ lint: env ## Check style, imports, types and workflow (ruff, import-linter, mypy
 	@$(in_venv) ruff format --check
 	@$(in_venv) lint-imports
 	@$(in_venv) mypy
-	@$(in_venv) snakefmt --check Snakefile workflow/rules/*.smk
+	@$(in_venv) snakefmt --check Snakefile workflow/Snakefile workflow/rules/*.smk
 	@$(in_venv) snakemake --lint
+
+notebook: env ## Run the notebook of the docs on what the demo trained (about 10 seconds)
+	@$(in_venv) jupyter execute docs/notebooks/accuracy-against-macs.ipynb
+
+docs: env ## Build the docs in site/, and check every link and anchor in them and in README
+	@$(in_venv) NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+	@echo "The docs stand in site/index.html"
 
 .venv/.complete: requirements.lock pyproject.toml
 	@found=; for python in $(PYTHON); do \

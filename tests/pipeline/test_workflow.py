@@ -47,9 +47,9 @@ def built(tmp_path_factory: pytest.TempPathFactory, content: dict) -> Project:
     return made
 
 
-def pending(project: Project) -> dict[str, int]:
+def pending(project: Project, *arguments: str) -> dict[str, int]:
     """How many jobs of each rule a dry run lists."""
-    output = project.must("snakemake", "--cores", "2", "--dry-run", "--quiet", "rules")
+    output = project.must("snakemake", "--cores", "2", "--dry-run", "--quiet", "rules", *arguments)
     return {
         rule.partition("_")[0]: int(count)
         for rule, count in re.findall(r"^([\w-]+) +(\d+)$", output, re.MULTILINE)
@@ -129,6 +129,16 @@ def test_a_mistake_in_params_yaml_stops_snakemake_with_one_sentence(tmp_path: Pa
     assert output.splitlines()[-1] == (
         "us3l: params.yaml: studies.tiny.runs.us3l.epohcs: unknown key; did you mean 'epochs'?"
     )
+
+
+def test_the_snakefile_that_catalogues_look_for_plans_and_makes_the_same(built: Project) -> None:
+    as_module = ("--snakefile", "workflow/Snakefile")
+    (built.folder / "results/tiny/tables/main.md").unlink()
+    assert pending(built, *as_module) == pending(built) == {"table": 1, "all": 1}
+    built.must(*SNAKEMAKE, *as_module)
+    assert pending(built) == {}
+    handlers = [re.findall(r"^on\w+(?=:)", (ROOT / name).read_text(), re.M) for name in ("Snakefile", as_module[1])]
+    assert handlers[0] == handlers[1] != []
 
 
 def test_a_gpu_count_changes_nothing(built: Project) -> None:

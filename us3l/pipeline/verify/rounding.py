@@ -1,6 +1,6 @@
 """What another order of the same operations explains, as other hardware and versions have it; without PyTorch.
 
-The limits are ten times the largest difference measured, or more: docs/verify.md.
+The limits are ten times the largest difference measured, or more: docs/attacks.md.
 """
 
 from collections.abc import Iterator
