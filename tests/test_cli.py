@@ -680,3 +680,21 @@ def test_the_help_lists_every_command(us3l: Command) -> None:
         f" {command} " in printed
         for command in (*STAGES, "features-linear", "knn", "finetune", "plan", "verify", "why", "make")
     )
+
+
+@pytest.mark.parametrize("group", ["Make", "Look", "Check", "Ship", "For other tools"])
+def test_help_shows_commands_in_groups(us3l: Command, group: str) -> None:
+    assert f"─ {group} ─" in us3l("--help")[1]
+
+
+def test_the_examples_of_the_help_name_commands_that_there_are(us3l: Command) -> None:
+    printed = us3l("--help")[1]
+    examples = [line.split()[1] for line in printed.partition("Examples:")[2].splitlines() if "us3l" in line]
+    assert examples == ["init", "status", "show"]
+    assert all(f"│ {name} " in printed for name in examples)
+
+
+def test_a_shell_completes_commands(us3l: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_US3L_COMPLETE": "complete_bash", "COMP_WORDS": "us3l sta", "COMP_CWORD": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert us3l()[:2] == (0, "status\n")

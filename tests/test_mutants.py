@@ -108,6 +108,8 @@ def test_each_equivalent_mutant_is_of_the_package_as_it_is_and_has_a_reason() ->
         assert len(reason.split()) > 3
 
 
-@pytest.mark.parametrize(("module", "expected"), [("cli.py", "cli"), ("data/augment/draw.py", "data")])
+@pytest.mark.parametrize(
+    ("module", "expected"), [("cli/make.py", "cli"), ("__main__.py", "cli"), ("data/augment/draw.py", "data")]
+)
 def test_a_module_is_of_a_room(module: str, expected: str) -> None:
     assert room(module) == expected
