@@ -14,6 +14,7 @@ from mkdocs.structure.pages import Page
 
 LINK = re.compile(r"(?<=\]\()[^)\s#:]+")  # the file that a Markdown link or image names
 LANGUAGES = {".py": "python", ".sh": "bash", ".smk": "python", ".yaml": "yaml", ".yml": "yaml"}
+PICTURES = (".png", ".svg")
 FENCE = "~" * 8
 CODE_PAGE = "---\nsearch: {exclude: true}\nhide: [navigation, toc]\n---\n\n"
 
@@ -30,8 +31,11 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         if path in seen:
             continue
         seen.add(path)
-        if page_of(path, files) not in files.src_uris:
-            files.append(File.generated(config, page_of(path, files), content=page_text(top / path, path)))
+        place = page_of(path, files)
+        if place not in files.src_uris:
+            is_picture = path.endswith(PICTURES)
+            source = {"abs_src_path": str(top / path)} if is_picture else {"content": page_text(top / path, path)}
+            files.append(File.generated(config, place, **source))
         if path.endswith(".md"):
             text = (top / path).read_text(encoding="utf-8")
             waiting += [target for link in LINK.findall(text) if (top / (target := joined(path, link))).is_file()]
@@ -65,7 +69,7 @@ def page_of(path: str, files: Files) -> str:
     in_docs = path.removeprefix("docs/")
     if in_docs != path and in_docs in files.src_uris and not path.endswith((".ipynb", ".py")):
         return in_docs
-    return f"repository/{path}" if path.endswith(".md") else f"repository/{path}.md"
+    return f"repository/{path}" if path.endswith((".md", *PICTURES)) else f"repository/{path}.md"
 
 
 def file_of(page: str, top: Path) -> str:
