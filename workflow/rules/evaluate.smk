@@ -29,7 +29,7 @@ for (stage, group), runs in PLAN.groups().items():
         params:
             stage=stage,
         message:
-            f"{ACTIONS[stage]} {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}" + WHERE_TO_LOOK
+            f"{ACTIONS[stage]} {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}{WHERE_TO_LOOK}"
         shell:
             "us3l {params.stage} {wildcards.study} {wildcards.run} {wildcards.seed}"
             " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"

@@ -20,6 +20,6 @@ rule plan:
         "../envs/us3l.yaml"
     threads: 1
     message:
-        "Writing the plan" + WHERE_TO_LOOK
+        f"Writing the plan{WHERE_TO_LOOK}"
     shell:
         "us3l plan --write > {log} 2>&1"

@@ -16,6 +16,6 @@ rule prepare:
     resources:
         mem_mb=1500,
     message:
-        "Preparing {wildcards.dataset}" + WHERE_TO_LOOK
+        f"Preparing {{wildcards.dataset}}{WHERE_TO_LOOK}"
     shell:
         "us3l prepare {wildcards.dataset} > {log} 2>&1"

@@ -20,7 +20,7 @@ rule pretrain:
         gpu=lambda w: run_of(w).run.resources.gpus,
         mem_mb=lambda w: run_of(w).run.resources.memory_mb,
     message:
-        "Pretraining {wildcards.study} {wildcards.run}, seed {wildcards.seed}" + WHERE_TO_LOOK
+        f"Pretraining {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}{WHERE_TO_LOOK}"
     shell:
         "us3l pretrain {wildcards.study} {wildcards.run} {wildcards.seed}"
         " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"

@@ -23,7 +23,7 @@ rule table:
         "../envs/us3l.yaml"
     threads: 1
     message:
-        "Writing the table {wildcards.study} {wildcards.table}" + WHERE_TO_LOOK
+        f"Writing the table {{wildcards.study}} {{wildcards.table}}{WHERE_TO_LOOK}"
     shell:
         "us3l table {wildcards.study} {wildcards.table} > {log} 2>&1"
 
