@@ -272,6 +272,11 @@ def test_an_epoch_ends_with_a_line_that_names_the_widths_and_the_time_left(told:
     assert (progress["epoch"], progress["step"], progress["losses"]) == (2, 0, {"1x": 5.5, "0.5x": 55.0})
 
 
+def test_a_status_file_leaves_out_what_is_not_finite(told: Told, clock: Clock) -> None:
+    progress = watch(told, clock, [], 1, 1.0, (1.0, float("nan"))).progress()
+    assert progress["spreads"] == {"1x": 1.0} and progress["losses"] == {"1x": 1.5, "0.5x": 15.0}
+
+
 def test_in_a_long_epoch_there_is_a_line_a_minute(told: Told, clock: Clock) -> None:
     watch(told, clock, [], 1, 31.0)
     assert [line.partition("  ")[0] for line in told.lines] == ["epoch 1/4 step 2/4", "epoch 1/4 step 4/4", "epoch 1/4"]

@@ -1,5 +1,6 @@
 """The course of a training as people see it: readings of its numbers, for a log, a bar, a status file and metrics."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -121,7 +122,7 @@ class Course(Watcher):
             images_per_second=speed["images_per_second"],
             seconds_left=speed["seconds_left"],
         )
-        self._numbers = {"losses": reading.losses, "spreads": reading.spreads}
+        self._numbers = {"losses": _finite(reading.losses), "spreads": _finite(reading.spreads)}
         if self._marks[-1][0] != self._done:
             self._marks.append((self._done, time.monotonic()))
         return reading
@@ -130,6 +131,11 @@ class Course(Watcher):
         self._told = time.monotonic()
         self._bar.line(f"{place}  {reading}")
         self._bar.show(f"loss {numbers(reading.losses)}")
+
+
+def _finite(by_width: dict[str, float]) -> dict[str, float]:
+    """Leave out what JSON cannot hold."""
+    return {name: value for name, value in by_width.items() if math.isfinite(value)}
 
 
 def width_names(sampling: AnySampling, epoch: int, epochs: int) -> list[str]:
