@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,6 +18,8 @@ from us3l.pipeline.forms import Trained, wrong_form
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.stages import pretrain
+from us3l.pipeline.verify.comparison import OF_ROUNDING, _first_difference
+from us3l.pipeline.verify.rederive import Rederived
 from us3l.pipeline.watching.monitor import monitored_widths
 from us3l.training.trainer import Trainer
 from us3l.utils import checkpoint
@@ -136,3 +138,18 @@ def test_a_collapse_ends_a_training_that_is_to_stop_then(
 )
 def test_the_widest_a_middle_and_the_narrowest_width_are_looked_at(sampling: Any, widths: list[float]) -> None:
     assert monitored_widths(sampling) == widths
+
+
+SEEN = [{"epoch": 1, "widths": [1.0], "knn": [90.0], "rank": [5.0], "spread": [0.5]}]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "again", "is_wrong"),
+    [(None, SEEN, False), (SEEN, SEEN, False), (SEEN, [], True), (SEEN, None, True)],
+    ids=["a monitor since", "the same", "invented", "no monitor any more"],
+)
+def test_verify_compares_what_a_recorded_monitor_saw(recorded: Any, again: Any, is_wrong: bool, tmp_path: Path) -> None:
+    sides = ({"seed": 0} | ({} if seen is None else {"monitor": seen}) for seen in (recorded, again))
+    rederived = Rederived(cast(RunStage, None), tmp_path / "seed0.json", tmp_path, *sides)
+    assert bool(_first_difference(rederived, ())) == is_wrong
+    assert not _first_difference(rederived, OF_ROUNDING), "other hardware rounds otherwise"

@@ -31,7 +31,7 @@ from us3l.utils.errors import UserError
 
 # What follows from the code that made a result, and is another after a requalification; seals of weights have it, too.
 OF_CODE = {"code", "fingerprint", "checkpoint", "network", "networks", "teacher", "classifier"}
-OF_ROUNDING = {*OF_CODE, "top1", "top5", "interval", "predictions", "epochs", "probe"}
+OF_ROUNDING = {*OF_CODE, "top1", "top5", "interval", "predictions", "epochs", "monitor", "probe"}
 LONGEST = 100  # characters of a value to print
 
 
@@ -86,7 +86,8 @@ def statistically(each: Rederived) -> Found:
 
 
 def _first_difference(each: Rederived, left_out: Collection[str]) -> list[str]:
-    recorded, again = (_result(record, left_out) for record in (each.recorded, each.again))
+    since = () if "monitor" in each.recorded else ("monitor",)  # params may ask for one that they did not ask for then
+    recorded, again = (_result(record, {*left_out, *since}) for record in (each.recorded, each.again))
     for key, was, now in differences(recorded, again):
         return [f"{each.path}: {key} {_short(was)} was recorded, {_short(now)} came again"]
     return []
