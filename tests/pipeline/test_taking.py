@@ -251,4 +251,4 @@ def test_weights_of_other_params_or_for_other_images_are_refused(
     project.write(edited(key, value))
     code, _, errors = us3l(*command.split())
     assert code == 2
-    assert errors.startswith(f"us3l: {said}")
+    assert errors.splitlines()[-1].startswith(f"us3l: {said}")

@@ -468,7 +468,7 @@ LISTED = (
     Listed(TEXT, "a digit in the CSV", 0, digit(TABLE.with_suffix(".csv"), "US3L,1.0,")),
     Listed(TEXT, "a digit in the LaTeX", 0, digit(TABLE.with_suffix(".tex"), "US3L & ")),
     Listed(TEXT, "an empty line more", 0, appended(TABLE.with_suffix(".md"))),
-    Listed(TEXT, "the caption", 0, text(TABLE.with_suffix(".md"), "n = 1", "n = 5")),
+    Listed(TEXT, "the caption", 0, text(TABLE.with_suffix(".md"), "one seed", "five seeds")),
     Listed(TEXT, "a text that is gone", 0, gone(TABLE.with_suffix(".tex"))),
     Listed(JSON, "a cell's mean", 0, cell(mean=99.0)),
     Listed(JSON, "a cell's number of seeds", 0, cell(n=5, planned=5)),

@@ -21,15 +21,16 @@ REMEDY = "give --runs a folder to write in"
 def run_directory(folder: Path, about: dict[str, Any] | None = None) -> Iterator[Path]:
     """Hold `folder` alone, waiting while another process holds it; remove it when the block ends without an error.
 
-    The folder that it lies in is made, too, but none above. A file in it says what it is about. Raises UserError where
-    that fails.
+    The folder that it lies in is made, too, but none above. A file in it says what it is about, if told.
+    Raises UserError where that fails.
     """
     _make(folder.parent)
     lock = lock_of(folder)
     with _acquire(lock, folder):
         _make(folder)
-        with atomic_write(folder / ABOUT) as temporary:
-            temporary.write_text(json.dumps(about or {}, indent=2) + "\n", encoding="utf-8")
+        if about:
+            with atomic_write(folder / ABOUT) as temporary:
+                temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         yield folder
         shutil.rmtree(folder)
         Path(lock.lock_file).unlink()
