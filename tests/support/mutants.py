@@ -41,7 +41,7 @@ TRIED = MEMORY / "tried.json"
 LEFT_OUT = (".git", ".venv", MEMORY.name, ".snakemake", ".us3l", "runs", "__pycache__", ".*_cache")
 NOT_HERE = ("models/ghost_batch_norm_triton.py",)  # runs on a GPU alone
 LINES = 60  # of a module for each of its mutants
-SECONDS = 60.0  # of processors, of tests that judge a mutant
+SECONDS = 30.0  # of processors, of tests that judge a mutant
 SLOW = 0.5  # seconds from which on a test comes after the others
 PATIENCE = 5  # times as long as its tests took may a mutant take, and a minute
 
