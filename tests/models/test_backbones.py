@@ -3,6 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
+from us3l.models.backbones import vit
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.backbones.layers import scale_channels
 from us3l.models.backbones.registry import BUILT_IN
@@ -145,6 +146,15 @@ def test_a_narrow_vision_transformer_is_a_whole_one_blind_to_the_inputs_that_are
     assert {key: p.shape for key, p in slim.named_parameters() if "weight" not in key} == {
         key: p.shape for key, p in whole.named_parameters() if "weight" not in key
     }
+
+
+def test_the_positions_that_an_evaluation_keeps_serve_a_training_and_an_export() -> None:
+    vit.positions.cache_clear()
+    network = Backbone("vit-tiny", 1).build(0.25)
+    with torch.inference_mode():
+        network(torch.zeros(1, 1, 32, 32))
+    assert not vit.positions(2, 2, 48, torch.float32, torch.device("cpu")).is_inference()
+    assert vit.positions.cache_info().currsize == 1
 
 
 def test_vision_transformers_refuse_images_that_patches_do_not_cover() -> None:

@@ -136,6 +136,7 @@ class VisionTransformer(nn.Module):
 
 
 @lru_cache
+@torch.inference_mode(False)  # what is kept serves trainings and exports, too
 def positions(rows: int, columns: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Build the fixed position table [rows, columns, size].
 
