@@ -159,6 +159,14 @@ def test_a_folded_network_computes_the_same_and_the_first_stays_as_it_is() -> No
     assert torch.equal(made(images), before)
 
 
+def test_a_network_without_batch_norms_stays_as_it_is_too() -> None:
+    made = network("vit-tiny", 0.25)
+    with torch.inference_mode():
+        folded = made.fold()
+    assert not any(parameter.is_inference() for parameter in made.parameters())
+    assert {id(each) for each in folded.parameters()}.isdisjoint(map(id, made.parameters()))
+
+
 @pytest.mark.parametrize("size", [(40, 30), (30, 40), (31, 57), (16, 16)])
 @pytest.mark.parametrize("view", [{}, {"resize": 20, "center_crop": 16}])
 def test_a_picture_is_prepared_as_the_data_set_was(tmp_path: Path, size: tuple[int, int], view: dict[str, int]) -> None:

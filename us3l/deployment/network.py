@@ -1,5 +1,7 @@
 """A network to deploy: a plain network of one width with its normalization and, where there is one, its classifier."""
 
+from copy import deepcopy
+
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -50,7 +52,7 @@ class Network(nn.Module):
 
     def fold(self) -> "Network":
         """Return a copy for inference, its BatchNorms folded into the convolutions before them, channels last."""
-        return Network(fold_batch_norms(self.backbone), self.config, self.classifier)
+        return Network(fold_batch_norms(deepcopy(self.backbone)), self.config, self.classifier)
 
     def _normalized(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
