@@ -134,12 +134,13 @@ def test_every_architecture_is_built_by_pytorch_alone(name: str, side: int, tmp_
     assert "import us3l" not in source and "from us3l" not in source
 
 
-@pytest.mark.parametrize(("name", "theirs"), [("resnet18", "resnet18"), ("resnet50", "resnet50")])
+@pytest.mark.parametrize(("library", "build"), [("torchvision.models", "get_model"), ("timm", "create_model")])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @torch.no_grad()
-def test_a_width_of_one_loads_into_torchvisions_resnet(name: str, theirs: str, tmp_path: Path) -> None:
+def test_a_width_of_one_loads_into_the_resnets_of_others(library: str, build: str, name: str, tmp_path: Path) -> None:
+    other = getattr(pytest.importorskip(library), build)(name, num_classes=5).eval()
     made, images = network(name, 1.0, 32, classes=5), torch.rand(2, 3, 32, 32)
     formats.write_safetensors(made, images[0], tmp_path / "model.safetensors")
-    other = torchvision.models.get_model(theirs, num_classes=5).eval()
     other.load_state_dict(load_file(tmp_path / "model.safetensors"))
     torch.testing.assert_close(other((images - 0.4) / 0.3), made(images), rtol=1e-5, atol=1e-5)
 
