@@ -13,7 +13,7 @@ from us3l.params.reading import load
 from us3l.pipeline.choose import Budget, candidates, parse_budget, widest_that_fits
 from us3l.pipeline.deploy import DeployedRun
 from us3l.pipeline.plan.plan import Plan
-from us3l.pipeline.slices import Slice, measure
+from us3l.pipeline.slices import Slice, measure, three_digits
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
 from us3l.utils.width_list import parse_widths
@@ -131,6 +131,13 @@ def test_widths_are_a_range_or_a_list(text: str, widths: list[float]) -> None:
 def test_other_widths_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--widths"):
         parse_widths(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0241, "0.0241"), (35.45, "35.5"), (999.4, "999"), (999.6, "1,000"), (1813.56, "1,814")]
+)
+def test_numbers_have_no_exponents(value: float, text: str) -> None:
+    assert three_digits(value) == text
 
 
 def test_units_are_read() -> None:

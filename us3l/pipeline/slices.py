@@ -83,7 +83,9 @@ def show_slices(deployed: DeployedRun, widths: Sequence[float], folder: Path | N
     cpu, packages = hardware(None)["cpu"], " and ".join(f"{name} {version(name)}" for name in _timed_packages())
     print(f"Milliseconds for 1 and 64 images: medians, {threads} thread{'s' * (threads > 1)} of {cpu}, {packages}.")
     total, widest = sum(each.bytes for each in slices), max(each.bytes for each in slices)
-    print(f"One file of {widest / 1e6:.3g} MB instead of {len(slices)} files of {total / 1e6:.3g} MB together.")
+    print(
+        f"One file of {three_digits(widest / 1e6)} MB instead of {len(slices)} files of {three_digits(total / 1e6)} MB together."
+    )
     parent = folder or deployed.folder
     _write(slices, parent)
     print(f"Written: {parent / 'slices.json'} and slices.csv")
@@ -99,11 +101,16 @@ def _table(slices: Sequence[Slice]) -> Table:
     titles = [name.replace("_batch", " ") for name in timed]
     table = Table("width", "channels", "parameters", "MACs", "MB", "top-1", *titles)
     for each in slices:
-        counts = [f"{count / 1e6:.3g}M" for count in (each.parameters, each.macs)]
-        latencies = [f"{each.latency_ms[name].median:.3g}" for name in timed]
-        channels, size = " ".join(map(str, each.channels)), f"{each.bytes / 1e6:.3g}"
+        counts = [f"{three_digits(count / 1e6)}M" for count in (each.parameters, each.macs)]
+        latencies = [three_digits(each.latency_ms[name].median) for name in timed]
+        channels, size = " ".join(map(str, each.channels)), three_digits(each.bytes / 1e6)
         table.add_row(f"{each.width:g}x", channels, *counts, size, accuracy_text(each), *latencies)
     return table
+
+
+def three_digits(value: float) -> str:
+    """Format a number by its first three digits; from 1,000 on by all before the point."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def accuracy_text(each: Slice) -> str:
