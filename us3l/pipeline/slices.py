@@ -82,10 +82,9 @@ def show_slices(deployed: DeployedRun, widths: Sequence[float], folder: Path | N
     threads = torch.get_num_threads()
     cpu, packages = hardware(None)["cpu"], " and ".join(f"{name} {version(name)}" for name in _timed_packages())
     print(f"Milliseconds for 1 and 64 images: medians, {threads} thread{'s' * (threads > 1)} of {cpu}, {packages}.")
-    total, widest = sum(each.bytes for each in slices), max(each.bytes for each in slices)
-    print(
-        f"One file of {three_digits(widest / 1e6)} MB instead of {len(slices)} files of {three_digits(total / 1e6)} MB together."
-    )
+    sizes = [each.bytes / 1e6 for each in slices]
+    together = f"{len(slices)} files of {three_digits(sum(sizes))} MB together"
+    print(f"One file of {three_digits(max(sizes))} MB instead of {together}.")
     parent = folder or deployed.folder
     _write(slices, parent)
     print(f"Written: {parent / 'slices.json'} and slices.csv")
