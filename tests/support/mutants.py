@@ -397,7 +397,7 @@ INTRODUCTION = """# What the tests see
 
 A mutant is the package with one small edit: another comparison, constant or operator, an argument or a call left out,
 a wrong seed, an order turned round. The tests that call what it changes run until one fails: then the mutant is caught.
-It is missed where none fails of those that take some seconds of a processor, the fast ones first. One that changes
+It is missed where none fails of those that take half a minute, the fast ones first. One that changes
 nothing that anybody could see is equivalent; the reasons stand in `tests/support/equivalent_mutants.csv`.
 
 `python tests/support/mutants.py report` writes this page: {n} mutants, {written} of them by hand, with Python {python},
