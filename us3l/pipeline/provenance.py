@@ -90,3 +90,8 @@ def _git(modules: Iterable[str]) -> dict[str, Any] | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit, "dirty": bool(changes)}
+
+
+def describe_commit(git: Any) -> str:
+    """Name the commit in a record, and say whether code or params differed from it; empty outside a repository."""
+    return f"{git['commit'][:10]}{' with changes' if git['dirty'] else ''}" if git else ""

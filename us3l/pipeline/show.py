@@ -9,6 +9,7 @@ from us3l.pipeline.lineage import Change
 from us3l.pipeline.plan.plan import Plan
 from us3l.pipeline.plan.run import NO_CAUSES, RunPlan, RunStage
 from us3l.pipeline.plan.table import PlannedCell, TablePlan
+from us3l.pipeline.provenance import describe_commit
 from us3l.pipeline.tables.cells import Cell, read_cell
 from us3l.pipeline.verify.selection import cell_address, cells_of
 from us3l.utils.errors import UserError, in_one_line, shown
@@ -68,9 +69,8 @@ def _seed(seed: int, record: dict[str, Any]) -> str:
 
 def _origin(record: dict[str, Any]) -> str:
     """Return commit and machine of a record."""
-    git, hardware = record["git"], record["hardware"]
-    commit = f"{git['commit'][:10]}{' with changes' if git['dirty'] else ''}" if git else "no git repository"
-    return f"{commit}, {hardware.get('gpu') or hardware['cpu']}"
+    hardware = record["hardware"]
+    return f"{describe_commit(record['git']) or 'no git repository'}, {hardware.get('gpu') or hardware['cpu']}"
 
 
 def _differences(table: TablePlan, place: PlannedCell, run: RunPlan) -> list[str]:

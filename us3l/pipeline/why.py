@@ -7,6 +7,7 @@ from us3l.pipeline.lineage import NOT_MADE, Change, Changes, CurrentSeals, diff,
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs, jobs_behind
 from us3l.pipeline.plan.table import TableJob
+from us3l.pipeline.provenance import describe_commit
 from us3l.pipeline.tables.changes import table_lines
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record
@@ -88,9 +89,9 @@ def _origin(job: Job, path: Path) -> str:
         return f"{path}: no record tells of it; `us3l {job.command}` makes it"
     if "finished" not in record:
         return f"{path}: made by `us3l {job.command}`"
-    git = record["git"]
-    commit = f"commit {git['commit'][:10]}{' with changes' if git['dirty'] else ''}" if git else "no git repository"
-    return f"{path}: made {record['finished']} by `us3l {job.command}`, {commit}"
+    commit = describe_commit(record["git"])
+    origin = f"commit {commit}" if commit else "no git repository"
+    return f"{path}: made {record['finished']} by `us3l {job.command}`, {origin}"
 
 
 def _names(jobs: list[Job]) -> str:

@@ -92,10 +92,10 @@ class Plan:
 
     def verify_command(self, run: RunPlan, width: float) -> str:
         """Return the command that derives an accuracy again; for a run that no table shows, all that is built."""
-        for (study, name), table in self.tables.items():
+        for table in self.tables.values():
             for cell in table.cells:
                 if cell.run is run and cell.width == width:
-                    return f'us3l verify "{study}/{name}:{cell.number + 1}:{width:g}x" --level 3'
+                    return table.verify_command(cell)
         return "us3l verify --level 3"
 
     def require_study(self, name: str) -> None:

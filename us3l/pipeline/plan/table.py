@@ -56,6 +56,10 @@ class TablePlan:
     def _shown(self) -> list[RunPlan]:
         return [self.runs[name] for row in self.table.rows for name in row.names]
 
+    def verify_command(self, cell: PlannedCell) -> str:
+        """Return the command that derives a cell again."""
+        return f'us3l verify "{self.study}/{self.name}:{cell.number + 1}:{cell.width:g}x" --level 3'
+
     def file(self, suffix: str) -> Path:
         return Path("results", self.study, "tables", f"{self.name}.{suffix}")
 

@@ -5,6 +5,7 @@ from typing import Any
 from jinja2 import Environment
 
 from us3l.pipeline.plan.table import TablePlan
+from us3l.pipeline.provenance import describe_commit
 from us3l.pipeline.tables.cells import Cell, Evaluation
 
 PAGE = """\
@@ -95,26 +96,25 @@ def _shown(table: TablePlan, cell: Cell, text: str) -> dict[str, Any]:
         return known | {"text": text, "seeds": []}
     seconds, gpu_hours = (sum(record[key] for record in cell.records.values()) for key in ("seconds", "gpu_hours"))
     evaluations = {next(iter(each.records)) for each in cell.evaluations}
-    address = f"{table.study}/{table.name}:{place.number + 1}:{place.width:g}x"
     return known | {
         "text": text,
         "seeds": [_seed(each) for each in cell.evaluations],
         "cost": f"{own[0]['parameters']:,} parameters, {own[0]['macs']:,} multiply-accumulates of an image",
         "hours": f"{seconds / 3600:.3g} hours of computing, {gpu_hours:.3g} GPU-hours, trainings included",
         "files": sorted(str(path) for path in cell.records if path not in evaluations),
-        "command": f'us3l verify "{address}" --level 3',
+        "command": table.verify_command(place),
     }
 
 
 def _seed(evaluation: Evaluation) -> dict[str, Any]:
     [path, *_], record = evaluation.records, _record(evaluation)
     low, high = record["interval"]
-    git, hardware = record["git"], record["hardware"]
+    hardware = record["hardware"]
     return {
         "seed": evaluation.seed,
         "top1": f"{evaluation.top1:.2f}",
         "interval": f"[{low:.1f}, {high:.1f}] of {record['n']:,}",
-        "commit": f"{git['commit'][:10]}{' with changes' if git['dirty'] else ''}" if git else "no repository",
+        "commit": describe_commit(record["git"]) or "no repository",
         "hardware": hardware.get("gpu")
         or f"{hardware['cpu']}, {hardware.get('threads', 1)} of {hardware['cores']} cores",
         "file": str(path),
