@@ -44,3 +44,8 @@ def open_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 def add_backbone_prefix(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a backbone's parameters by their names in a checkpoint."""
     return {f"backbone.{name}": value for name, value in parameters.items()}
+
+
+def backbone_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the backbone's weights of a checkpoint, by their names in the backbone."""
+    return {name.removeprefix("backbone."): each for name, each in weights.items() if name.startswith("backbone.")}

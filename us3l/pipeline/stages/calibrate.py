@@ -16,7 +16,7 @@ from us3l.data.store import Store, open_store
 from us3l.evaluation.calibration import calibrate_batch_norms
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.pruning import prune
-from us3l.models.saved_network import save_network
+from us3l.models.saved_network import backbone_weights, save_network
 from us3l.models.slimmable import narrow, switch_batch_norms
 from us3l.params.protocols.calibration import Calibration
 from us3l.params.runs import PruneRun
@@ -115,7 +115,7 @@ def open_inputs(job: RunStage) -> Inputs:
     require_place(path, about, "pretrain", seed=job.seed)
     require_params(path, about, training.stage_params, "pretrain")
     require_data(path, about, store.sha256, "pretrain")
-    weights = {name.removeprefix("backbone."): each for name, each in tensors.items() if name.startswith("backbone.")}
+    weights = backbone_weights(tensors)
     expected = dict(backbone.build(widest).named_parameters())
     checkpoint.require_shapes(path, switch_batch_norms(weights, widest), expected, backbone.name, widest)
     return Inputs(job, store, backbone, widest, weights, about["seal"])

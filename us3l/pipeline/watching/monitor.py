@@ -9,6 +9,7 @@ import torch
 from us3l.data.store import Store
 from us3l.evaluation.monitor import look
 from us3l.models.backbones.backbone import Backbone
+from us3l.models.saved_network import backbone_weights
 from us3l.models.slimmable import narrow, switch_batch_norms
 from us3l.params.dataset import Views
 from us3l.params.runs import Monitor
@@ -61,16 +62,10 @@ class MonitorWatcher:
             )
 
     def _look(self, epoch: int) -> None:
-        weights, widths = (
-            self._trainer.train_step.student.weights.parameters,
-            monitored_widths(self._trainer.run.sampling),
-        )
-        backbone = {
-            name.removeprefix("backbone."): each for name, each in weights.items() if name.startswith("backbone.")
-        }
-        device = self._trainer.world.device
+        widths, device = monitored_widths(self._trainer.run.sampling), self._trainer.world.device
+        weights = backbone_weights(self._trainer.train_step.student.weights.parameters)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            networks = [narrow(switch_batch_norms(backbone, width), self._backbone.build(width)) for width in widths]
+            networks = [narrow(switch_batch_norms(weights, width), self._backbone.build(width)) for width in widths]
             seen = look([network.to(device) for network in networks], self._store, self._views, device)
         self.looks.append({"epoch": epoch, "widths": widths, **seen})
         write_record(self._file, {"monitor": self.looks})
