@@ -10,7 +10,7 @@ help: ## Show this help
 
 env: .venv/.complete ## Build the environment in .venv from requirements.lock
 
-demo: env ## Train on the digits and print the table (about 3 minutes on 2 cores)
+demo: env ## Train on the digits and print the table (about 4 minutes on 2 cores)
 	@$(in_venv) snakemake --cores all
 	@echo
 	@cat results/digits/tables/main.md
