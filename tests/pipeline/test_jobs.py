@@ -141,7 +141,9 @@ def test_all_that_the_studies_to_build_make_is_the_work_of_their_jobs() -> None:
     assert {path.parts[:2] for path in made} == {("results", "tiny"), ("data", "digits"), ("data", "more")}
     tables = {path.name for path in made if path.parent == Path("results/tiny/tables")}
     assert tables == {
-        f"{name}.{suffix}" for name in ("main", "second") for suffix in ("md", "csv", "tex", "html", "json")
+        f"{name}.{suffix}"
+        for name in ("main", "second")
+        for suffix in ("md", "csv", "tex", "macros.tex", "html", "metrics.yaml", "json")
     }
 
 

@@ -1,6 +1,7 @@
 """Tables from records that are written by hand: what a cell says, and what an absent or a wrong result looks like."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from project import RUN, params
+from pydantic import ValidationError
 from scipy import stats
 
 from us3l.params.params import Params
@@ -23,7 +26,7 @@ from us3l.pipeline.tables.formats import MISSING
 from us3l.utils.errors import UserError
 from us3l.utils.records import read_record, write_record
 
-FORMATS = ("md", "csv", "tex", "html", "json")
+FORMATS = ("md", "csv", "tex", "macros.tex", "html", "metrics.yaml", "json")
 
 
 def plan(
@@ -462,6 +465,10 @@ def test_an_evaluation_of_another_width_or_seed_stops_the_table(there: tuple[int
 # --- characters -----------------------------------------------------------------------------------------------------
 
 AWKWARD = r"a|b & 50% _x_ #1 $y$ {z} \w ~ ^ < >"
+ESCAPED = (
+    r"a\textbar{}b \& 50\% \_x\_ \#1 \$y\$ \{z\} \textbackslash{}w \textasciitilde{} \textasciicircum{} "
+    r"\textless{} \textgreater{}"
+)
 
 
 def test_a_bar_in_a_label_stays_in_its_markdown_cell() -> None:
@@ -478,18 +485,79 @@ def test_a_label_survives_the_csv() -> None:
 
 def test_latex_prints_every_character_of_a_label() -> None:
     tex = written(plan([{"label": AWKWARD, "runs": "us3l"}], title="100% ± [x]"))["tex"]
-    assert (
-        r"a\textbar{}b \& 50\% \_x\_ \#1 \$y\$ \{z\} \textbackslash{}w \textasciitilde{} \textasciicircum{} "
-        r"\textless{} \textgreater{} & "
-    ) in tex
+    assert f"{ESCAPED} & " in tex
     assert r"\caption{100\% $\pm$ {[}x]. " in tex
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
-def test_latex_compiles(folder: Path) -> None:
+TWO = [{"label": "US3L", "runs": "us3l"}, {"label": "Alone", "runs": "narrow"}]
+
+
+@pytest.mark.parametrize(
+    ("narrow", "is_bold"),
+    [([70.0, 71.0, 72.0], True), ([79.0, 80.0, 81.0], False), ([82.0, 82.0, 82.0], False), ([], False)],
+)
+def test_latex_sets_the_best_of_a_column_bold_where_the_intervals_are_apart(narrow: list[float], is_bold: bool) -> None:
+    evaluate("us3l", 0.25, [81.0, 82.0, 83.0])
+    evaluate("narrow", 0.25, narrow)
+    tex = written(plan(TWO))["tex"]
+    assert ("US3L & --- & \\textbf{82.0 $\\pm$ 2.5} \\\\" in tex) == is_bold
+    assert ("Bold: the best of its column" in tex) == is_bold == ("textbf" in tex)
+
+
+def test_latex_tells_bold_by_wilsons_interval_of_one_seed() -> None:
+    evaluate("us3l", 0.25, [82.0])
+    evaluate("narrow", 0.25, [74.0])
+    assert "\\textbf{82.0 {[}78.0, 85.0]}" in written(plan(TWO, seeds=(0,)))["tex"]
+    evaluate("narrow", 0.25, [75.0])
+    assert "textbf" not in written(plan(TWO, seeds=(0,)))["tex"]
+
+
+def test_metrics_are_the_numbers_of_the_cells_that_have_some() -> None:
+    evaluate("us3l", 0.25, [81.0, 82.0, 83.0])
+    table = plan(TWO)
+    found = yaml.safe_load(written(table)["metrics.yaml"])
+    assert found == {"US3L": {"0.25x": {"mean": 82.0, "ci95": cells(table)[1]["ci95"], "n": 3}}}
+
+
+def test_rows_of_one_label_are_refused() -> None:
+    with pytest.raises(ValidationError, match="'US3L'] names a label twice; name each once"):
+        plan(US3L + US3L)
+
+
+def compiled(document: str) -> subprocess.CompletedProcess[str]:
+    Path("paper.tex").write_text(document)
+    return subprocess.run(["pdflatex", "-halt-on-error", "paper.tex"], capture_output=True, encoding="utf-8")
+
+
+needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+
+
+@needs_latex
+def test_a_manuscript_takes_its_numbers_from_the_tables(folder: Path) -> None:
     rows = [{"label": label, "runs": "us3l"} for label in (AWKWARD, "[1] first", "plain")]
     rows[2]["published"] = {1.0: {"top1": 70.5, "source": AWKWARD}}
-    table = written(plan(rows, title=AWKWARD))["tex"]
-    document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{table}\end{{document}}"
-    (folder / "table.tex").write_text(document)
-    subprocess.run(["pdflatex", "-halt-on-error", "table.tex"], cwd=folder, check=True, capture_output=True)
+    evaluate("us3l", 0.25, [81.0, 82.0, 83.0])
+    written(plan([*rows, {"label": "Alone", "runs": "narrow"}], title=AWKWARD))
+    tables = "results/tiny/tables/main"
+    manuscript = rf"""\documentclass{{article}}\usepackage{{booktabs}}\input{{{tables}.macros.tex}}
+\pdfcompresslevel=0 \begin{{document}}
+\listoftables \input{{{tables}.tex}} \section{{With \cellof[mean]{{tiny/main}}{{plain}}{{0.25x}}\%}}
+Table~\ref{{tab:tiny-main}}: from \cellof[low]{{tiny/main}}{{{ESCAPED}}}{{0.25x}} up to
+\cellof[high]{{tiny/main}}{{{{[}}1] first}}{{0.25x}} with \cellof[n]{{tiny/main}}{{plain}}{{0.25x}} seeds
+\begin{{table}}\caption{{\cellof{{tiny/main}}{{{ESCAPED}}}{{0.25x}}}}\end{{table}}
+\end{{document}}"""
+    for _ in ("to number", "to list"):
+        done = compiled(manuscript)
+        assert done.returncode == 0, done.stdout
+    assert "undefined" not in done.stdout
+    printed = re.sub(r"\)-?\d+\(", " ", Path("paper.pdf").read_text("latin-1"))  # words as they are on the page
+    assert "from 79.5 up to 84.5 with 3 seeds" in printed and "With 82.0%" in printed
+
+
+@needs_latex
+def test_a_manuscript_that_names_an_absent_cell_does_not_compile(folder: Path) -> None:
+    written(plan(US3L))
+    read = r"\documentclass{article}\input{results/tiny/tables/main.macros.tex}"
+    done = compiled(rf"{read}\begin{{document}}\cellof{{tiny/main}}{{US3L}}{{0.3x}}\end{{document}}")
+    assert done.returncode == 1
+    assert "! Package us3l Error: No table has tiny/main, US3L, 0.3x, text." in done.stdout

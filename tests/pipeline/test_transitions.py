@@ -170,6 +170,10 @@ def test_snakemake_does_not_make_again_what_dvc_has_made_or_checked_out(built: C
     assert built.ran(*REPRO) == OF_US3L
     assert built.clean()
     second = built.commit()
+    numbers = built.run("dvc", "metrics", "diff", first, second)
+    assert set(re.findall(r"main\.metrics\.yaml +(\S+)", numbers)) == {"us3l.1x.mean", "us3l.0.25x.mean"}
+    named = built.run("dvc", "params", "diff", first, second)
+    assert re.search(r"digits-pretrain@us3l\.params\.run\.method\.temperature +0\.5 +0\.4\n", named)
 
     for value in (0.5, 0.4):
         built.edit(temperature(value))

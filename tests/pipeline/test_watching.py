@@ -25,7 +25,7 @@ from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.watching import course as course_module
 from us3l.pipeline.watching import job_status as status_module
 from us3l.pipeline.watching.course import Course, Reading, width_names
-from us3l.pipeline.watching.job_status import FOLDER, JobStatus, duration, found_jobs, job_status
+from us3l.pipeline.watching.job_status import COMPUTING, FOLDER, JobStatus, duration, found_jobs, job_status
 from us3l.pipeline.watching.logs import require_log_folder
 from us3l.pipeline.watching.metrics import writers
 from us3l.pipeline.watching.running import running
@@ -81,6 +81,16 @@ def test_a_job_that_runs_says_where_it_is_and_leaves_nothing_when_it_has_ended_w
         status.say("waiting for a GPU")
         assert lines()[0].startswith("waiting ") and lines()[0].endswith("waiting for a GPU")
     assert lines() == [NOTHING] and not [*FOLDER.iterdir()]
+
+
+def test_a_job_that_does_not_say_how_far_it_is_has_the_time_left_that_jobs_like_it_took(job: RunStage) -> None:
+    calibration = RunStage(job.run, "calibrate", 0)
+    with job_status(calibration, COMPUTING):
+        assert len(lines()) == 1
+        write_record(calibration.record, {"seconds": 7000.0, "gpu_hours": 0.0})
+        assert lines()[1].strip() == "about 1 h 57 min left, by the records of jobs like it"
+        write_record(calibration.record, {"seconds": 0.0, "gpu_hours": 0.0})
+        assert lines()[1].strip() == "about 0 s left, by the records of jobs like it"
 
 
 def test_a_sign_of_life_is_written_while_the_job_computes(job: RunStage, monkeypatch: pytest.MonkeyPatch) -> None:

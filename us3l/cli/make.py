@@ -45,11 +45,11 @@ def prepare(
         return
     from us3l.pipeline.stages.prepare import prepare
     from us3l.pipeline.watching.bar import goes_on
-    from us3l.pipeline.watching.job_status import job_status
+    from us3l.pipeline.watching.job_status import COMPUTING, job_status
     from us3l.pipeline.watching.running import tell_beginning, tell_outcome
 
     tell_beginning(job)
-    with job_status(job, "computing"), goes_on(job.command):
+    with job_status(job, COMPUTING), goes_on(job.command):
         prepare(job, DOWNLOADS)
     tell_outcome(job)
 

@@ -105,6 +105,7 @@ class Params(StrictModel):
 
     def _check_table(self, table: Table, study: str, where: str) -> None:
         kinds: dict[str, str] = {}
+        require_distinct([row.label for row in table.rows], f"{where}.rows", "label")
         for index, row in enumerate(table.rows):
             self._check_row(row, study, f"{where}.rows.{index}.runs")
             for width in row.published:

@@ -22,6 +22,7 @@ DVC_FILE = Path("dvc.yaml")
 LOCK_FILE = Path("dvc.lock")
 PLAN_FILE = Path("results", "plan.json")
 COMMAND = "us3l make"
+METRICS = ".metrics.yaml"  # the end of the files that DVC shows as metrics
 HEADER = """\
 # Written by `us3l dvc` from params.yaml: the jobs of the Snakefile for the studies under build, a run's seeds together.
 # Snakemake does the work: `us3l make STAGE` asks it for the files of one stage. What a stage depends on besides its
@@ -128,12 +129,13 @@ def _group(name: str, members: dict[str, list[Job]]) -> dict[str, Any]:
     return {"foreach": dependencies, "do": _definition(f"{name}@${{key}}", numbered, _outputs(members, "${key}"))}
 
 
-def _definition(stage: str, dependencies: list[str], outputs: list[Any]) -> dict[str, Any]:
+def _definition(stage: str, dependencies: list[str], outputs: dict[str, dict[str, bool]]) -> dict[str, Any]:
     definition = {
         "cmd": f"{COMMAND} {stage}",
         "deps": dependencies,
         "params": [{str(PLAN_FILE): [stage]}],
-        "outs": outputs,
+        "outs": [{path: how} for path, how in outputs.items() if not path.endswith(METRICS)],
+        "metrics": [{path: how} for path, how in outputs.items() if path.endswith(METRICS)],
     }
     return {key: value for key, value in definition.items() if value}
 
@@ -147,11 +149,11 @@ def _dependencies(stage_jobs: list[Job]) -> list[str]:
     return list(dict.fromkeys(map(str, folders)))
 
 
-def _outputs(members: dict[str, list[Job]], name: str) -> list[dict[str, dict[str, bool]]]:
+def _outputs(members: dict[str, list[Job]], name: str) -> dict[str, dict[str, bool]]:
     """List what a stage writes, folders or files of a table or figure; DVC stores data and weights, git the rest."""
     item, stage_jobs = next(iter(members.items()))
     paths = [Path(*path.parts[: 2 if path.parts[0] == "data" else 4]) for path in stage_jobs[0].outputs]
-    return [{_named(str(path), item, name): _settings(path)} for path in dict.fromkeys(paths)]
+    return {_named(str(path), item, name): _settings(path) for path in paths}
 
 
 def _settings(path: Path) -> dict[str, bool]:

@@ -53,16 +53,9 @@ def _draw_row(axes: Any, row: list[Cell], number: int, places: list[float]) -> N
 
 def _interval(cell: Cell) -> tuple[float, float]:
     """Return how far the 95% interval reaches below and above the mean."""
-    if cell.ci95 is not None:
-        return cell.ci95, cell.ci95
-    [low, high], [mean] = _first_record(cell)["interval"], cell.values
+    [low, high], mean = cell.interval or (0.0, 0.0), cell.mean or 0.0
     return mean - low, high - mean
 
 
 def _macs(cell: Cell) -> int:
-    return int(_first_record(cell)["macs"])
-
-
-def _first_record(cell: Cell) -> dict[str, Any]:
-    """Return the record of the first seed's evaluation."""
-    return next(iter(cell.evaluations[0].records.values()))
+    return cell.of_network("macs") or 0

@@ -10,7 +10,7 @@ from us3l.pipeline.identity import Identity
 from us3l.pipeline.plan.job import Job, Seals
 from us3l.pipeline.plan.run import RunPlan
 
-TABLE_FORMATS = ("md", "csv", "tex", "html", "json")
+TABLE_FORMATS = ("md", "csv", "tex", "macros.tex", "html", "metrics.yaml", "json")
 
 
 @dataclass(frozen=True)

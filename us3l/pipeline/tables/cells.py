@@ -70,6 +70,13 @@ class Cell:
         low, high = self.evaluations[0].record["interval"]
         return low, high
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95% interval: Student's over seeds, or Wilson's over test images where there is one seed."""
+        if self.mean is None or self.ci95 is None:
+            return self.wilson
+        return self.mean - self.ci95, self.mean + self.ci95
+
     def of_network(self, key: str) -> int | None:
         """Return what the records of all seeds say of the network, such as its macs; None without any."""
         return self.evaluations[0].record[key] if self.evaluations else None

@@ -1,40 +1,35 @@
-"""The text of a table in Markdown, CSV, LaTeX and HTML.
+"""The texts of a table: Markdown, CSV, LaTeX, HTML, and the metrics that DVC compares.
 
 Rows are runs; columns are widths, then published figures, then the cost of training.
 """
 
 from collections.abc import Iterable
-from itertools import accumulate, groupby, pairwise
 
 import pandas as pd
 
 from us3l.params.study import Published
 from us3l.pipeline.plan.table import TablePlan
 from us3l.pipeline.tables.cells import Cell
+from us3l.pipeline.tables.latex import latex_macros, latex_table
+from us3l.pipeline.tables.metrics import metrics
 from us3l.pipeline.tables.page import page
 from us3l.pipeline.tables.training_cost import TrainingCost, training_cost
 
 MISSING = "—"
 WILSON = "Wilson's 95% interval over the test images in brackets"
 OURS, PUBLISHED, TRAINING = "Here", "Published", "Training"
-_NAMES = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "|": "bar", "<": "less", ">": "greater"}
-LATEX = str.maketrans(
-    {
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        **{character: rf"\text{name}{{}}" for character, name in _NAMES.items()},
-        **{"±": r"$\pm$", MISSING: "---", "[": "{[}"},
-    }
-)
 
 
 def texts(table: TablePlan, cells: list[Cell]) -> dict[str, str]:
-    """Return the table as Markdown, CSV, LaTeX and HTML, by suffix."""
+    """Return the table in every format, by suffix."""
     shown, about = _shown(table, cells), caption(table, cells)
     return {
         "md": _markdown(table, shown, about),
         "csv": _figures(table, cells).to_csv(index=False, lineterminator="\n"),
-        "tex": _latex(table, shown, about),
+        "tex": latex_table(table, shown, cells, about),
+        "macros.tex": latex_macros(table, cells, [cell_text(cell) for cell in cells]),
         "html": page(table, _rows(table, cells), _titles(shown), shown.to_numpy().tolist(), about),
+        "metrics.yaml": metrics(cells),
     }
 
 
@@ -90,7 +85,7 @@ def _shown(table: TablePlan, cells: list[Cell]) -> pd.DataFrame:
     """Build the table as a reader sees it: a row for each label, text in the cells, columns in groups."""
     sources, rows = _sources(cells), _rows(table, cells)
     columns = [(OURS, width) for width in _width_titles(table)]
-    lines = [[_text(cell) for cell in row] for row in rows]
+    lines = [[cell_text(cell) for cell in row] for row in rows]
     if table.table.shows_published:
         columns += [(PUBLISHED, width) for width in _width_titles(table)]
         for line, row in zip(lines, rows, strict=True):
@@ -118,36 +113,6 @@ def _titles(shown: pd.DataFrame) -> list[str]:
     return [title if group == OURS else f"{title}, {group.lower()}" for group, title in zip(*levels, strict=True)]
 
 
-def _latex(table: TablePlan, shown: pd.DataFrame, about: str) -> str:
-    """Format a booktabs table."""
-    groups = [len([*columns]) for _, columns in groupby(shown.columns, key=lambda column: column[0])]
-    if len(groups) == 1:
-        shown = shown.droplevel(0, axis=1)
-    styled = shown.style.format(_escaped).format_index(_escaped, axis=0).format_index(_escaped, axis=1)
-    text = styled.to_latex(
-        hrules=True,
-        column_format="l" + "r" * len(shown.columns),
-        multicol_align="c",
-        caption=f"{_escaped(table.table.title)}. {_escaped(about)}",
-    )
-    if len(groups) == 1:
-        return text
-    header, line, rest = text.partition(r"\multicolumn")
-    titles, _, rest = rest.partition("\n")
-    return "".join([header, line, titles, "\n", _rules(groups), "\n", rest])
-
-
-def _rules(groups: list[int]) -> str:
-    """Draw the rules under the titles of groups of so many columns, which pandas leaves out."""
-    ends = [*accumulate(groups, initial=1)]
-    return " ".join(rf"\cmidrule(lr){{{before + 1}-{end}}}" for before, end in pairwise(ends))
-
-
-def _escaped(text: object) -> str:
-    """Escape text for LaTeX, which would read a [ at the beginning of a line as an option of the line before."""
-    return str(text).translate(LATEX)
-
-
 def _width_titles(table: TablePlan) -> list[str]:
     return [f"{width:g}x" for width in table.widths]
 
@@ -170,7 +135,7 @@ def _sources(cells: Iterable[Cell]) -> list[str]:
     return list(dict.fromkeys(figure.source for cell in cells if (figure := _published(cell))))
 
 
-def _text(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
     if cell.mean is None:
         return MISSING
     interval = "" if cell.ci95 is None else f" ± {cell.ci95:.1f}"

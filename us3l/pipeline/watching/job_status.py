@@ -24,6 +24,7 @@ from us3l.utils.records import read_record, write_record
 
 FOLDER = Path(".us3l", "jobs")
 BEAT = 5.0  # seconds between two signs of life
+COMPUTING = "computing"  # the phase of a job that does not say how far it is
 SILENCE = 60.0  # seconds without one, after which a job is taken for dead
 
 

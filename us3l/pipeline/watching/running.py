@@ -19,7 +19,7 @@ from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.plan.table import TableJob
 from us3l.pipeline.watching.bar import goes_on
-from us3l.pipeline.watching.job_status import JobStatus, job_status
+from us3l.pipeline.watching.job_status import COMPUTING, JobStatus, job_status
 from us3l.utils.gpus import visible_gpus
 from us3l.utils.records import read_record
 
@@ -51,7 +51,7 @@ def running(job: RunStage, device: str, gpus: int, threads: int) -> Iterator[tup
         leased_device(device, gpus, threads) as where,
         nullcontext() if tells_itself else goes_on(job.command),
     ):
-        status.say("computing", device=str(where))
+        status.say(COMPUTING, device=str(where))
         yield where, status
 
 

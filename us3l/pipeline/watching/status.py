@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from us3l.pipeline.costs import RecordedCosts
 from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs
+from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.run_directory import ABOUT
 from us3l.pipeline.watching.course import numbers, pace
-from us3l.pipeline.watching.job_status import Facts, FoundJob, found_jobs
+from us3l.pipeline.watching.job_status import COMPUTING, Facts, FoundJob, duration, found_jobs
 from us3l.utils.errors import UserError, in_one_line
 from us3l.utils.reading import read_json
 from us3l.utils.records import MOST_BYTES, open_result, read_header
@@ -44,7 +47,7 @@ def status_lines(plan: Plan, runs: Path) -> list[str]:
     known = {job.command: job for job in jobs(plan, plan.studies)}
     shown = [job for job in found if not (job.why_dead and _is_done_since(known.get(job.facts.command), job))]
     folders = {job.facts.folder for job in shown}
-    lines = [line for job in shown for line in _job_lines(job)]
+    lines = [line for job in shown for line in _job_lines(job, _seconds_left(job, known))]
     for folder in sorted(path for path in runs.glob("*") if path.is_dir() and str(path) not in folders):
         lines += _folder_lines(folder)
     return [in_one_line(line) for line in [*lines, *unreadable]] or [NOTHING]
@@ -68,7 +71,18 @@ def _is_done_since(job: Job | None, found: FoundJob) -> bool:
         return False
 
 
-def _job_lines(job: FoundJob) -> Iterator[str]:
+def _seconds_left(found: FoundJob, known: dict[str, Job]) -> float | None:
+    """Estimate the time left of a job that does not say it, by the records of jobs like it; None without any."""
+    job, facts = known.get(found.facts.command), found.facts
+    if not isinstance(job, RunStage) or facts.epochs or found.why_dead or facts.phase != COMPUTING:
+        return None
+    alike = [each for each in known.values() if isinstance(each, RunStage) and each.stage == job.stage]
+    cost = RecordedCosts(alike).estimate(job)
+    since = datetime.now().astimezone() - datetime.fromisoformat(facts.started)
+    return max(0.0, cost.hours * 3600 - since.total_seconds()) if cost else None
+
+
+def _job_lines(job: FoundJob, seconds_left: float | None) -> Iterator[str]:
     facts = job.facts
     where = f"on {facts.host}{f', {facts.device}' if facts.device else ''}"
     if why := job.why_dead:
@@ -78,6 +92,8 @@ def _job_lines(job: FoundJob) -> Iterator[str]:
         yield f"{state:10}  us3l {facts.command}  {where}, since {facts.started}: {facts.phase}"
     if facts.epochs:
         yield f"            {_place(facts)}{'' if job.why_dead else pace(facts.images_per_second, facts.seconds_left)}"
+    if seconds_left is not None:
+        yield f"            about {duration(seconds_left)} left, by the records of jobs like it"
     if facts.losses:
         yield f"            loss {numbers(facts.losses)}; spread {numbers(facts.spreads)}"
     if facts.log:
