@@ -18,7 +18,8 @@ LATEX = str.maketrans(
         **{"±": r"$\pm$", "—": "---", "[": "{[}"},
     }
 )
-DEFINITIONS = r"""% \cellof{STUDY/TABLE}{ROW}{WIDTH} prints a cell as its table does, \cellof[mean], [low], [high], [n] its parts.
+DEFINITIONS = r"""% \cellof{STUDY/TABLE}{ROW}{WIDTH} prints a cell as its table does; \cellof[mean] prints its mean, and
+% likewise [low], [high] and [n].
 % From low to high is the 95% interval: Student's t over n seeds; of one seed, Wilson's over the test images.
 \makeatletter
 \providecommand{\cellof}[4][text]{%
