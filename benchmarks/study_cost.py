@@ -14,9 +14,10 @@ import torch
 
 from us3l.models.backbones.backbone import Backbone
 from us3l.models.complexity import cost
+from us3l.params.protocols.trained import TrainedProtocol
 from us3l.params.reading import load
 from us3l.params.runs import PretrainRun
-from us3l.pipeline.plan.job import Job
+from us3l.params.sampling import Sampling
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunPlan, RunStage
 from us3l.training.student import build_student
@@ -36,8 +37,8 @@ def main() -> None:
     study, *rates = sys.argv[1:]
     rate = {name: float(value) for name, value in (each.split("=") for each in rates)}
     plan = Plan(load(Path("params.yaml")))
-    everything = jobs(plan, [study])
-    hours = {job: passes(job) / rate[job.run.backbone] / gpus(job) / 3600 for job in everything if is_computed(job)}
+    computed = [job for job in jobs(plan, [study]) if isinstance(job, RunStage)]
+    hours = {job: passes(job) / rate[job.run.backbone] / gpus(job) / 3600 for job in computed}
     for stage in dict.fromkeys(job.stage for job in hours):
         spent = sum(each * gpus(job) for job, each in hours.items() if job.stage == stage)
         print(f"{stage}: {spent:,.0f} GPU-hours")
@@ -48,10 +49,6 @@ def main() -> None:
     print(f"longest job: {longest.command}, {hours[longest]:.1f} hours")
     for name, size in {"checkpoints": checkpoint_bytes, "networks": network_bytes, "states": state_bytes}.items():
         print(f"{name}: {sum(size(job) for job in hours) / 1e9:.2f} GB")
-
-
-def is_computed(job: Job) -> bool:
-    return isinstance(job, RunStage)
 
 
 def gpus(job: RunStage) -> int:
@@ -66,6 +63,7 @@ def gpus(job: RunStage) -> int:
 def passes(job: RunStage) -> float:
     """Count images that go forwards and backwards through the widest network of the run's backbone."""
     run, protocol = job.run, job.run.protocol
+    assert isinstance(protocol, TrainedProtocol)  # nearest neighbours have no epochs
     images, widths = IMAGES[run.data.name], sum(share(run.backbone, width) for width in run.widths)
     match job.stage:
         case "pretrain":
@@ -81,21 +79,20 @@ def passes(job: RunStage) -> float:
 
 def passes_of_training(run: RunPlan) -> float:
     """Count the passes of an image in a training: two views at each width, and forwards through a momentum teacher."""
-    settings = run.run
-    assert isinstance(settings, PretrainRun)
-    teacher = 2 * FORWARD * share(run.backbone, run.sampling.widest) if settings.method.momentum is not None else 0.0
-    lows = [min_width(run.sampling, epoch, settings.epochs) for epoch in range(settings.epochs)]
-    return sum(2 * _shares_of_a_step(run, low) + teacher for low in lows)
+    settings, sampling = run.run, run.sampling
+    assert isinstance(settings, PretrainRun) and isinstance(sampling, Sampling) and sampling.rule == "sandwich"
+    teacher = 2 * FORWARD * share(run.backbone, sampling.widest) if settings.method.momentum is not None else 0.0
+    lows = [min_width(sampling, epoch, settings.epochs) for epoch in range(settings.epochs)]
+    return sum(2 * _shares_of_a_step(run.backbone, sampling, low) + teacher for low in lows)
 
 
-def _shares_of_a_step(run: RunPlan, low: float) -> float:
+def _shares_of_a_step(backbone: str, sampling: Sampling, low: float) -> float:
     """Return what the shares of a step's widths sum up to on average, where they are sampled down to `low`."""
-    high, sampling = run.sampling.widest, run.sampling
+    high = sampling.widest
     if low == high:
-        return share(run.backbone, high)
-    ends = share(run.backbone, low) + share(run.backbone, high)  # as the sandwich rule has them, in all studies
-    between = np.mean([share(run.backbone, width) for width in np.linspace(low, high, 101)])
-    return ends + (sampling.widths_per_step - 2) * float(between)
+        return share(backbone, high)
+    between = np.mean([share(backbone, width) for width in np.linspace(low, high, 101)])
+    return share(backbone, low) + share(backbone, high) + (sampling.widths_per_step - 2) * float(between)
 
 
 def share(backbone: str, width: float) -> float:
