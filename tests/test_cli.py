@@ -646,6 +646,7 @@ def imported(output: str) -> set[str]:
         "--help",
         "plan",
         "plan --cost --write",
+        "status",
         f"why {TABLE}",
         "verify --level 0",
         "verify --level 1",

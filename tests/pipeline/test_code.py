@@ -72,6 +72,7 @@ STALE = {
     "pipeline/dvc": set(),
     "pipeline/watching/course": set(),
     "pipeline/watching/monitor": set(),
+    "pipeline/watching/wording": set(),
     "pipeline/tables/formats": {"table"},
     "pipeline/stages/prepare": {"prepare"},
     "pipeline/stages/pretrain": {"pretrain"},

@@ -5,16 +5,18 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import pod
 import psutil
 import pytest
 from forks import Process
-from project import Project, params
+from project import ROOT, Project, params
 from waiting import SECONDS, until
 
 from us3l.utils.atomic import atomic_write
@@ -172,6 +174,24 @@ def test_a_signal_to_snakemake_and_all_that_it_started_saves_the_training_and_th
     assert saved(project)
     assert not (project.folder / CHECKPOINT).exists() and not (project.folder / RECORD).exists()
     project.must(*TRAINING)
+    assert "epoch 1/2" not in (project.folder / LOG).read_text()
+    assert same_bytes(project, undisturbed)
+
+
+@pytest.mark.skipif(shutil.which("tini") is None, reason="needs tini, which apt-get installs")
+def test_a_pod_that_is_stopped_saves_the_training_and_the_next_one_goes_on(
+    project: Project, undisturbed: Project
+) -> None:
+    command = pod.command(str(CHECKPOINT), CORES=2, MEMORY_MB=4000)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path}
+    container = subprocess.Popen(command, cwd=project.folder, env=environment, stderr=subprocess.DEVNULL)
+    until_it_logs(project, "epoch 1/2")
+    container.terminate()
+    assert container.wait(SECONDS) == 1
+    assert "stopped by SIGTERM; the same command continues from here" in (project.folder / LOG).read_text()
+    assert saved(project) and not (project.folder / CHECKPOINT).exists()
+    project.must(*command[command.index("snakemake") :])
     assert "epoch 1/2" not in (project.folder / LOG).read_text()
     assert same_bytes(project, undisturbed)
 

@@ -1,5 +1,7 @@
 """Lineage: what a job's files were made from by their records, compared with what exists now; without PyTorch."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,28 +85,33 @@ def _all_changes(job: Job) -> Changes:
     if len(found) == len(job.outputs):
         return found
     found |= {path: [(str(path), "whole", DAMAGED)] for path in damaged_since(job)}
+    whole = dict(_whole_records(job))
     for path, now in job.identities(CurrentSeals()).items():
-        if path not in found and (changed := _changes(path, now)):
+        if path not in found and (changed := _changes(path, whole.get(path), now)):
             found[path] = changed
-    return found | {path: [change] for path, change in _foreign_weights(job).items() if path not in found}
+    return found | {path: [change] for path, change in _foreign_weights(job, whole).items() if path not in found}
 
 
-def _foreign_weights(job: Job) -> dict[Path, Change]:
+def _whole_records(job: Job) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the records of a job that are neither missing nor damaged, by their path."""
+    for path in job.records:
+        with suppress(UserError):
+            yield path, read_record(path)
+
+
+def _foreign_weights(job: Job, records: dict[Path, dict[str, Any]]) -> dict[Path, Change]:
     """Find weights whose seals are not those that the job's records state."""
     stated: dict[Path, Any] = {}
-    for path in job.records:
-        try:
-            stated |= job.stated_seals(read_record(path))
-        except UserError:  # missing or damaged, as is said elsewhere
-            continue
+    for record in records.values():
+        with suppress(UserError):  # another version's, which lacks an entry
+            stated |= job.stated_seals(record)
     actual = {path: _seal(path) for path in stated if path.is_file()}
     return {path: ("seal", stated[path], seal) for path, seal in actual.items() if seal not in (stated[path], DAMAGED)}
 
 
-def _changes(path: Path, now: dict[str, Any]) -> list[Change]:
-    try:
-        made = read_record(path)
-    except UserError:
+def _changes(path: Path, made: dict[str, Any] | None, now: dict[str, Any]) -> list[Change]:
+    """List what differs between a record, None for a damaged one, and what it would state now."""
+    if made is None:
         return [(str(path), "whole", DAMAGED)]
     return differences({key: made.get(key, ABSENT) for key in now}, now)
 

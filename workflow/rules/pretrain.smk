@@ -1,4 +1,5 @@
-# Pretraining: from images to the weights of the widest network.
+# Pretraining: from images to the weights of the widest network. `exec`: a signal to the process group finds no shell
+# that would end before the training has saved.
 
 
 rule pretrain:
@@ -22,5 +23,5 @@ rule pretrain:
     message:
         f"Pretraining {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}{WHERE_TO_LOOK}"
     shell:
-        "us3l pretrain {wildcards.study} {wildcards.run} {wildcards.seed}"
+        "exec us3l pretrain {wildcards.study} {wildcards.run} {wildcards.seed}"
         " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from us3l.params.sampling import AnySampling, FixedWidths
 from us3l.pipeline.watching.bar import Bar
-from us3l.pipeline.watching.job_status import duration
+from us3l.pipeline.watching.wording import numbers, pace
 from us3l.training.trainer import COLLAPSED, Trainer, Watcher
 from us3l.training.width_sampling import min_width
 
@@ -149,15 +149,3 @@ def width_names(sampling: AnySampling, epoch: int, epochs: int) -> list[str]:
     drawn = sampling.widths_per_step - (2 if is_sandwich else 0)
     between = ["between"] if drawn == 1 else [f"between-{number}" for number in range(1, drawn + 1)]
     return [f"{high:g}x", *between, f"{low:g}x"] if is_sandwich else between
-
-
-def numbers(by_width: dict[str, float]) -> str:
-    """Format numbers with the names of their widths: 1x 4.2100, between 4.3021."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in by_width.items())
-
-
-def pace(images_per_second: float | None, seconds_left: float | None) -> str:
-    """Format speed and time left, which are not known before the first step."""
-    if images_per_second is None or seconds_left is None:
-        return ""
-    return f"  {images_per_second:,.0f} images/s  {duration(seconds_left)} left"

@@ -16,8 +16,8 @@ from us3l.pipeline.plan.job import Job
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunStage
 from us3l.pipeline.run_directory import ABOUT
-from us3l.pipeline.watching.course import numbers, pace
 from us3l.pipeline.watching.job_status import COMPUTING, Facts, FoundJob, duration, found_jobs
+from us3l.pipeline.watching.wording import numbers, pace
 from us3l.utils.errors import UserError, in_one_line
 from us3l.utils.reading import read_json
 from us3l.utils.records import MOST_BYTES, open_result, read_header
