@@ -40,6 +40,8 @@ COMMANDS = [
     "dvc",
     "commit",
     "make nosuch",
+    "fetch",
+    "publish",
     "schema",
     "import nosuch.pth.tar --backbone resnet18",
     "plan --study n\u00f6\n\x1b[31m",

@@ -43,6 +43,8 @@ def test_the_packages_of_an_extra_are_those_of_pyproject(extra: str) -> None:
         ("requalify", "pooch", "pooch", "train"),
         ("make plan", "snakemake", "snakemake", "workflow"),
         ("commit", "dvc", "dvc", "workflow"),
+        ("fetch", "dvc", "dvc", "workflow"),
+        ("publish", "dvc", "dvc", "workflow"),
     ],
 )
 def test_a_command_without_its_packages_names_the_extra(

@@ -8,7 +8,7 @@ from importlib import import_module
 from us3l.cli.application import app
 from us3l.utils.errors import UserError, about_the_machine
 
-for group in ("make", "look", "check", "ship", "tools"):  # in the order of --help
+for group in ("make", "look", "check", "ship", "share", "tools"):  # in the order of --help
     import_module(f"us3l.cli.{group}")
 
 

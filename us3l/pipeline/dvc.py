@@ -151,7 +151,7 @@ def commit(plan: Plan, made: Iterable[str]) -> None:
         print(f"us3l: dvc.yaml lacks {', '.join(unlisted)}; `us3l dvc` writes them into it", file=sys.stderr)
     listed = [name for name in changed if name not in missing]
     may_all = listed and not missing and listed_stages() == {"plan", *current}  # DVC is faster with all than with some
-    _record([str(DVC_FILE)] if may_all else ["plan", *_targets(listed, members)])
+    _record([str(DVC_FILE)] if may_all else ["plan", *dvc_targets(listed, members)])
 
 
 def _record(targets: list[str]) -> None:
@@ -166,9 +166,9 @@ def _record(targets: list[str]) -> None:
     print(f"us3l: recorded in {LOCK_FILE}, {time.monotonic() - start:.1f} s", file=sys.stderr)
 
 
-def _targets(stages: list[str], members: dict[str, list[Job]]) -> list[str]:
-    """Name the stages, or a whole group at once, because DVC reads and writes dvc.lock again for each target."""
-    sizes = Counter(name.partition("@")[0] for name in members)
+def dvc_targets(stages: list[str], everything: Iterable[str]) -> list[str]:
+    """Name the stages, or a whole group at once, because DVC reads dvc.lock again for each target."""
+    sizes = Counter(name.partition("@")[0] for name in everything)
     groups: dict[str, list[str]] = {}
     for name in stages:
         groups.setdefault(name.partition("@")[0], []).append(name)

@@ -11,12 +11,17 @@ from us3l.utils.errors import UserError
 PACKAGES = {
     "train": ("jinja2", "pandas", "pooch", "scikit-learn", "scipy", "tabulate", "torchvision"),
     "workflow": ("dvc", "snakemake"),
+    "remotes": ("dvc-s3", "dvc-ssh"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "figures": ("matplotlib",),
     "tensorboard": ("tensorboard",),
     "dvclive": ("dvclive",),
 }
-MODULES = {"scikit-learn": "sklearn"}  # the modules of packages that are imported by another name
+MODULES = {
+    "scikit-learn": "sklearn",
+    "dvc-s3": "dvc_s3",
+    "dvc-ssh": "dvc_ssh",
+}  # the modules of packages that are imported by another name
 
 
 def require_extra(extra: str, needed_by: str) -> None:

@@ -1,7 +1,7 @@
 """The cells of tables that STUDY/TABLE[:ROW[:COLUMN]] selects."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from us3l.params.schema import MAX_LISTED, suggestion
@@ -35,13 +35,22 @@ def select(plan: Plan, text: str | None) -> Selection:
     1; COLUMN is a width. Raises UserError for what is missing, and for a name of several, with what to type instead.
     """
     if text is None:
-        return _everything(plan)
+        return replace(of_studies(plan, plan.build), folders=[RESULTS])
     table, cells = cells_of(plan, text)
     widths: dict[RunPlan, list[float]] = {}
     for cell in cells:
         if cell.run and cell.width not in widths.setdefault(cell.run, []):
             widths[cell.run].append(cell.width)
     return Selection([table], widths, jobs_for(plan, widths, [table]), plan, [RESULTS / table.study])
+
+
+def of_studies(plan: Plan, studies: list[str]) -> Selection:
+    """Select all that studies make, whether or not a table shows it. Raises UserError where they have no run."""
+    tables = [table for table in plan.tables.values() if table.study in studies]
+    widths = {run: list(run.widths) for run in plan.runs.values() if run.study in studies}
+    if not widths:
+        raise UserError("params.yaml builds no run: name a table, as STUDY/TABLE, or a study under build")
+    return Selection(tables, widths, jobs(plan, studies), plan, [RESULTS / study for study in studies])
 
 
 def cells_of(plan: Plan, text: str) -> tuple[TablePlan, list[PlannedCell]]:
@@ -58,15 +67,6 @@ def cells_of(plan: Plan, text: str) -> tuple[TablePlan, list[PlannedCell]]:
 def cell_address(table: TablePlan, cell: PlannedCell) -> str:
     """Return the address of a cell, as it is to be typed in a shell."""
     return shlex.quote(_address(_name(table), str(cell.number + 1), f"{cell.width:g}x"))
-
-
-def _everything(plan: Plan) -> Selection:
-    """Select all that the studies to build make, whether or not a table shows it."""
-    tables = [table for table in plan.tables.values() if table.study in plan.build]
-    widths = {run: list(run.widths) for run in plan.runs.values() if run.study in plan.build}
-    if not widths:
-        raise UserError("params.yaml builds no run: name a table, as STUDY/TABLE, or a study under build")
-    return Selection(tables, widths, jobs(plan, plan.build), plan, [RESULTS])
 
 
 def _table(plan: Plan, name: str, place: str) -> TablePlan:
