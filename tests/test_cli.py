@@ -620,7 +620,7 @@ def test_the_processes_that_a_command_starts_are_told_to_make_it_again(
     project: Project, us3l: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[tuple[str, ...]] = []
-    monkeypatch.setattr("us3l.utils.distributed.process_count", lambda *_: 2)
+    monkeypatch.setattr("us3l.utils.launch.process_count", lambda *_: 2)
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *_: lambda *each: started.append(each))
     us3l("pretrain", "tiny", "us3l", "0")
     assert started == []

@@ -364,6 +364,8 @@ def test_an_impossible_view_is_refused(view: dict[str, Any], said: str) -> None:
             "batch.size: must be at least 8, 2 images for the batch statistics of each shard, not 4",
         ),
         ({"resources": {"gpus": 4}}, "resources.gpus: must divide the batch's shards, 2, not 4"),
+        ({"resources": {"gpus": 0, "nodes": 4}}, "resources.nodes: must divide the batch's shards, 2, not 4"),
+        ({"resources": {"gpus": 2, "nodes": 3}}, "resources.nodes: must divide the gpus, 2, not 3"),
         ({"sampling": {"range": [1.0, 0.25]}}, "sampling.range: must be [low, high], not [1.0, 0.25]"),
         ({"sampling": {"range": [0.1, 1.0]}}, "sampling.range.0: must be at least 0.25, not 0.1"),
         ({"sampling": {"range": [0.25]}}, "sampling.range.1: is missing"),

@@ -25,6 +25,7 @@ STALE = {
     "utils/records": ALL,
     "utils/philox": NETWORKS | IMAGES,
     "utils/distributed": {"pretrain"},
+    "utils/launch": set(),
     "params/schema": ALL - {"figure accuracy", "figure agreement"},
     "params/dataset": {"prepare", *NETWORKS, *IMAGES},
     "params/sampling": {*NETWORKS, "table", "figure training"},

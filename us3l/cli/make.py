@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from us3l.cli.application import app
-from us3l.cli.arguments import PARAMS, Device, Force, Gpus, ParamsFile, RunName, Runs, Seed, StudyName, Threads
+from us3l.cli.arguments import PARAMS, Device, Force, Gpus, Nodes, ParamsFile, RunName, Runs, Seed, StudyName, Threads
 from us3l.cli.plans import finish, is_made, load_plan, stage_of
+from us3l.utils.errors import UserError
 from us3l.utils.extras import needs
 
 command = partial(app.command, rich_help_panel="Make")
@@ -63,28 +64,41 @@ def pretrain(
     params: ParamsFile = PARAMS,
     device: Device = "auto",
     gpus: Gpus = 1,
+    nodes: Nodes = 1,
     threads: Threads = 1,
     runs: Runs = Path("runs"),
     save_every: Annotated[float, typer.Option(help="Seconds between two saved states.", min=0)] = 60.0,
+    rdzv_endpoint: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where nodes meet that are started by hand, on that of rank 0.")
+    ] = "",
+    node_rank: Annotated[int, typer.Option(envvar="SLURM_NODEID", help="Rank of this node, from 0.", min=0)] = 0,
     force: Force = False,
 ) -> None:
     """Train one run with one seed; continues where it was interrupted. Starts one process for each GPU."""
     plan = load_plan(params)
     job = stage_of(plan, study, run, seed, "pretrain")
-    is_one_of_many = "WORLD_SIZE" in os.environ  # processes that start together decide together, below
+    is_one_of_many = rdzv_endpoint or "WORLD_SIZE" in os.environ  # those that start together decide together, below
+    if gpus % nodes:
+        raise UserError(f"--nodes {nodes}: does not divide the GPUs; --gpus {gpus} are those of all nodes")
     if not is_one_of_many and is_made(plan, job, force):
         return
     from us3l.pipeline.watching.running import running
+    from us3l.utils import launch
 
-    with running(job, device, gpus, threads) as (where, status):
+    if nodes > 1 and not is_one_of_many:
+        launch.srun(nodes, gpus // nodes, threads)
+    with running(job, device, gpus // nodes, threads) as (where, status):
         from us3l.pipeline.stages.pretrain import pretrain
         from us3l.utils import distributed
 
-        processes = distributed.process_count(where, job.run.shards)
-        if processes > 1:
+        processes = launch.process_count(where, job.run.shards, nodes)
+        if "WORLD_SIZE" not in os.environ and nodes * processes > 1:
             if status:
                 status.remove()  # the first of the processes has its own
-            distributed.launch(processes)
+            if nodes > 1:
+                launch.launch_node(processes, job.command, nodes, node_rank, rdzv_endpoint)
+            else:
+                launch.launch(processes, job.command)
             return
         with distributed.world(where) as world:
             if not (is_one_of_many and world.any(world.is_main and is_made(plan, job, force))):

@@ -49,12 +49,20 @@ class Resources(StrictModel):
 
     gpus: NonNegativeInt = 1
     """GPUs of a training, one process each; 0 is the CPU."""
+    nodes: PositiveInt = 1
+    """Nodes of a training, which have the same number of its GPUs each, or one process each on the CPU."""
     threads: PositiveInt = 1
     """CPU threads of each process."""
     memory_mb: PositiveInt = 2000
-    """Memory in megabytes that Snakemake reserves."""
+    """Memory in megabytes that Snakemake reserves, on each node."""
     shards_at_once: PositiveInt | None = None
     """Shards of a process that pass through the network together on a GPU; null takes all."""
+
+    @model_validator(mode="after")
+    def _nodes_are_alike(self) -> "Resources":
+        if self.gpus % self.nodes:
+            raise error_at("nodes", f"must divide the gpus, {self.gpus}, not {self.nodes}")
+        return self
 
 
 class Monitor(StrictModel):
@@ -171,14 +179,15 @@ class PretrainRun(StrictModel):
     @model_validator(mode="after")
     def _fits_together(self) -> "PretrainRun":
         self.optimizer.check_epochs(self.epochs)
-        decay, gpus, shards = self.optimizer.weight_decay, self.resources.gpus, self.batch.shards
+        decay, shards = self.optimizer.weight_decay, self.batch.shards
         if self.regularizer and decay:
             raise error_at("optimizer.weight_decay", f"must be 0 where a regularizer takes its place, not {decay}")
         warmup = self.regularizer.warmup_epochs if self.regularizer else 0
         if warmup >= self.epochs:
             raise error_at("regularizer.warmup_epochs", f"must be below the {self.epochs} epochs, not {warmup}")
-        if gpus and shards % gpus:
-            raise error_at("resources.gpus", f"must divide the batch's shards, {shards}, not {gpus}")
+        for key, count in (("gpus", self.resources.gpus or 1), ("nodes", self.resources.nodes)):
+            if shards % count:
+                raise error_at(f"resources.{key}", f"must divide the batch's shards, {shards}, not {count}")
         if self.method.queue and self.method.queue % self.batch.size:
             raise error_at(
                 "method.queue", f"must be a multiple of the batch's size, {self.batch.size}, not {self.method.queue}"

@@ -3,8 +3,8 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,22 @@ from us3l.utils.errors import UserError
 
 ABOUT = "run.json"  # in the directory: what it is of
 REMEDY = "give --runs a folder to write in"
+PAUSE = 1.0  # seconds between two calls while waiting
 
 
 @contextmanager
-def run_directory(folder: Path, about: dict[str, Any] | None = None) -> Iterator[Path]:
+def run_directory(
+    folder: Path, about: dict[str, Any] | None = None, while_waiting: Callable[[], object] = lambda: None
+) -> Iterator[Path]:
     """Hold `folder` alone, waiting while another process holds it; remove it when the block ends without an error.
 
     The folder that it lies in is made, too, but none above. A file in it says what it is about, if told.
+    `while_waiting` is called again and again.
     Raises UserError where that fails.
     """
     _make(folder.parent)
     lock = lock_of(folder)
-    with _acquire(lock, folder):
+    with _acquire(lock, folder, while_waiting):
         _make(folder)
         if about:
             with atomic_write(folder / ABOUT) as temporary:
@@ -41,14 +45,17 @@ def lock_of(folder: Path) -> FileLock:
     return FileLock(folder.with_name(f"{folder.name}.lock"))
 
 
-def _acquire(lock: FileLock, folder: Path) -> AbstractContextManager[object]:
+def _acquire(lock: FileLock, folder: Path, while_waiting: Callable[[], object]) -> AbstractContextManager[object]:
     try:
         return lock.acquire(blocking=False)
     except Timeout:
         print(f"us3l: {folder} is in use by another process; waiting for it", file=sys.stderr)
-        return lock.acquire()
     except OSError as error:
         raise UserError(f"{lock.lock_file}: cannot be locked ({error}); move it away, or {REMEDY}") from None
+    while True:
+        while_waiting()
+        with suppress(Timeout):
+            return lock.acquire(timeout=PAUSE)
 
 
 def _make(folder: Path) -> None:

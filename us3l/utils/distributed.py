@@ -14,6 +14,8 @@ from torch import Tensor, distributed
 
 from us3l.utils.errors import UserError
 
+SILENCE = timedelta(minutes=5)  # without an answer, after which a process is taken for lost
+
 
 @dataclass(frozen=True)
 class World:
@@ -29,16 +31,24 @@ class World:
         return self.rank == 0
 
     def all_reduce_(self, tensor: Tensor) -> None:
-        """Sum `tensor` over all processes, in place. See `us3l.training.flat_parameters.pairwise_sum`."""
-        for group in self.groups:
-            distributed.all_reduce(tensor, group=group)
+        """Sum `tensor` over all processes, in place. See `us3l.training.flat_parameters.pairwise_sum`.
+
+        Raises UserError where one of them is lost.
+        """
+        with _answers():
+            for group in self.groups:
+                distributed.all_reduce(tensor, group=group)
 
     def any(self, flag: bool) -> bool:
-        """Tell whether the flag is set in any process; all of them get the same answer."""
+        """Tell whether the flag is set in any process; all of them get the same answer.
+
+        Raises UserError where one of them is lost.
+        """
         if self.size == 1:
             return flag
         votes = torch.tensor(int(flag))  # a CPU tensor: gloo answers without waiting for the GPU
-        distributed.all_reduce(votes)
+        with _answers():
+            distributed.all_reduce(votes)
         return bool(votes)
 
     def shards(self, count: int) -> range:
@@ -54,7 +64,10 @@ class World:
 
 @contextmanager
 def world(device: torch.device) -> Iterator[World]:
-    """Join the processes that `torchrun` started, or be the only one; the local rank selects the GPU."""
+    """Join the processes that `torchrun` started, or be the only one; the local rank selects the GPU.
+
+    Raises UserError where one of them is lost.
+    """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
         yield World(0, 1, device)
@@ -65,12 +78,29 @@ def world(device: torch.device) -> Iterator[World]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    # The first process may have to wait until another training with the same params is done.
-    distributed.init_process_group(backend, timeout=timedelta(days=7))
+    with _answers():
+        distributed.init_process_group(backend, timeout=SILENCE)
+        rank = distributed.get_rank()
+        groups = _groups(rank, size, device)
     try:
-        yield World(distributed.get_rank(), size, device, _groups(distributed.get_rank(), size, device))
+        yield World(rank, size, device, groups)
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Raise UserError where another process does not answer in the block; PyTorch raises what it does for anything."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        raise UserError(
+            f"another process of this training has ended or is out of reach ({why}); "
+            "start the training again, and it goes on from the last saved step"
+        ) from error
 
 
 def _end_with_the_launcher() -> None:
@@ -93,7 +123,7 @@ def _groups(rank: int, size: int, device: torch.device) -> tuple[distributed.Pro
     mine = []
     for distance in (1 << power for power in range(size.bit_length() - 1)):
         for low in (each for each in range(size) if not each & distance):
-            group = distributed.new_group([low, low + distance])  # every process must call it, member or not
+            group = distributed.new_group([low, low + distance], SILENCE)  # all must call it, member or not
             if rank in (low, low + distance):
                 mine.append(group)
     return tuple(mine)
@@ -109,24 +139,3 @@ def choose_device(name: str, gpus: int) -> torch.device:
         why = "PyTorch sees no GPU on this machine" if gpus else "--gpus 0 allows none"
         raise UserError(f"--device cuda: {why}; use --device cpu, or auto")
     return torch.device("cuda" if available and gpus and name != "cpu" else "cpu")
-
-
-def process_count(device: torch.device, shards: int) -> int:
-    """Return the number of processes to start: one per GPU, as far as they divide the shards; 1 inside `torchrun`."""
-    if "WORLD_SIZE" in os.environ or device.type == "cpu":
-        return 1
-    return max(count for count in range(1, torch.cuda.device_count() + 1) if shards % count == 0)
-
-
-def launch(count: int) -> None:
-    """Run this same command in `count` processes and exit with the code of the first that fails."""
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    config = LaunchConfig(
-        1, 1, count, run_id=str(os.getpid()), rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "us3l", *sys.argv[1:])
-    except ChildFailedError as failure:
-        sys.exit(failure.get_first_failure()[1].exitcode)

@@ -1,5 +1,9 @@
 # Pretraining: from images to the weights of the widest network. `exec`: a signal to the process group finds no shell
 # that would end before the training has saved.
+# A run of several nodes asks Slurm for a task and as many GPUs on each; by `mpi`, its plugin leaves srun to the command.
+
+
+on_nodes = lambda resource: lambda w: (resource(run_of(w).run.resources) if run_of(w).run.resources.nodes > 1 else None)
 
 
 rule pretrain:
@@ -19,9 +23,14 @@ rule pretrain:
     threads: lambda w: run_of(w).run.resources.threads
     resources:
         gpu=lambda w: run_of(w).run.resources.gpus,
+        nodes=lambda w: run_of(w).run.resources.nodes,
+        mpi=on_nodes(lambda asked: "srun"),
+        tasks=on_nodes(lambda asked: asked.nodes),
+        tasks_per_gpu=on_nodes(lambda asked: 0),
+        gres=on_nodes(lambda asked: f"gpu:{asked.gpus // asked.nodes}" if asked.gpus else None),
         mem_mb=lambda w: run_of(w).run.resources.memory_mb,
     message:
         f"Pretraining {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}{WHERE_TO_LOOK}"
     shell:
         "exec us3l pretrain {wildcards.study} {wildcards.run} {wildcards.seed}"
-        " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
+        " --gpus {resources.gpu} --nodes {resources.nodes} --threads {threads} > {log} 2>&1"

@@ -173,9 +173,15 @@ def _given_weights(inputs: Inputs, settings: Any) -> tuple[dict[str, Tensor], di
 
 @contextmanager
 def _held_folder(job: RunStage, folder: Path, world: World) -> Iterator[Path | None]:
-    """Hold the run directory in the main process; yield None if another training wrote the results in the meantime."""
+    """Hold the run directory in the main process; yield None if another training wrote the results in the meantime.
+
+    While it waits, it says so to the others again and again, so that each of them would notice the loss of another.
+    """
     before = _mtime_ns(job.record)
-    with run_directory(folder, describe_job(job)) if world.is_main else nullcontext():
+    holding = run_directory(folder, describe_job(job), lambda: world.any(True)) if world.is_main else nullcontext()
+    with holding:
+        while world.any(False):  # the main process waits
+            pass
         is_done = world.is_main and _is_done_meanwhile(job.record, before, folder.name)
         yield None if world.any(is_done) else folder
 

@@ -6,9 +6,5 @@ def choose_device(name, gpus):
     return None
 
 
-def process_count(device, shards):
-    return 1
-
-
 def world(device):
     return nullcontext(SimpleNamespace(is_main=True))

@@ -1,0 +1,2 @@
+def process_count(device, shards, nodes):
+    return 1
