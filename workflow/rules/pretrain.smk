@@ -17,10 +17,12 @@ rule pretrain:
         "../envs/us3l.yaml"
     threads: lambda w: run_of(w).run.resources.threads
     resources:
-        gpu=lambda w: run_of(w).run.resources.gpus,
+        gpu=lambda w: JOBS[f"pretrain {w.study} {w.run} {w.seed}"].gpus,
+        cpus_per_gpu=lambda w: run_of(w).run.resources.threads,
         mem_mb=lambda w: run_of(w).run.resources.memory_mb,
+        runtime=lambda w, attempt: minutes_of(f"pretrain {w.study} {w.run} {w.seed}", attempt),
     message:
         f"Pretraining {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}{WHERE_TO_LOOK}"
     shell:
-        "us3l pretrain {wildcards.study} {wildcards.run} {wildcards.seed}"
-        " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
+        f"{KEEP_LOG}us3l pretrain {{wildcards.study}} {{wildcards.run}} {{wildcards.seed}}"
+        " --gpus {resources.gpu} --threads {threads}"
