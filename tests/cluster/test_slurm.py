@@ -80,16 +80,8 @@ class Cluster:
         self.slurm.call("scontrol", "update", f"JobId={one}", "TimeLimit=1")
         self.slurm.call("scontrol", "requeue", two)
         self.slurm.call("scancel", "--signal=TERM", four)
-        until(lambda: self._begins_again(two), "a requeued job")
         until(lambda: all(was_signalled_and_goes_on(each) for each in trainings.values()), "three signals")
         until(lambda: all("stopped by SIGTERM" in self.log(run) for run in GPUS), "three saved states")
-
-    def _begins_again(self, number: str) -> bool:
-        """Tell whether a requeued job begins again; where it waits, let it begin now instead of two minutes later."""
-        job = self.slurm.jobs()[number]
-        if job["JobState"] == "PENDING":
-            self.slurm.call("scontrol", "update", f"JobId={number}", "StartTime=now")
-        return job["JobState"] in ("PENDING", "RUNNING") and job["Restarts"] == "1"
 
     def _suspended_trainings(self) -> dict[str, psutil.Process]:
         """Suspend each training in its midst; the process of each run."""
