@@ -79,7 +79,7 @@ def test_a_new_project_is_made_by_snakemake_and_leaves_nothing_for_dvc(installed
     shorten(project / "params.yaml")
     assert "\n5 of 5 jobs to do\n" in installed.must(project, "us3l", "plan")
     stages = ("plan", "prepare", "pretrain", "calibrate_pets_w025_w100", "linear_pets_w025_w100", "table")
-    planned = installed.must(project, "snakemake", "--dry-run")
+    planned = installed.must(project, "snakemake", "--profile", "profiles/slurm", "--dry-run")
     assert all(f"\n{stage} " in planned for stage in (*stages, "everything"))
 
     installed.must(project, "snakemake", "--cores", "1")

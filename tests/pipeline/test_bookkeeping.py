@@ -17,6 +17,7 @@ from us3l.pipeline import listing, provenance
 from us3l.pipeline.costs import Cost, RecordedCosts
 from us3l.pipeline.plan.plan import Plan, jobs
 from us3l.pipeline.plan.run import RunPlan, RunStage
+from us3l.pipeline.run_times import RunTimes
 from us3l.pipeline.stages import calibrate, evaluate, pretrain
 from us3l.training import trainer
 from us3l.training.trainer import Trainer
@@ -252,6 +253,30 @@ def test_a_cost_is_estimated_from_records_of_the_same_network_data_and_gpus_by_e
     else:
         assert found is not None
         assert (found.hours, found.gpu_hours) == (pytest.approx(hours), pytest.approx(2 * hours))
+
+
+@pytest.mark.parametrize(
+    ("command", "attempt", "minutes"),
+    [
+        ("pretrain tiny us3l 2", 1, 250),  # of 2 hours, twice, and the start
+        ("pretrain tiny us3l 2", 2, 500),
+        ("pretrain tiny us3l 2", 3, 600),
+        ("pretrain tiny other 0", 1, 600),  # no record tells of it
+    ],
+)
+def test_a_job_asks_for_twice_its_cost_more_at_each_attempt_and_never_for_more_than_the_limit(
+    plan: Plan, command: str, attempt: int, minutes: int
+) -> None:
+    everything = jobs(plan, plan.studies)
+    job = next(job for job in everything if job.command == command)
+    assert RunTimes(everything, limit=600).minutes(job, attempt) == minutes
+    assert RunTimes(everything, limit=None).minutes(job, attempt) is None
+
+
+def test_weights_that_are_not_trained_need_no_gpu(plan: Plan) -> None:
+    of = {stage: RunStage(plan.run("tiny", "on-a-gpu"), stage, 0).gpus for stage in ("pretrain", "calibrate", "linear")}
+    assert of == {"pretrain": 1, "calibrate": 1, "linear": 1}
+    assert RunStage(plan.run("tiny", "as-is"), "pretrain", 0).gpus == 0
 
 
 def test_the_cheapest_run_on_gpus_is_listed_first_and_those_that_no_record_tells_of_last(

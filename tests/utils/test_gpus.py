@@ -189,3 +189,29 @@ def test_a_folder_of_locks_that_cannot_be_used_is_named(
             monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match=f"^{folder}: no folder that you may write locks on GPUs to"):
         lease(1, POOL, folder).__enter__()
+
+
+def test_a_slurm_job_has_the_devices_that_slurm_names_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(Path, "glob", lambda *_: [Path("/dev/nvidia0")])
+    assert visible_gpus() == []
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert visible_gpus() == ["0"]
+
+
+def test_each_slurm_job_locks_its_own_devices_and_the_next_removes_the_locks_of_ended_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locks() -> set[str]:
+        return {path.name for path in tmp_path.iterdir()} - {"looking"}
+
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with lease(1, ["0"], tmp_path):
+        del os.environ["US3L_LEASE"]  # until the lease puts back all that there was
+        monkeypatch.setenv("SLURM_JOB_ID", "2")
+        with lease(1, ["0"], tmp_path):
+            assert locks() == {"slurm-1-0", "slurm-2-0"}
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    with lease(1, ["0"], tmp_path):
+        assert locks() == {"slurm-3-0"}

@@ -114,13 +114,33 @@ def _snakemake(rules: list[str], targets: list[Path]) -> NoReturn:
     os.execv(sys.executable, [*command, "--allowed-rules", *rules, "--", *map(str, targets)])
 
 
+UNRECORDED = Path(".snakemake", "unrecorded")  # there while Snakemake makes what DVC has not recorded yet
+EVERYTHING = "everything"  # its content after one that was killed
+
+
+def expect_results() -> None:
+    """Note that Snakemake makes results, so that what a killed one has left is recorded by the next."""
+    if _has_dvc():
+        UNRECORDED.write_text(EVERYTHING if UNRECORDED.is_file() else "", encoding="utf-8")
+
+
 def commit_to_dvc(made: Iterable[str]) -> None:
     """Run `us3l commit` on the files that Snakemake made, in a process that reads params and code as they are now.
 
-    Do nothing if the project has no DVC, or if DVC itself called Snakemake.
+    After a Snakemake that was killed, any file may be new. Do nothing if the project has no DVC, or if DVC itself
+    called Snakemake.
     """
-    if "DVC_STAGE" not in os.environ and _has_dvc():
-        subprocess.run([sys.executable, "-m", "us3l", "commit"], input="\n".join(made), encoding="utf-8")
+    if not _has_dvc():
+        return
+    was_killed = UNRECORDED.is_file() and UNRECORDED.read_text(encoding="utf-8") == EVERYTHING
+    if "DVC_STAGE" in os.environ:
+        is_recorded = not was_killed
+    else:
+        files = "" if was_killed else "\n".join(made)
+        done = subprocess.run([sys.executable, "-m", "us3l", "commit"], input=files, encoding="utf-8")
+        is_recorded = done.returncode == 0
+    if is_recorded:
+        UNRECORDED.unlink(missing_ok=True)
 
 
 def _has_dvc() -> bool:

@@ -21,16 +21,24 @@ PAUSE = 0.05  # seconds between two tries
 
 
 def visible_gpus() -> list[str]:
-    """Return the devices in CUDA_VISIBLE_DEVICES, where a scheduler or the user set it, else all of the driver."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    """Return the devices in CUDA_VISIBLE_DEVICES, where a scheduler or the user set it, else all of the driver.
+
+    A Slurm job has no others than Slurm names there.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "" if slurm_job() else None)
     if chosen is not None:
         return list(dict.fromkeys(name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")))
     return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
+def slurm_job() -> str | None:
+    """Return the number of the Slurm job that this process belongs to."""
+    return os.environ.get("SLURM_JOB_ID")
+
+
 def lock_folder() -> Path:
-    """Return the folder of a user's locks; a Slurm job has its own, since it counts its own devices from 0."""
-    return Path(tempfile.gettempdir(), f"us3l-gpus-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'host')}")
+    """Return the folder of a user's locks."""
+    return Path(tempfile.gettempdir(), f"us3l-gpus-{os.getuid()}")
 
 
 @contextmanager
@@ -75,13 +83,24 @@ def _make(folder: Path) -> None:
 
 
 def _lock_file(folder: Path, device: str) -> Path:
-    return folder / quote(device, safe="")  # a MIG device may be called MIG-GPU-.../1/0
+    """Return the path of a device's lock; a Slurm job has its own, since it counts its own devices from 0."""
+    owner = f"slurm-{slurm_job()}-" if slurm_job() else ""
+    return folder / (owner + quote(device, safe=""))  # a MIG device may be called MIG-GPU-.../1/0
+
+
+def _remove_locks_of_ended_jobs(folder: Path) -> None:
+    for path in folder.glob("slurm-*"):
+        with path.open("a", encoding="utf-8") as file:
+            if _try_lock(file, fcntl.LOCK_EX):
+                file.truncate(0)  # a child that has opened it finds no holder there
+                path.unlink()
 
 
 def _take(locks: ExitStack, count: int, devices: list[str], folder: Path, holder: str) -> list[str] | None:
     """Lock `count` free devices, one process at a time; where there are fewer, pause and return None."""
     with (folder / "looking").open("wb") as looking, ExitStack() as found:
         fcntl.flock(looking, fcntl.LOCK_EX)
+        _remove_locks_of_ended_jobs(folder)
         free: dict[str, TextIOWrapper] = {}
         for device in devices:
             file = found.enter_context(_lock_file(folder, device).open("a+", encoding="utf-8"))
@@ -101,7 +120,8 @@ def _take(locks: ExitStack, count: int, devices: list[str], folder: Path, holder
 
 def _join(locks: ExitStack, devices: list[str], folder: Path, holder: str) -> None:
     for device in devices:
-        file = locks.enter_context(_lock_file(folder, device).open(encoding="utf-8"))
+        file = locks.enter_context(_lock_file(folder, device).open("a+", encoding="utf-8"))
+        file.seek(0)
         if not _try_lock(file, fcntl.LOCK_SH) or file.read() != holder:
             raise UserError(
                 f"GPU {device} went to another job when the process that started this one died: start it again"

@@ -25,11 +25,13 @@ for (stage, group), runs in PLAN.groups().items():
         threads: lambda w: run_of(w).run.resources.threads
         resources:
             gpu=lambda w: min(1, run_of(w).run.resources.gpus),
+            cpus_per_gpu=lambda w: run_of(w).run.resources.threads,
             mem_mb=lambda w: run_of(w).run.resources.memory_mb,
+            runtime=lambda w, attempt, stage=stage: minutes_of(f"{stage} {w.study} {w.run} {w.seed}", attempt),
         params:
             stage=stage,
         message:
             f"{ACTIONS[stage]} {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}{WHERE_TO_LOOK}"
         shell:
-            "us3l {params.stage} {wildcards.study} {wildcards.run} {wildcards.seed}"
-            " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
+            f"{KEEP_LOG}us3l {{params.stage}} {{wildcards.study}} {{wildcards.run}} {{wildcards.seed}}"
+            " --gpus {resources.gpu} --threads {threads}"

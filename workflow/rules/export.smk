@@ -18,10 +18,11 @@ for (study, name), export in PLAN.exports.items():
         threads: export.run.run.resources.threads
         resources:
             gpu=min(1, export.run.run.resources.gpus),
+            cpus_per_gpu=export.run.run.resources.threads,
             mem_mb=export.run.run.resources.memory_mb,
         params:
             export=f"{study} {name}",
         message:
             f"Exporting {study} {name}, seed {{wildcards.seed}}"
         shell:
-            "us3l export {params.export} {wildcards.seed}" " --gpus {resources.gpu} --threads {threads} > {log} 2>&1"
+            f"{KEEP_LOG}us3l export {{params.export}} {{wildcards.seed}} --gpus {{resources.gpu}} --threads {{threads}}"

@@ -18,4 +18,4 @@ rule prepare:
     message:
         f"Preparing {{wildcards.dataset}}{WHERE_TO_LOOK}"
     shell:
-        "us3l prepare {wildcards.dataset} > {log} 2>&1"
+        f"{KEEP_LOG}us3l prepare {{wildcards.dataset}}"

@@ -22,15 +22,17 @@ rule pretrain:
         "../envs/us3l.yaml"
     threads: lambda w: run_of(w).run.resources.threads
     resources:
-        gpu=lambda w: run_of(w).run.resources.gpus,
+        gpu=lambda w: JOBS[f"pretrain {w.study} {w.run} {w.seed}"].gpus,
         nodes=lambda w: run_of(w).run.resources.nodes,
         mpi=on_nodes(lambda asked: "srun"),
         tasks=on_nodes(lambda asked: asked.nodes),
         tasks_per_gpu=on_nodes(lambda asked: 0),
         gres=on_nodes(lambda asked: f"gpu:{asked.gpus // asked.nodes}" if asked.gpus else None),
+        cpus_per_gpu=lambda w: run_of(w).run.resources.threads,
         mem_mb=lambda w: run_of(w).run.resources.memory_mb,
+        runtime=lambda w, attempt: minutes_of(f"pretrain {w.study} {w.run} {w.seed}", attempt),
     message:
         f"Pretraining {{wildcards.study}} {{wildcards.run}}, seed {{wildcards.seed}}{WHERE_TO_LOOK}"
     shell:
-        "exec us3l pretrain {wildcards.study} {wildcards.run} {wildcards.seed}"
-        " --gpus {resources.gpu} --nodes {resources.nodes} --threads {threads} > {log} 2>&1"
+        f"{KEEP_LOG}exec us3l pretrain {{wildcards.study}} {{wildcards.run}} {{wildcards.seed}}"
+        " --gpus {resources.gpu} --nodes {resources.nodes} --threads {threads}"

@@ -25,7 +25,7 @@ rule table:
     message:
         f"Writing the table {{wildcards.study}} {{wildcards.table}}{WHERE_TO_LOOK}"
     shell:
-        "us3l table {wildcards.study} {wildcards.table} > {log} 2>&1"
+        f"{KEEP_LOG}us3l table {{wildcards.study}} {{wildcards.table}}"
 
 
 rule figure:
@@ -53,4 +53,4 @@ rule figure:
     message:
         "Drawing {wildcards.study} {wildcards.figure}"
     shell:
-        "us3l figure {wildcards.study} {wildcards.figure} > {log} 2>&1"
+        f"{KEEP_LOG}us3l figure {{wildcards.study}} {{wildcards.figure}}"

@@ -18,7 +18,8 @@ from us3l.utils.errors import UserError
 from us3l.utils.extras import require_extra
 
 TEMPLATES = Path(__file__).parent / "templates"
-SHIPPED = (".gitignore", ".dvcignore", "profiles/default/profile.yaml", "profiles/default/report.css")
+PROFILES = ("profiles/default/profile.yaml", "profiles/default/report.css", "profiles/slurm/profile.yaml")
+SHIPPED = (".gitignore", ".dvcignore", *PROFILES)
 
 
 def create(folder: Path, images: Path | None) -> None:

@@ -191,6 +191,14 @@ class RunStage(Job):
         return [self.record] if self.stage in ("pretrain", "calibrate") else self.run.evaluation_records(self.seed)
 
     @property
+    def gpus(self) -> int:
+        """GPUs it computes on: the run's for a training, none for weights that are not trained, else at most one."""
+        gpus = self.run.run.resources.gpus
+        if self.stage == "pretrain":
+            return gpus if isinstance(self.run.run, PretrainRun) else 0
+        return min(1, gpus)
+
+    @property
     def titles(self) -> dict[str, str]:
         """Names by which the record of an evaluation tells people what it is of."""
         run = self.run

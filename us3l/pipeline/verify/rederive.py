@@ -220,9 +220,7 @@ def _logits_folder(job: ProbedJob) -> Path:
 
 
 def _run(job: RunStage, folder: Path) -> None:
-    resources = job.run.run.resources
-    gpus = resources.gpus if job.stage == "pretrain" else min(1, resources.gpus)
-    options = ["--gpus", str(gpus), "--threads", str(resources.threads)]
+    options = ["--gpus", str(job.gpus), "--threads", str(job.run.run.resources.threads)]
     logits = ["--logits", str(_logits_folder(job))] if job.stage in EVALUATIONS else []
     command = [sys.executable, "-m", "us3l", *job.command.split(), "--force", *options, *logits]
     done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
