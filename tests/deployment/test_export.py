@@ -36,7 +36,7 @@ Command = Callable[..., tuple[int, str, str]]
 NETWORK = Path("results/tiny/networks/us3l/seed0-w025.safetensors")
 
 
-@pytest.mark.usefixtures("project")
+@pytest.mark.usefixtures("project", "new_interpreter")
 def test_an_exported_folder_runs_without_us3l_and_has_the_tables_accuracy(us3l: Command) -> None:
     code, output, errors = us3l("export", "tiny", "us3l", "0", "--width", "0.25", "--head", "--out", "out")
     assert (code, errors) == (0, "")
@@ -171,6 +171,7 @@ def test_a_custom_network_takes_its_modules_along(tmp_path: Path, monkeypatch: p
     assert Path("out/shipnets/parts.py").is_file()
 
 
+@pytest.mark.usefixtures("new_interpreter")
 def test_a_custom_network_that_needs_us3l_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("needs_us3l.py").write_text(

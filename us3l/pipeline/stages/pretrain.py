@@ -104,6 +104,8 @@ def pretrain(job: RunStage, world: World, runs: Path, save_every: float, status:
         status.say(f"waiting for {runs / fingerprint(identity)}", folder=str(runs / fingerprint(identity)))
     with _held_folder(job, runs / fingerprint(identity), world) as folder:
         if folder:
+            if status:
+                status.say("probing")
             probed = _kept_probe(inputs, settings, identity, world.device, folder / PROBE) if world.is_main else {}
             train_step, stream = inputs.train_step(settings, world), inputs.stream(settings, world)
             label = f"{run.study} {run.name} seed {job.seed}"
