@@ -92,7 +92,7 @@ def why_not() -> str | None:
         return f"Slurm is not installed: no {', '.join(missing)}; apt-get install slurmctld slurmd slurm-client munge"
     if os.geteuid() != 0:
         return "only root can start a Slurm"
-    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "true"]
+    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "true"]
     return None if subprocess.run(command, capture_output=True).returncode == 0 else "no namespaces here (unshare)"
 
 
