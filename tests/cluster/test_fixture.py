@@ -18,4 +18,4 @@ def test_jobs_get_gpus_of_their_own_and_end_with_their_slurm() -> None:
             each.laddr.ip for process in started for each in process.net_connections() if each.status == "LISTEN"
         }
         assert open_to == {"127.0.0.1"}
-    assert not any(process.is_running() for process in started)
+    until(lambda: not any(process.is_running() for process in started), "the end of all of them")

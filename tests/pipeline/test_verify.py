@@ -214,7 +214,7 @@ def with_tables() -> dict[str, Any]:
     """Another built study with a table of the same name, and rows whose labels begin alike."""
     content = params(epochs=1)
     study = content["studies"]["tiny"]
-    labels = ("US3L", "US3L, again", "us-net", "Twice", "Twice", "2")
+    labels = ("US3L", "US3L, again", "us-net", "Fourth", "Fifth", "2")
     study["tables"]["main"]["rows"] = [{"label": label, "runs": "us3l"} for label in labels]
     content["studies"]["other"] = study
     return content | {"build": ["tiny", "other"]}
@@ -240,7 +240,6 @@ def test_a_name_in_full_is_enough_beside_others_that_begin_so(project: Project, 
             "3 rows of tiny/main begin with 'us'; type tiny/main:US3L:1x or 'tiny/main:US3L, again:1x' or "
             "tiny/main:us-net:1x",
         ),
-        ("tiny/main:Twice", "2 rows of tiny/main begin with 'Twice'; type tiny/main:4 or tiny/main:5"),
     ],
 )
 def test_a_name_of_several_is_refused_with_what_to_type_instead(project: Project, cells: str, said: str) -> None:

@@ -99,8 +99,8 @@ def _row(table: TablePlan, text: str, column: str = "") -> int:
     found = _rows(labels, text)
     if not found:
         raise UserError(f"{_name(table)}: no row begins with {text!r}; it has: {labels}")
-    rows = [str(index + 1) if labels.count(labels[index]) > 1 else labels[index] for index in found]
-    _require_one([_address(_name(table), row, column) for row in rows], f"rows of {_name(table)} begin with {text!r}")
+    addresses = [_address(_name(table), labels[index], column) for index in found]
+    _require_one(addresses, f"rows of {_name(table)} begin with {text!r}")
     return found[0]
 
 
