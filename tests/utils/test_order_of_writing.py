@@ -145,10 +145,10 @@ def test_results_that_another_training_wrote_meanwhile_are_taken_only_if_they_ar
     began: list[Trainer] = []
     monkeypatch.setattr(Trained, "run_to_the_end", lambda self: began.append(self))
 
-    def waiting(folder: Path, about: dict[str, Any]) -> Any:
+    def waiting(*arguments: Any) -> Any:
         if of_another != "date":
             write_record(record, made | ({"fingerprint": "0" * 16} if of_another == "fingerprint" else {}))
-        return hold(folder, about)
+        return hold(*arguments)
 
     hold = pretrain.run_directory
     monkeypatch.setattr(pretrain, "run_directory", waiting)

@@ -124,7 +124,7 @@ def _hosts(job: str) -> list[str]:
 
 def _ask(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     except OSError as error:
         raise UserError(f"{command[0]}: {error.strerror}; load the module of Slurm in the job") from None
     except subprocess.CalledProcessError as error:
