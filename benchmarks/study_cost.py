@@ -38,23 +38,17 @@ def main() -> None:
     rate = {name: float(value) for name, value in (each.split("=") for each in rates)}
     plan = Plan(load(Path("params.yaml")))
     computed = [job for job in jobs(plan, [study]) if isinstance(job, RunStage)]
-    hours = {job: passes(job) / rate[job.run.backbone] / gpus(job) / 3600 for job in computed}
+    hours = {job: passes(job) / rate[job.run.backbone] / job.gpus / 3600 for job in computed}
     for stage in dict.fromkeys(job.stage for job in hours):
-        spent = sum(each * gpus(job) for job, each in hours.items() if job.stage == stage)
+        spent = sum(each * job.gpus for job, each in hours.items() if job.stage == stage)
         print(f"{stage}: {spent:,.0f} GPU-hours")
-    print(f"all: {sum(each * gpus(job) for job, each in hours.items()):,.0f} GPU-hours")
+    print(f"all: {sum(each * job.gpus for job, each in hours.items()):,.0f} GPU-hours")
     for count in CLUSTERS:
         print(f"{count} GPUs: {makespan(hours, count):,.1f} hours")
     longest = max(hours, key=hours.__getitem__)
     print(f"longest job: {longest.command}, {hours[longest]:.1f} hours")
     for name, size in {"checkpoints": checkpoint_bytes, "networks": network_bytes, "states": state_bytes}.items():
         print(f"{name}: {sum(size(job) for job in hours) / 1e9:.2f} GB")
-
-
-def gpus(job: RunStage) -> int:
-    """Return the GPUs that a job takes, as its rule says."""
-    asked = job.run.run.resources.gpus
-    return asked if job.stage == "pretrain" else min(1, asked)
 
 
 # --- work -----------------------------------------------------------------------------------------------------------
@@ -123,13 +117,13 @@ def makespan(hours: dict[RunStage, float], count: int) -> float:
     done: set[RunStage] = set()
     while waiting or running:
         for job in [job for job in waiting if before[job] <= done]:
-            node = next((each for each, left in enumerate(free) if left >= gpus(job)), None)
+            node = next((each for each, left in enumerate(free) if left >= job.gpus), None)
             if node is not None:
-                free[node] -= gpus(job)
+                free[node] -= job.gpus
                 waiting.remove(job)
                 heapq.heappush(running, (now + hours[job], len(waiting), node, job))
         now, _, node, job = heapq.heappop(running)
-        free[node] += gpus(job)
+        free[node] += job.gpus
         done.add(job)
     return now
 

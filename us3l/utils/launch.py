@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from us3l.utils.errors import UserError
+from us3l.utils.gpus import slurm_job
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +101,7 @@ def srun(nodes: int, gpus: int, threads: int) -> NoReturn:
     Slurm tells each node its rank, in SLURM_NODEID. gpus: those of a node; threads: those of a process.
     Raises UserError outside a Slurm job of so many nodes.
     """
-    job = os.environ.get("SLURM_JOB_ID")
+    job = slurm_job()
     if job is None:
         raise UserError(
             f"--nodes {nodes}: this is no Slurm job; start the same command on each node by hand, --node-rank from "

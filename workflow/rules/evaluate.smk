@@ -24,7 +24,7 @@ for (stage, group), runs in PLAN.groups().items():
             "../envs/us3l.yaml"
         threads: lambda w: run_of(w).run.resources.threads
         resources:
-            gpu=lambda w: min(1, run_of(w).run.resources.gpus),
+            gpu=lambda w, stage=stage: JOBS[f"{stage} {w.study} {w.run} {w.seed}"].gpus,
             cpus_per_gpu=lambda w: run_of(w).run.resources.threads,
             mem_mb=lambda w: run_of(w).run.resources.memory_mb,
             runtime=lambda w, attempt, stage=stage: minutes_of(f"{stage} {w.study} {w.run} {w.seed}", attempt),
