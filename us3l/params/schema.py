@@ -17,6 +17,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from us3l.params.descriptions import field_descriptions
+
 
 @dataclass(frozen=True)
 class Matching:
@@ -92,7 +94,17 @@ def require_distinct(values: list[Any], where: str, what: str = "value") -> None
 class StrictModel(BaseModel):
     """A model that refuses unknown keys and values of another type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Describe each field; pydantic itself would read the source at each start."""
+        made = handler(core)
+        properties = handler.resolve_ref_schema(made)["properties"]
+        for name, description in field_descriptions(cls).items():
+            if name in properties:
+                properties[name]["description"] = description
+        return made
 
     def sets(self, key: str) -> bool:
         """Tell whether a setting differs from its default."""
