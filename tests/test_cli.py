@@ -190,7 +190,7 @@ def test_a_record_of_another_stage_in_an_evaluations_place_stops_the_table(proje
 
 def test_a_batch_of_more_images_than_there_are_is_refused(project: Project, refusal: Refusal) -> None:
     project.write(params(batch={"size": 2048}))
-    message = "studies.tiny.runs.us3l.batch.size is 2048, but digits has only 539 training images: take a smaller one"
+    message = "studies.tiny.runs.us3l.batch.size is 2048, but digits has only 89 training images: take a smaller one"
     assert refusal(*STAGES["pretrain"]) == message
     assert not Path("runs").exists() or not any(Path("runs").iterdir())
 

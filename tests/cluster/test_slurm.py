@@ -31,7 +31,7 @@ def content() -> dict:
     del study["runs"]["us3l"]
     for name, gpus in GPUS.items():
         method = RUN["method"] | {"temperature": 0.1 * gpus}
-        batch = {"size": 128, "shards": 4}
+        batch = {"size": 32, "shards": 4}
         study["runs"][name] = RUN | {"epochs": 4, "method": method, "batch": batch, "resources": {"gpus": gpus}}
     study["tables"]["main"]["rows"] = [{"label": name, "runs": name} for name in GPUS]
     return made

@@ -72,7 +72,7 @@ def test_preparing_writes_a_record_of_what_the_arrays_came_from(
     told = {key: record[key] for key in ("stage", "params", "code", "data", "gpu_hours")}
     assert told == {
         "stage": "prepare",
-        "params": {"kind": "digits", "test_fraction": 0.7},
+        "params": {"kind": "digits", "test_fraction": 0.95},
         "code": code("prepare"),
         "data": open_store(job.data.folder).sha256,
         "gpu_hours": 0.0,

@@ -69,7 +69,8 @@ def write(project: Project, **modules: str) -> Project:
 
 
 def with_tiny(folder: Path, **run: Any) -> Project:
-    content = params(**{"backbone": "networks.mine:tiny", "epochs": 1} | run)
+    batch = {"size": 128, "shards": 2}
+    content = params(**{"backbone": "networks.mine:tiny", "epochs": 1, "batch": batch} | run)
     content["datasets"]["digits"]["source"]["test_fraction"] = 0.25  # enough images to learn from
     return write(Project(folder, content), mine=TINY, parts=PARTS)
 
@@ -116,6 +117,7 @@ def test_a_copy_of_a_network_of_ours_trains_as_that_does_bit_by_bit(tmp_path: Pa
     # Of such shards, the views go through our network, too, one after the other.
     changes = {"sampling": {"schedule": "constant"}, "epochs": 1, "batch": {"size": 256, "shards": 2}}
     content = params(**changes)
+    content["datasets"]["digits"]["source"]["test_fraction"] = 0.8
     content["studies"]["tiny"]["runs"]["own"] = RUN | changes | {"backbone": f"networks.resnet:{function}"}
     made = write(Project(tmp_path, content), resnet=RESNET)
     made.must("us3l", "prepare", "digits")

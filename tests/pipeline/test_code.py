@@ -154,6 +154,7 @@ class Workshop(Project):
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     content = params(epochs=1)
     content["protocols"]["near"] = {"kind": "knn"}
+    content["datasets"]["digits"]["source"]["test_fraction"] = 0.85  # more images than neighbours
     study = content["studies"]["tiny"]
     study["runs"]["near"] = {"kind": "reuse", "weights_from": "us3l", "dataset": "digits", "protocol": "near"}
     study["exports"] = {"edge": {"run": "us3l", "widths": [0.25], "formats": []}}

@@ -293,7 +293,7 @@ def test_a_power_cut_before_a_file_is_renamed_leaves_the_old_one_whole(project: 
     (project.folder / CHECKPOINT).parent.mkdir(parents=True)
     (project.folder / CHECKPOINT).write_text("old")
     (project.folder / "cut.py").write_text(CUT)
-    for file, count in ((STATE, 1), (STATE, 5), (CHECKPOINT.name, 1), (RECORD.name, 1)):
+    for file, count in ((STATE, 1), (STATE, 3), (CHECKPOINT.name, 1), (RECORD.name, 1)):
         code, output = project.run("cut", file, str(count), *PRETRAIN[1:])
         assert code == -signal.SIGKILL, output
         assert (

@@ -187,7 +187,7 @@ def test_the_record_of_a_job_is_one_of_its_files(command: str, record: str) -> N
 
 
 def test_a_job_has_the_params_of_its_stage() -> None:
-    assert named("prepare more").stage_params == {"kind": "digits", "test_fraction": 0.7}
+    assert named("prepare more").stage_params == {"kind": "digits", "test_fraction": 0.95}
     for stage in RUN_STAGES:
         assert named(f"{stage} tiny us3l 7").stage_params == RunStage(PLAN.run("tiny", "us3l"), stage, 7).stage_params
     assert named("table tiny second").stage_params["table"]["title"] == "Second"

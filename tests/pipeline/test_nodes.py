@@ -58,7 +58,7 @@ def child_failed(code: int) -> ChildFailedError:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A training in one process, with four shards."""
-    made = Project(tmp_path_factory.mktemp("alone"), params(epochs=2, batch={"size": 128, "shards": 4}))
+    made = Project(tmp_path_factory.mktemp("alone"), params(epochs=2, batch={"size": 32, "shards": 4}))
     made.must("us3l", "prepare", "digits")
     made.must("us3l", *PRETRAIN)
     return made
@@ -68,7 +68,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def project(tmp_path: Path, alone: Project) -> Project:
     """The same, not trained."""
     shutil.copytree(alone.folder, tmp_path / "project", ignore=shutil.ignore_patterns("results", "logs", "runs"))
-    made = Project(tmp_path / "project", params(epochs=2, batch={"size": 128, "shards": 4}))
+    made = Project(tmp_path / "project", params(epochs=2, batch={"size": 32, "shards": 4}))
     (made.folder / "impatient.py").write_text(IMPATIENT)
     return made
 

@@ -103,7 +103,7 @@ def test_one_two_and_four_processes_give_the_same_bits(tmp_path: Path, precision
     """4 epochs of 2 steps: first the widest network alone, then three widths."""
     losses, bits = {}, {}
     for processes in (1, 2, 4):
-        made = project(tmp_path / str(processes), batch={"size": 256, "shards": 4}, precision=precision)
+        made = project(tmp_path / str(processes), batch={"size": 32, "shards": 4}, precision=precision)
         made.environment[FORKED_RANKS] = "1"
         made.must("torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", *PRETRAIN)
         assert history(made)["processes"] == processes
@@ -138,7 +138,7 @@ def test_processes_that_start_together_find_together_that_nothing_is_to_be_done(
 
 
 def test_processes_that_do_not_divide_the_shards_are_refused(tmp_path: Path) -> None:
-    made = project(tmp_path, batch={"size": 128, "shards": 1})
+    made = project(tmp_path, batch={"size": 32, "shards": 1})
     made.environment[FORKED_RANKS] = "1"
     code, output = made.run("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *PRETRAIN)
     assert code != 0
@@ -178,7 +178,7 @@ def test_other_params_never_continues_from_this_ones_state(tmp_path: Path) -> No
 def test_a_collapse_is_logged(tmp_path: Path) -> None:
     """Without a momentum encoder, with a huge weight decay, every image gets the same embedding."""
     simsiam = {"name": "simsiam", "base_loss": "cosine", "momentum": None, "projector": {"hidden": 16, "output": 8}}
-    made = project(tmp_path, method=simsiam, regularizer=None, optimizer={"lr": 0.5, "weight_decay": 0.5}, epochs=8)
+    made = project(tmp_path, method=simsiam, regularizer=None, optimizer={"lr": 0.5, "weight_decay": 0.5}, epochs=16)
     output = made.must(*PRETRAIN)
     assert "the embeddings have collapsed" in output
 

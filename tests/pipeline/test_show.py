@@ -40,7 +40,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 def evaluate(plan: Plan, *accuracies: float) -> None:
     run = plan.run("tiny", "us3l")
     for seed, top1 in enumerate(accuracies):
-        facts = {"interval": [top1 - 4, top1 + 3], "n": 1258, "macs": 123456, "parameters": 7890}
+        facts = {"interval": [top1 - 4, top1 + 3], "n": 1708, "macs": 123456, "parameters": 7890}
         place = {"stage": "linear", "seed": seed, "width": 1.0, "top1": top1}
         write_record(run.evaluation_record(seed, 1.0), {**HERE, **facts, **place})
         write_record(run.training_record(seed), {**HERE, "stage": "pretrain"})
@@ -54,8 +54,8 @@ def test_a_cell_says_what_it_rests_on_and_how_to_derive_it_again(plan: Plan, us3
         "tiny/main: US3L, 1x (tiny us3l)",
         "value       92 ± 13, mean and half of the 95% interval (Student's t) over seeds, n = 2, linear accuracy, "
         "protocol quick",
-        "seeds       0: 91 [87.0, 94.0] of 1,258 test images",
-        "            1: 93 [89.0, 96.0] of 1,258 test images",
+        "seeds       0: 91 [87.0, 94.0] of 1,708 test images",
+        "            1: 93 [89.0, 96.0] of 1,708 test images",
         "network     7,890 parameters, 123,456 MACs for an image",
         "files       results/tiny/linear/us3l/seed0-w100.json",
         "            results/tiny/pretrain/us3l/seed0.json",

@@ -35,7 +35,8 @@ STAGES = (
 
 def content(**teacher: Any) -> dict[str, Any]:
     """The study `tiny`, and `later`, all of whose runs take weights of its one run."""
-    made = params(epochs=1) | {"build": ["later"]}
+    batch = {"size": 128, "shards": 2}
+    made = params(epochs=1, batch=batch) | {"build": ["later"]}
     made["datasets"]["digits"]["source"]["test_fraction"] = 0.25  # enough images to learn from
     made["protocols"] |= {"near": {"kind": "knn", "neighbours": 5}}
     made["datasets"]["more"] = {
@@ -46,7 +47,8 @@ def content(**teacher: Any) -> dict[str, Any]:
     folder = {"kind": "folder", "train": "pictures", "test_fraction": 0.5, "image_size": 8}
     made["datasets"]["colour"] = {"source": folder, "views": views}
     reused = {"kind": "reuse", "weights_from": "tiny/us3l", "dataset": "digits"}
-    student = RUN | {"epochs": 1, "method": RUN["method"] | {"momentum": None, "teacher": "tiny/us3l"}}
+    method = RUN["method"] | {"momentum": None, "teacher": "tiny/us3l"}
+    student = RUN | {"epochs": 1, "batch": batch, "method": method}
     runs = {
         "near": reused | {"protocol": "near"},
         "moved": reused | {"dataset": "more"},

@@ -164,7 +164,7 @@ def test_what_other_hardware_made_is_compared_image_by_image_and_the_verdict_say
         lines = output.partition(verdict)[2].splitlines()[1:3]
         assert lines == [
             f"         made on other hardware: cpu another, here {here} ({results})",
-            "         0 of 2,516 predicted classes are others",
+            "         0 of 3,416 predicted classes are others",
         ]
     assert "level 3  holds  bitwise: results that a machine like this one made (1), " in output, "the data"
 

@@ -274,8 +274,8 @@ def test_metrics_are_means_over_the_steps_since_the_last_ones_of_an_epoch(told: 
 def test_an_epoch_ends_with_a_line_that_names_the_widths_and_the_time_left(told: Told, clock: Clock) -> None:
     course = watch(told, clock, [], 2, 1.0)
     assert told.lines == [
-        "epoch 1/4  lr 0.1  loss 1x 1.5000, 0.5x 15.0000  spread 1x 1.0000, 0.5x 1.0000  128 images/s  12 s left",
-        "epoch 2/4  lr 0.1  loss 1x 5.5000, 0.5x 55.0000  spread 1x 1.0000, 0.5x 1.0000  128 images/s  8 s left",
+        "epoch 1/4  lr 0.1  loss 1x 1.5000, 0.5x 15.0000  spread 1x 1.0000, 0.5x 1.0000  32 images/s  12 s left",
+        "epoch 2/4  lr 0.1  loss 1x 5.5000, 0.5x 55.0000  spread 1x 1.0000, 0.5x 1.0000  32 images/s  8 s left",
     ]
     assert told.done == 8
     progress = course.progress()
@@ -395,9 +395,9 @@ def test_dvclive_has_the_metrics(job: RunStage) -> None:
 def test_a_training_says_what_it_does_where_to_look_and_what_came_of_it(
     job: RunStage, us3l: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = params(epochs=2, metrics={"every": 3})
+    content = params(epochs=2, batch={"size": 22, "shards": 2}, metrics={"every": 3})
     Project(Path(), content)
-    assert us3l("prepare", "digits")[2].splitlines()[-1] == "data/digits: 539 training and 1,258 test images"
+    assert us3l("prepare", "digits")[2].splitlines()[-1] == "data/digits: 89 training and 1,708 test images"
     monkeypatch.setattr(Trainer, "run_to_the_end", interrupted_once(Trainer.run_to_the_end))
     code, _, first = us3l("pretrain", "tiny", "us3l", "0")
     assert code == 2

@@ -70,7 +70,7 @@ def test_a_file_that_the_plan_does_not_have_is_refused_with_its_command(built: P
 
 def test_one_evaluation_a_width_with_what_it_came_from(built: Project) -> None:
     evaluation = json.loads((built.folder / "results/tiny/linear/us3l/seed0-w025.json").read_text())
-    assert evaluation["width"] == 0.25 and evaluation["n"] == 1258
+    assert evaluation["width"] == 0.25 and evaluation["n"] == 1708
     low, high = evaluation["interval"]
     assert low < evaluation["top1"] < high and evaluation["top5"] > evaluation["top1"]
     assert {

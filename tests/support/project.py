@@ -17,7 +17,7 @@ RUN = {
     "backbone": "small-resnet",
     "method": {"name": "simclr", "base_loss": "infonce", "momentum": 0.99, "projector": {"hidden": 16, "output": 8}},
     "epochs": 4,
-    "batch": {"size": 128, "shards": 2},
+    "batch": {"size": 32, "shards": 2},
     "optimizer": {"lr": 0.05},
     "regularizer": {"kind": "group", "strength": 5.0e-5},
     "resources": {"gpus": 0},
@@ -37,7 +37,7 @@ def params(**run: Any) -> dict[str, Any]:
     }
     return {
         "build": ["tiny"],
-        "datasets": {"digits": {"source": {"kind": "digits", "test_fraction": 0.7}, "views": views}},
+        "datasets": {"digits": {"source": {"kind": "digits", "test_fraction": 0.95}, "views": views}},
         "protocols": {"quick": {"epochs": 2, "batch_size": 256, "optimizer": {"lr": 1.0}}},
         "studies": {"tiny": study},
     }

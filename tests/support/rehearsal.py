@@ -17,7 +17,6 @@ a GPU are not rehearsed; autocast follows the list of operations of the CPU.
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -146,7 +145,7 @@ class Factories(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = operation(*args, **(kwargs or {}))
-        is_new = type(made) is Tensor and not any(True for _ in _tensors((args, kwargs)))
+        is_new = type(made) is Tensor and not _tensors((args, kwargs))
         return OnGpu(made) if is_new and _calls and _calls[-1] else made
 
 
@@ -207,13 +206,14 @@ def _require(allowed: dict[str, str], what: str) -> None:
 
 def _place() -> str | None:
     """Return module, function and line of the package's code that is running; None if a test's own code is."""
+    package, tests = f"{PACKAGE}/", f"{TESTS}/"
     frame = sys._getframe(1)
     while frame := frame.f_back:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(PACKAGE):
+        path = frame.f_code.co_filename
+        if path.startswith(package):
             name = frame.f_code.co_qualname.partition(".<locals>")[0]
-            return f"{path.relative_to(PACKAGE)} {name}, line {frame.f_lineno}"
-        if path.is_relative_to(TESTS) and path != Path(__file__):
+            return f"{path.removeprefix(package)} {name}, line {frame.f_lineno}"
+        if path.startswith(tests) and path != __file__:
             return None
     return None
 
@@ -244,14 +244,15 @@ def _inner(tensor: Tensor) -> Tensor:
     return tensor.inner if isinstance(tensor, OnGpu) else tensor
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors(each)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+def _tensors(value: Any) -> list[Tensor]:
+    """Return the tensors in arguments; few calls, for most arguments are no collections."""
+    found = []
+    for each in value.values() if isinstance(value, dict) else value:
+        if isinstance(each, Tensor):
+            found.append(each)
+        elif isinstance(each, list | tuple | dict):
+            found += _tensors(each)
+    return found
 
 
 def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:

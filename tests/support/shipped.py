@@ -15,6 +15,7 @@ UNTRAINED = {"kind": "untrained", "dataset": "digits", "backbone": "small-resnet
 def content(widths: tuple[float, ...] = (1.0, 0.25)) -> dict[str, Any]:
     """Runs whose widths are a range, whose networks are pruned, two fixed widths, and one that is never trained."""
     made = params()
+    made["datasets"]["digits"]["source"]["test_fraction"] = 0.7  # enough images to learn from
     study = made["studies"]["tiny"]
     study["widths"] = list(widths)
     study["runs"] = {

@@ -113,6 +113,7 @@ def thin_networks(patch: pytest.MonkeyPatch) -> None:
     """Give networks fewer blocks, and fewer channels, of which the narrowest width still has fewer."""
     stages = [(expansion, planes, 2 if planes == 24 else 1) for expansion, planes, _ in mobilenet._V2_STAGES]
     patch.setattr(mobilenet, "_V2_STAGES", tuple(stages))
+    patch.setattr(mobilenet, "_V1_STAGES", tuple((planes // 4, min(n, 2)) for planes, n in mobilenet._V1_STAGES))
     patch.setattr(vit, "DEPTH", 2)
     for name, build in list(BUILT_IN.items()):
         if isinstance(build, partial) and build.func is ResNet:
