@@ -68,11 +68,14 @@ def write(project: Project, **modules: str) -> Project:
     return project
 
 
-def with_tiny(folder: Path, **run: Any) -> Project:
-    batch = {"size": 128, "shards": 2}
-    content = params(**{"backbone": "networks.mine:tiny", "epochs": 1, "batch": batch} | run)
+def tiny_params() -> dict[str, Any]:
+    content = params(backbone="networks.mine:tiny", epochs=1, batch={"size": 128, "shards": 2})
     content["datasets"]["digits"]["source"]["test_fraction"] = 0.25  # enough images to learn from
-    return write(Project(folder, content), mine=TINY, parts=PARTS)
+    return content
+
+
+def with_tiny(folder: Path) -> Project:
+    return write(Project(folder, tiny_params()), mine=TINY, parts=PARTS)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +175,7 @@ def test_an_edit_that_is_not_committed_is_recorded_as_such(tmp_path: Path, monke
 
 
 def test_a_frozen_teacher_may_be_a_users_own_network(project: Project) -> None:
-    content = params(backbone="networks.mine:tiny", epochs=1)
+    content = tiny_params()
     method = RUN["method"] | {"momentum": None, "teacher": "us3l"}
     student = {"method": method, "epochs": 1, "backbone": "small-resnet"}
     content["studies"]["tiny"]["runs"]["student"] = RUN | student
@@ -187,7 +190,7 @@ def test_a_frozen_teacher_may_be_a_users_own_network(project: Project) -> None:
     [{"kind": "knn"}, {"kind": "finetune", "epochs": 4, "batch_size": 64, "optimizer": {"lr": 0.1}}],
 )
 def test_other_protocols_evaluate_it(project: Project, protocol: dict[str, Any]) -> None:
-    content = params(backbone="networks.mine:tiny", epochs=1)
+    content = tiny_params()
     content["protocols"]["quick"] = protocol
     project.write(content)
     project.must("us3l", protocol["kind"], "tiny", "us3l", "0")
