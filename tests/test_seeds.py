@@ -9,7 +9,8 @@ import pytest
 import torch
 from pictures import CPU
 from project import params
-from stages import pass_stage, prepared, shorten_probes
+from short_probes import shorten_probes
+from stages import pass_stage, prepared
 from torch import Tensor
 
 from us3l.data.images import open_images

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from project import RUN, params
-from stages import pass_stage, prepared, shorten_probes
+from short_probes import shorten_probes
+from stages import pass_stage, prepared
 from torch import Tensor
 
 from us3l.params.params import Params

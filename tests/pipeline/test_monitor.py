@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from project import params
-from stages import shorten_probes
+from short_probes import shorten_probes
 
 from us3l.data.store import DatasetSource, SplitSource, write_store
 from us3l.params.params import Params

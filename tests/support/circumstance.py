@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 from project import Project
-from stages import shorten_probes
+from short_probes import shorten_probes
 
 from us3l.__main__ import main
 from us3l.pipeline.code import STAGES, code

@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = str(Path(__file__).parent.parent.parent)
 PROGRAMS = ("us3l", "snakemake", "dvc")
 MODULES = (*PROGRAMS, "benchmarks", "pytest")  # that `python -m` forks, too
+SHORT_PROBES = "US3L_TEST_SHORT_PROBES"  # set for commands of which no test compares what their probes find
 FORKED_RANKS = "US3L_TEST_FORKED_RANKS"  # set for ranks that no test signals or tells apart
 
 

@@ -22,7 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+import pytest
 from calls import record_fork
+from fork_program import SHORT_PROBES
 
 PRELOADED = (
     *("dvc.cli.parser", "dvc.data_cloud", "dvc.dirs", "dvc.repo.artifacts", "dvc.repo.datasets", "dvc.repo.index"),
@@ -49,10 +51,13 @@ def listen(path: Path) -> socket.socket:
 def import_package() -> None:
     """Import every module of the package under test."""
     sys.path.insert(1, ROOT)
-    package = importlib.import_module("us3l")
-    for module in pkgutil.walk_packages(package.__path__, "us3l."):
+    us3l = importlib.import_module("us3l")
+    for module in pkgutil.walk_packages(us3l.__path__, "us3l."):
         if not module.name.endswith("__main__") and module.name not in SLOW:
             importlib.import_module(module.name)
+    for stage in us3l.pipeline.code.STAGES:
+        us3l.pipeline.code.code(stage)  # keeps what it has read
+    importlib.import_module("short_probes")
     sys.path.remove(ROOT)
 
 
@@ -136,6 +141,8 @@ def become(folder: Path, command: list[str], cwd: str, environment: dict[str, st
     sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
     importlib.invalidate_caches()
+    if SHORT_PROBES in environment and "short_probes" in sys.modules:
+        sys.modules["short_probes"].shorten_probes(pytest.MonkeyPatch())
     record_fork()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from fork_program import SHORT_PROBES
 from forks import Process, fork_server
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,7 +61,7 @@ class Project:
     def __init__(self, folder: Path, content: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.environment: dict[str, str] = {}
+        self.environment = {SHORT_PROBES: "1"}
         self.write(content)
 
     def write(self, content: dict[str, Any]) -> None:

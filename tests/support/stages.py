@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from short_probes import shorten_probes
 from tiny import EPOCHS, draw_images, thin_networks, write_digits
 
 from us3l.pipeline.code import EVALUATIONS
 from us3l.pipeline.plan.dataset import DatasetPlan, PrepareJob
 from us3l.pipeline.plan.run import RunPlan, RunStage
-from us3l.pipeline.probes import evaluation, training
 from us3l.pipeline.stages import pretrain
 from us3l.pipeline.stages.calibrate import calibrate
 from us3l.pipeline.stages.evaluate import evaluate
@@ -44,13 +44,6 @@ def small_stages(folder: Path) -> Iterator[None]:
         thin_networks(patch)
         draw_images()
         yield
-
-
-def shorten_probes(patch: pytest.MonkeyPatch) -> None:
-    """Probe one step of a training, and one epoch of an evaluation."""
-    patch.setattr(training, "points", lambda run: [0])
-    patch.setattr(training, "STEPS", 1)
-    patch.setattr(evaluation, "EPOCHS", 1)
 
 
 def make(run: RunPlan, device: torch.device) -> None:

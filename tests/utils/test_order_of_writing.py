@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 from project import params
-from stages import prepared, shorten_probes
+from short_probes import shorten_probes
+from stages import prepared
 
 from us3l.data.store import FILES, DatasetSource, SplitSource, write_store
 from us3l.params.params import Params

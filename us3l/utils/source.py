@@ -134,27 +134,23 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
             yield from _statements(each)
 
 
-def _canonical(tree: ast.Module) -> str:
+def _canonical(value: Any) -> str:
     """Return a syntax tree as text without docstrings, comments and layout, the same in every version of Python.
 
-    Docstrings of attributes are left out, too: any statement that is a string alone.
+    Docstrings of attributes are left out, too: any statement that is a string alone. So are empty fields: newer Pythons
+    have more of these.
     """
-    return repr(_plain(tree))
+    if isinstance(value, list):
+        return f"[{', '.join([_canonical(each) for each in value if not _is_docstring(each)])}]"
+    if not isinstance(value, ast.AST):
+        return repr(value)
+    fields = []
+    for name in value._fields:
+        field = getattr(value, name, None)
+        if field is not None and (text := _canonical(field)) != "[]":
+            fields.append(f"({name!r}, {text})")
+    return f"({type(value).__name__!r}, [{', '.join(fields)}])"
 
 
 def _is_docstring(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _plain(node: ast.AST) -> tuple[str, list[Any]]:
-    """Return a syntax tree as tuples, without docstrings and empty fields: newer Pythons have more of these."""
-    fields: list[Any] = []
-    for name in node._fields:
-        value = getattr(node, name, None)
-        if isinstance(value, list):
-            value = [_plain(each) if isinstance(each, ast.AST) else each for each in value if not _is_docstring(each)]
-        elif isinstance(value, ast.AST):
-            value = _plain(value)
-        if value is not None and value != []:
-            fields.append((name, value))
-    return type(node).__name__, fields
