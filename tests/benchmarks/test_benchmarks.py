@@ -260,7 +260,7 @@ def test_both_ways_read_the_same_pixels(tmp_path: Path) -> None:
 
 
 def test_the_row_is_trained_in_pieces_that_go_on_from_each_other(tmp_path: Path) -> None:
-    epochs = 10
+    epochs = 30
     few_images = params(epochs=epochs, batch={"size": 64, "shards": 2})
     few_images["datasets"]["digits"]["source"]["test_fraction"] = 0.9
     Project(tmp_path, few_images)

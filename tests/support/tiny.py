@@ -25,6 +25,7 @@ CLASSES = 6
 TRAIN, TEST = 8, 6  # images
 NARROWEST = 0.25
 BLOCKS = 2  # of a stage of a ResNet
+PLANES = 16  # of its first stage
 EPOCHS = 4  # of which the last one samples all widths
 
 Content = dict[str, Any]
@@ -118,9 +119,8 @@ def thin_networks(patch: pytest.MonkeyPatch) -> None:
     for name, build in list(BUILT_IN.items()):
         if isinstance(build, partial) and build.func is ResNet:
             block, blocks, planes, stem = build.args
-            if planes[0] == 64:
-                small = tuple(min(n, BLOCKS) for n in blocks), tuple(p // 4 for p in planes)
-                patch.setitem(BUILT_IN, name, partial(ResNet, block, *small, stem))
+            small = tuple(min(n, BLOCKS) for n in blocks), tuple(PLANES * p // planes[0] for p in planes)
+            patch.setitem(BUILT_IN, name, partial(ResNet, block, *small, stem))
 
 
 # --- images ---------------------------------------------------------------------------------------------------------

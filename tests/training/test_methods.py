@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from penalty import penalty
+from tiny import thin_networks
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +35,11 @@ FIXED = ([1.0, 0.5, 0.25],) * 3
 ADAMW = {"kind": "adamw", "lr": 1.0, "betas": (0.8, 0.95)}
 L1 = {"kind": "group-l1-batchnorm", "strength": 0.01}
 GROUP = {"kind": "group", "strength": 0.01, "alpha": 0.1, "warmup_epochs": 1}
+
+
+@pytest.fixture(autouse=True)
+def thin(monkeypatch: pytest.MonkeyPatch) -> None:
+    thin_networks(monkeypatch)
 
 
 def run(name: str, base: str, **changes: Any) -> PretrainRun:
