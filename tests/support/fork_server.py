@@ -170,6 +170,7 @@ def leave(code: object) -> NoReturn:
 if __name__ == "__main__":
     for name in PRELOADED:
         importlib.import_module(name)
+    importlib.import_module("snakemake.cli").get_argument_parser()  # finds Snakemake's plugins, which it keeps
     folder = Path(sys.argv[1])
     sockets = {name: listen(folder / name) for name in ("tested", "other")}
     print("ready", flush=True)
