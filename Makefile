@@ -19,7 +19,7 @@ demo: env ## Train on the digits and print the table (about 4 minutes on 2 cores
 	@echo "snakemake --report report.zip packs tables and figures into a report (docs/report.md)"
 
 test: env ## Run all tests, up to four at a time
-	@$(in_venv) pytest -n auto --maxprocesses 4 --dist worksteal
+	@$(in_venv) pytest -n auto --dist worksteal
 
 lint: env ## Check style, imports, types and workflow (ruff, import-linter, mypy, snakefmt, snakemake --lint)
 	@$(in_venv) ruff check

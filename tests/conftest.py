@@ -22,6 +22,11 @@ os.fsync = lambda file: None  # no test's machine loses its power
 torch.set_num_threads(1)  # each worker has a core, and threads that wait for each other take longer than one alone
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Take one worker more than there are cores, since many tests wait for processes; four at most."""
+    return min(4, 1 + (os.cpu_count() or 1))
+
+
 @pytest.fixture
 def float64() -> Iterator[None]:
     """New tensors are float64, so that two ways to the same number can be told from rounding."""

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from project import RUN, Project, params
 from safetensors.numpy import load_file
+from short_probes import shorten_probes
 
 from us3l.cli import main
 from us3l.utils.records import read_record, read_weights
@@ -74,6 +75,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(np.full((8, 8, 3), 60 * index, np.uint8)).save(folder / "pictures" / name / f"{index}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        shorten_probes(patch)
         for stage in STAGES:
             patch.setattr(sys, "argv", ["us3l", *stage.split()])
             with pytest.raises(SystemExit) as end:

@@ -5,6 +5,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,7 @@ def _cpu() -> str:
     )
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result may depend on."""
     found = {"python": platform.python_version()}
