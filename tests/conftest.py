@@ -22,6 +22,7 @@ os.fsync = lambda file: None  # no test's machine loses its power
 torch.set_num_threads(1)  # each worker has a core, and threads that wait for each other take longer than one alone
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Take one worker more than there are cores, since many tests wait for processes; four at most."""
     return min(4, 1 + (os.cpu_count() or 1))
