@@ -71,7 +71,6 @@ include: "workflow/rules/export.smk"
 onstart:
     if workflow.local_exec:
         fork_server.start()
-        workflow.scheduler.job_rate_limiter = None  # its timer would keep Snakemake for a second after the last job
     elif workflow.executor_plugin.name == "slurm":
         ask_slurm()
     expect_results()

@@ -17,7 +17,6 @@ import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 from project import ROOT, RUN, Project, keep_studies, params
-from waiting import SECONDS
 
 from us3l.params.params import Params
 from us3l.params.reading import load, read
@@ -61,15 +60,6 @@ def pending(project: Project, *arguments: str) -> dict[str, int]:
 def test_a_build_makes_the_table_and_leaves_nothing_to_do(built: Project) -> None:
     assert "US3L" in (built.folder / "results/tiny/tables/main.md").read_text()
     assert "Nothing to be done" in built.must("snakemake", "--cores", "2", "--dry-run")
-
-
-def test_snakemake_ends_with_its_last_job(built: Project) -> None:
-    """Its limit of jobs an hour would keep it for an hour."""
-    ending = built.start(*SNAKEMAKE, "--max-jobs-per-timespan", "100/1h", "--force", "results/tiny/tables/main.md")
-    try:
-        assert ending.wait(SECONDS) == 0
-    finally:
-        ending.kill()
 
 
 def test_a_file_that_the_plan_does_not_have_is_refused_with_its_command(built: Project) -> None:
