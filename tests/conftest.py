@@ -19,7 +19,7 @@ for number in ENDING:
     if signal.getsignal(number) is signal.SIG_IGN:  # as nohup has it, and a shell for its background jobs
         signal.signal(number, signal.SIG_DFL)
 os.fsync = lambda file: None  # no test's machine loses its power
-torch.set_num_threads(1)  # each worker has a core, and threads that wait for each other take longer than one alone
+torch.set_num_threads(1)  # workers take all cores, and threads that wait for each other take longer than one alone
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fork_program import SHORT_PROBES
 from project import ROOT, Project, params
 
 from us3l.params.runs import PretrainRun
@@ -31,7 +32,7 @@ OTHER = ("training/teacher.py", "step = 1 - momentum", "step = 1.001 - momentum"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with all results, and the package that made them in `code`."""
     project = Project(tmp_path_factory.mktemp("requalify") / "project", params())
-    project.environment = {}  # whole probes
+    del project.environment[SHORT_PROBES]
     shutil.copytree(ROOT / "us3l", project.folder / "code" / "us3l")
     project.must("us3l", "prepare", "digits")
     for stage in STAGES:

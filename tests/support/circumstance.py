@@ -18,12 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pytest
 from project import Project
-from short_probes import shorten_probes
 
 from us3l.__main__ import main
-from us3l.pipeline.code import STAGES, code
 
 STREAMS = ("stdin", "stdout", "stderr")
 Outcome = tuple[int, str, str]  # exit code, output and errors
@@ -139,9 +136,6 @@ def run(circumstance: str, command: str, output: int, errors: int) -> NoReturn:
 
 def serve() -> None:
     """Run the command lines of calls.json, and print what came of them as JSON."""
-    for stage in STAGES:
-        code(stage)  # keeps what it has read
-    shorten_probes(pytest.MonkeyPatch())
     gc.freeze()
     calls = json.loads(Path("calls.json").read_text())
     print(json.dumps([outcome(*call) for call in calls]))

@@ -49,14 +49,15 @@ def listen(path: Path) -> socket.socket:
 
 
 def import_package() -> None:
-    """Import every module of the package under test."""
+    """Import every module of the package under test and what shortens its probes, and read the code of its stages."""
     sys.path.insert(1, ROOT)
-    us3l = importlib.import_module("us3l")
-    for module in pkgutil.walk_packages(us3l.__path__, "us3l."):
+    package = importlib.import_module("us3l")
+    for module in pkgutil.walk_packages(package.__path__, "us3l."):
         if not module.name.endswith("__main__") and module.name not in SLOW:
             importlib.import_module(module.name)
-    for stage in us3l.pipeline.code.STAGES:
-        us3l.pipeline.code.code(stage)  # keeps what it has read
+    code = importlib.import_module("us3l.pipeline.code")
+    for stage in code.STAGES:
+        code.code(stage)  # keeps what it has read
     importlib.import_module("short_probes")
     sys.path.remove(ROOT)
 
@@ -141,7 +142,7 @@ def become(folder: Path, command: list[str], cwd: str, environment: dict[str, st
     sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
     importlib.invalidate_caches()
-    if SHORT_PROBES in environment and "short_probes" in sys.modules:
+    if SHORT_PROBES in environment and "short_probes" in sys.modules:  # which `import_package` imports
         sys.modules["short_probes"].shorten_probes(pytest.MonkeyPatch())
     record_fork()
 
