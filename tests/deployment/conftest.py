@@ -41,4 +41,5 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def new_interpreter(forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run exported folders as people do."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.setattr(exporting, "subprocess", subprocess)

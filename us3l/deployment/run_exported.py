@@ -58,5 +58,6 @@ def main(folder: Path, images_file: Path, outputs_file: Path, threads: int) -> N
 
 
 if __name__ == "__main__":
+    sys.dont_write_bytecode = True  # lest model.py leaves a __pycache__ in the folder
     sys.modules["us3l"] = None  # type: ignore[assignment]  # importing it fails from here on
     main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
